@@ -1,0 +1,41 @@
+# Python 3.11 or newer, with venv: the first of these that is both makes .venv.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+make_venv = for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+  exec $$python -m venv .venv; done; echo 'vagrantp needs Python 3.11 or newer, with venv' >&2; exit 1
+install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; $(SUDO) apt-get install --yes python3-venv; \
+  elif command -v pacman >/dev/null; then $(SUDO) pacman --sync --needed --noconfirm python; \
+  else $(SUDO) dnf install --assumeyes python3; fi
+
+.NOTPARALLEL:
+.PHONY: setup demo test check e2e clean lint
+
+setup: .venv/installed # the virtual environment, and the host: packages, services
+	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml
+
+demo: setup # a VM and a container, from nothing to nothing
+	tests/demo
+
+test: .venv/installed-dev setup lint # everything
+	.venv/bin/pytest
+
+check: .venv/installed-dev lint # what needs no VM and no container
+	.venv/bin/pytest tests/unit tests/contract
+
+e2e: .venv/installed-dev # real VMs and containers
+	.venv/bin/pytest tests/e2e
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+clean: # back to a fresh checkout; the host stays set up
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
+
+.venv/bin/pip:
+	@($(make_venv)) 2>/dev/null || { $(install_python); $(make_venv); }
+
+.venv/installed: pyproject.toml | .venv/bin/pip
+	.venv/bin/pip install -qq --editable . && touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/pip
+	.venv/bin/pip install -qq --editable '.[dev]' && touch .venv/installed $@

@@ -1,0 +1,1 @@
+"""vagrantp: a VM or a container for every folder that holds a flat `.env`."""

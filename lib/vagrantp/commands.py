@@ -1,0 +1,196 @@
+"""Settings and instances -> argv lists and documents for other programs. Pure: runs nothing."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from vagrantp.config import Settings
+from vagrantp.instance import MASTER, VERSION, Instance
+
+SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
+SEED_MOUNT = "/run/vagrantp-seed"
+
+
+def vagrant(
+    instance: Instance, home: Path, path: str, *arguments: str
+) -> tuple[list[str], dict[str, str]]:
+    """Return argv and environment of a Vagrant command for `instance`.
+
+    `home` is VAGRANT_HOME, `path` the PATH of the child. VAGRANT_CWD is our own folder, since
+    Vagrant loads `.vagrantplugins` and `Vagrantfile` found there as Ruby, even for `status`.
+    """
+    environment = {
+        "VAGRANTP_MACHINE": str(instance.machine_json),
+        "VAGRANT_VAGRANTFILE": str(MASTER / "Vagrantfile"),
+        "VAGRANT_CWD": str(instance.state_dir),
+        "VAGRANT_DOTFILE_PATH": str(instance.state_dir / "vagrant"),
+        "VAGRANT_HOME": str(home),
+        "VAGRANT_CHECKPOINT_DISABLE": "1",  # asks no server for newer versions
+        "VAGRANT_NO_COLOR": "1",
+    }
+    if instance.infra_type == "container":
+        environment["PATH"] = f"{SHIM}:{path}"
+    return ["vagrant", *arguments], environment
+
+
+def virsh(*arguments: str) -> list[str]:
+    """Return argv of one virsh command on the system's libvirt."""
+    return ["virsh", "--quiet", "--connect", "qemu:///system", *arguments]
+
+
+def ssh(instance: Instance, *arguments: str, config: Path | None = None) -> list[str]:
+    """Return argv of ssh to `instance`, by our own configuration only."""
+    return ["ssh", "-F", str(config or instance.ssh_config), instance.full_name, *arguments]
+
+
+def ssh_config(instance: Instance, address: str, port: int, user: str) -> str:
+    """Return the ssh_config(5) of an instance.
+
+    Its host key is known before it first boots, so a connection that would end at another guest
+    fails before anything is sent.
+    """
+    options: dict[str, Any] = {
+        "HostName": address,
+        "Port": port,
+        "User": user,
+        "IdentityFile": _quoted(instance.key),
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "UserKnownHostsFile": _quoted(instance.known_hosts),
+        "GlobalKnownHostsFile": "/dev/null",
+        "HostKeyAlias": instance.full_name,
+        "HostKeyAlgorithms": "ssh-ed25519",
+        "StrictHostKeyChecking": "yes",
+        "PreferredAuthentications": "publickey",
+        "ForwardAgent": "no",
+        "ForwardX11": "no",
+        "ConnectTimeout": 10,
+        "LogLevel": "ERROR",
+    }
+    lines = [f"  {name} {value}" for name, value in options.items()]
+    return "\n".join([f"Host {instance.full_name}", *lines, ""])
+
+
+def keygen(path: Path, comment: str) -> list[str]:
+    """Return argv that makes an Ed25519 key pair without a passphrase."""
+    return ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+
+
+def seed_user_data(instance: Instance, user: str, public_key: str, host_key: str) -> str:
+    """Return cloud-init's user-data for a VM: who may log in, its name and its host key.
+
+    Multi-part, so that a person's own #cloud-config can be one more part before ours.
+    """
+    config = {
+        "hostname": instance.name,
+        "preserve_hostname": False,
+        "manage_etc_hosts": True,
+        "ssh_pwauth": False,
+        "ssh_deletekeys": True,
+        "ssh_genkeytypes": ["ed25519"],
+        "ssh_keys": {"ed25519_private": host_key},
+        "users": [
+            {
+                "name": user,
+                "lock_passwd": True,
+                "shell": "/bin/bash",
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "ssh_authorized_keys": [public_key.strip()],
+            }
+        ],
+    }
+    part = MIMEText("#cloud-config\n" + json.dumps(config, indent=1), "cloud-config", "us-ascii")
+    part["Merge-Type"] = "list(append)+dict(no_replace,recurse_list)+str()"
+    parts = MIMEMultipart(boundary=f"=={instance.full_name}==")
+    parts.attach(part)
+    return parts.as_string()
+
+
+def seed_meta_data(instance: Instance) -> str:
+    """Return cloud-init's meta-data. The instance-id stays for life: what runs once, runs once."""
+    return json.dumps({"instance-id": instance.full_name, "local-hostname": instance.name})
+
+
+def seed_iso(folder: Path, target: Path) -> list[str]:
+    """Return argv that packs a NoCloud seed of the files in `folder`."""
+    files = [str(folder / name) for name in ("user-data", "meta-data")]
+    options = ["-quiet", "-volid", "CIDATA", "-joliet", "-rock"]
+    return ["xorriso", "-as", "genisoimage", *options, "-output", str(target), *files]
+
+
+def libvirt_network(name: str, subnet: IPv4Network) -> str:
+    """Return the XML of our NAT network."""
+    network = ET.Element("network")
+    ET.SubElement(network, "name").text = name
+    ET.SubElement(network, "forward", mode="nat")
+    ET.SubElement(network, "bridge", name=f"{name}0", stp="on", delay="0")
+    ip = ET.SubElement(network, "ip", address=str(subnet[1]), netmask=str(subnet.netmask))
+    dhcp = ET.SubElement(ip, "dhcp")
+    ET.SubElement(dhcp, "range", start=str(subnet[2]), end=str(subnet[-2]))
+    return ET.tostring(network, encoding="unicode")
+
+
+def dhcp_host(instance: Instance, address: str) -> str:
+    """Return the DHCP entry that keeps an address for a VM."""
+    host = ET.Element("host", mac=instance.mac, name=instance.full_name, ip=address)
+    return ET.tostring(host, encoding="unicode")
+
+
+def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a VM. `facts`: box, address, network, seed, …"""
+    cpu = (
+        {"mode": "host-model"} if facts["accel"] == "kvm" else {"mode": "custom", "model": "qemu64"}
+    )
+    return {
+        "driver": "kvm" if facts["accel"] == "kvm" else "qemu",
+        "cpu": cpu,
+        "memory": settings.memory,
+        "cpus": settings.cpus,
+        "disk": settings.disk,
+        "mac": instance.mac,
+        "key": str(instance.key),
+        **facts,
+    }
+
+
+def container(
+    instance: Instance, settings: Settings, image: str, network: str, address: IPv4Address, uid: int
+) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a container: its image and `podman run` options."""
+    labels = {
+        "vagrantp.id": instance.id,
+        "vagrantp.name": instance.name,
+        "vagrantp.folder": str(instance.folder),
+        "vagrantp.uid": str(uid),
+        "vagrantp.version": str(VERSION),
+        "vagrantp.address": str(address),
+    }
+    options = [
+        "--init",
+        f"--hostname={instance.name}",
+        *container_limits(settings),
+        f"--network={network}",
+        f"--ip={address}",
+        f"--mac-address={instance.mac}",
+        f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",
+        *(f"--label={key}={value}" for key, value in labels.items()),
+    ]
+    return {"image": image, "address": str(address), "key": str(instance.key), "options": options}
+
+
+def container_limits(settings: Settings) -> list[str]:
+    """Return podman's options for the limits. No swap on top: the memory is what is written."""
+    memory = f"{settings.memory}m"
+    return [f"--memory={memory}", f"--memory-swap={memory}", f"--cpus={settings.cpus}"]
+
+
+def _quoted(path: Path) -> str:
+    """Quote a path for ssh_config(5), where % starts a token."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"'

@@ -1,0 +1,68 @@
+"""Everything that can go wrong, with the exit code it ends in (docs/exit-codes.md)."""
+
+from __future__ import annotations
+
+
+class VagrantpError(Exception):
+    """Base of all our errors.
+
+    `message` says what happened; `hint`, where there is one, what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(VagrantpError):
+    """`.env` is missing, unreadable or invalid. The message holds every problem, one a line."""
+
+    exit_code = 2
+
+
+class NameTakenError(VagrantpError):
+    """A foreign domain or container, or another user's, holds the name."""
+
+    exit_code = 3
+
+
+class HostLimitError(VagrantpError):
+    """The host lacks memory or disk, or cannot enforce a limit."""
+
+    exit_code = 4
+
+
+class ProviderError(VagrantpError):
+    """A tool or provider is missing, stopped, refuses or fails."""
+
+    exit_code = 5
+
+
+class ConflictError(VagrantpError):
+    """A port, address or bridge is taken or missing."""
+
+    exit_code = 6
+
+
+class StateError(VagrantpError):
+    """The instance is not in a state in which this verb makes sense."""
+
+    exit_code = 8
+
+
+class PromiseError(VagrantpError):
+    """The instance is not what `.env` promised."""
+
+    exit_code = 9
+
+
+class Interrupted(VagrantpError):
+    """The user (or init) asked us to stop."""
+
+    exit_code = 130

@@ -1,0 +1,362 @@
+"""Base images, built by this project out of Debian's packages: a box for VMs, an image for Podman.
+
+What goes into them stands in `recipes/<image>/<vm or container>/`: `packages`, `files/` (laid over
+the root folder) and `finish` (a script, run at the end). An image is made once for each recipe;
+its name holds the recipe's digest, so a changed recipe never meets an old image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from vagrantp.config import xdg
+from vagrantp.errors import ProviderError
+from vagrantp.run import Host
+
+RECIPES = Path(__file__).parent / "recipes"
+SUITES = {"debian-12": "bookworm"}  # the catalogue
+BUILD = "1"  # part of the digest: raise it when the code below changes what comes out
+
+GIB = 1024**3
+MIB = 1024**2
+POOL = "default"
+VIRSH = ("virsh", "--connect", "qemu:///system")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host and in an image
+PUBLIC = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
+MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"  # else package usrmerge comes, with Perl
+GRUB = Path("/usr/lib/grub/i386-pc")
+CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
+
+
+@dataclass(frozen=True)
+class Box:
+    """A Vagrant box and the volume of pool `default` that holds it. `virtual_size` in bytes."""
+
+    name: str
+    volume: str
+    virtual_size: int
+
+
+def vagrant_home() -> Path:
+    """Return our own VAGRANT_HOME."""
+    return xdg("DATA", ".local/share") / "vagrant"
+
+
+def ensure_box(host: Host, image: str) -> Box:
+    """Return the box of `image`, built and put into libvirt's pool where it was not there yet.
+
+    Raises ProviderError when a tool or the pool is missing or a step fails.
+    """
+    name = f"vagrantp-{image}-{recipe(RECIPES / image / 'vm')}"
+    # vagrant-libvirt puts the file's time into the volume's name when a box has no version. The
+    # version holds the user, so users share no volume: a lock of one user is enough (action/
+    # handle_box_image.rb, get_volume_name).
+    version = f"1.{os.getuid()}"
+    box = Box(name, f"{name}_vagrant_box_image_{version}_box.img", GIB)
+    folder = vagrant_home() / "boxes" / name
+    file = folder / version / "libvirt" / "box.img"
+    if file.exists() and _is_uploaded(host, box):
+        return box
+    with host.lock(_cache(), f"image {name}", f"another build of {name}"):
+        if not file.exists():
+            with (
+                host.progress.stage(f"build base image {image} (once)"),
+                _folder(host, name) as work,
+            ):
+                _build_box(host, image, work, version)
+                host.make_dir(folder.parent)
+                host.remove(folder)
+                host.move(work / "box", folder)
+        if not _is_uploaded(host, box):
+            with host.progress.stage(f"upload base image {image} (once)"):
+                _upload(host, box, file)
+    return box
+
+
+def ensure_container_image(host: Host, image: str) -> str:
+    """Return the Podman reference of `image`, built where it was not there yet.
+
+    Raises ProviderError when a tool is missing or a step fails.
+    """
+    name = f"vagrantp-{image}-{recipe(RECIPES / image / 'container')}"
+    reference = f"localhost/{name}:latest"
+    exists = ("podman", "image", "exists", reference)
+    if host.ask(exists).ok:
+        return reference
+    with host.lock(_cache(), f"image {name}", f"another build of {name}"):
+        if host.ask(exists).ok:
+            return reference
+        with host.progress.stage(f"build base image {image} (once)"), _folder(host, name) as work:
+            _bootstrap(host, image, "container", work, work / "root.tar")
+            entry = ["/usr/bin/catatonit", "--", "/usr/local/sbin/vagrantp-entry"]
+            changes = (
+                f"ENTRYPOINT {json.dumps(entry)}",
+                "EXPOSE 22/tcp",
+                f"LABEL vagrantp.image={image}",
+            )
+            host.change(
+                [
+                    *("podman", "import", "--quiet"),
+                    *(f"--change={change}" for change in changes),
+                    *(str(work / "root.tar"), reference),
+                ],
+                what="import into podman",
+                timeout=600,
+            )
+    return reference
+
+
+def recipe(folder: Path) -> str:
+    """Return the digest of everything that determines an image: its recipe and our own code."""
+    digest = hashlib.sha256(BUILD.encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            mode = b"x" if os.access(path, os.X_OK) else b"-"
+            for part in (os.fsencode(path.relative_to(folder)), mode, path.read_bytes()):
+                digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()[:10]
+
+
+def packages(text: str) -> list[str]:
+    """Return the names in a package list: one a line, `#` starts a comment."""
+    return [name for line in text.splitlines() if (name := line.partition("#")[0].strip())]
+
+
+def mirrors(targets: str) -> tuple[str, str]:
+    """Return the host's mirrors of Debian and of its security updates, else the public ones.
+
+    `targets` holds a line `origin|label|site` for each of the host's indexes. The release that a
+    host runs does not matter: every mirror has all of them. Third parties have another origin.
+    """
+    found: dict[str, str] = {}
+    for line in targets.splitlines():
+        origin, label, site = [*line.split("|", 2), "", ""][:3]
+        if site.startswith("mirror+file:"):  # Debian's own cloud images have these
+            site = _first_word(Path("/" + site.removeprefix("mirror+file:").lstrip("/")))
+        if origin == "Debian" and urlsplit(site).scheme in ("http", "https"):
+            found.setdefault(label, site.rstrip("/"))
+    return found.get("Debian", PUBLIC[0]), found.get("Debian-Security", PUBLIC[1])
+
+
+def sources(suite: str, debian: str, security: str) -> str:
+    """Return the sources.list of an image."""
+    return "".join(
+        f"deb [signed-by={KEYRING}] {site} {name} main\n"
+        for site, name in (
+            (debian, suite),
+            (debian, f"{suite}-updates"),
+            (security, f"{suite}-security"),
+        )
+    )
+
+
+def for_guest(site: str, public: str) -> str:
+    """Return the mirror that a guest can use: its own localhost is not the host's."""
+    name = urlsplit(site).hostname or ""
+    return public if name in ("localhost", "::1") or name.startswith("127.") else site
+
+
+def apt_settings(dump: str) -> tuple[list[str], list[str]]:
+    """Split the host's `apt-config dump` into what belongs to its mirrors and to its own network.
+
+    The former (may a mirror be old) stays in an image, the latter (proxies, …) counts during the
+    build only.
+    """
+    lines = dump.splitlines()
+    mirror = ("Acquire::Check-Valid-Until ", "Acquire::Check-Date ", "Acquire::Max-ValidTime")
+    network = ("Acquire::http", "Acquire::Retries ", "Acquire::ForceIPv")
+    return (
+        [line for line in lines if line.startswith(mirror)],
+        [line for line in lines if line.startswith(network)],
+    )
+
+
+def boot_code(boot: bytes, core: bytes, core_sector: int) -> tuple[bytes, bytes]:
+    """Return GRUB's code for the first sector and for `core_sector` on, knowing of each other.
+
+    What `grub-bios-setup` does, which needs a block device. Offsets: GRUB's include/grub/i386/pc/
+    boot.h, GRUB_BOOT_MACHINE_KERNEL_SECTOR, and the block list at the end of diskboot.S. The
+    partition table in the first sector starts at 446, the disk's signature at 440.
+    """
+    first, rest = bytearray(boot[:440]), bytearray(core)
+    struct.pack_into("<Q", first, 0x5C, core_sector)
+    struct.pack_into("<Q", rest, 512 - 12, core_sector + 1)
+    return bytes(first), bytes(rest)
+
+
+def _build_box(host: Host, image: str, work: Path, version: str) -> None:
+    """Build `box` in the folder `work`."""
+    _bootstrap(host, image, "vm", work, work / "root")
+    disk, core, folder = work / "disk.raw", work / "core.img", work / "box" / version / "libvirt"
+    _step(host, "partition", "truncate", f"--size={GIB}", str(disk))
+    _step(
+        host,
+        "partition",
+        *("parted", "--script", str(disk), "mklabel", "gpt"),
+        *("mkpart", "bios", "1MiB", "2MiB", "set", "1", "bios_grub", "on"),
+        *("mkpart", "root", "ext4", "2MiB", "1023MiB"),
+    )
+    # No features that a newer host's mke2fs may have and the guest's GRUB or fsck has not.
+    _step(
+        host,
+        "make the file system",
+        *_as_root(),
+        *("mke2fs", "-q", "-t", "ext4", "-L", "root", "-m", "1", "-d", str(work / "root")),
+        *("-O", "^metadata_csum_seed,^orphan_file", "-E", f"offset={2 * MIB}", str(disk), "1021M"),
+    )
+    _step(
+        host,
+        "make the boot loader",
+        *("grub-mkimage", "-O", "i386-pc", "-p", "(,gpt2)/boot/grub", "-o", str(core)),
+        *("biosdisk", "part_gpt", "ext2", "normal", "linux"),
+    )
+    if not host.dry:
+        first, rest = boot_code((GRUB / "boot.img").read_bytes(), core.read_bytes(), CORE_SECTOR)
+        with disk.open("r+b") as file:
+            file.write(first)
+            file.seek(CORE_SECTOR * 512)
+            file.write(rest)
+    host.make_dir(folder)
+    _step(
+        host,
+        "compress",
+        *("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd"),
+        *(str(disk), str(folder / "box.img")),
+    )
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
+    host.write(folder / "metadata.json", json.dumps(metadata))
+
+
+def _bootstrap(host: Host, image: str, kind: str, work: Path, target: Path) -> None:
+    """Install the packages of a recipe into `target`, a folder or a .tar file."""
+    suite, folder = SUITES[image], RECIPES / image / kind
+    sites = mirrors(_ask(host, "apt-get", "indextargets", "--format=$(ORIGIN)|$(LABEL)|$(SITE)"))
+    lasting, passing = apt_settings(_ask(host, "apt-config", "dump"))
+    inside = [for_guest(site, public) for site, public in zip(sites, PUBLIC, strict=True)]
+    host.write(work / "apt.conf", "\n".join(passing) + "\n", 0o644)
+    host.write(work / "sources.list", sources(suite, *inside), 0o644)
+    hooks = {
+        # A checkout's own owners and umask do not matter: all is root's, and everyone's to read.
+        "setup": f"tar --directory={_quote(folder / 'files')} --create --owner=root:0 "
+        '--group=root:0 --mode=u=rwX,go=rX . | tar --directory="$1" --extract && '
+        f'cp {_quote(work / "apt.conf")} "$1/etc/apt/apt.conf.d/00host"',
+        "customize": f'rm "$1/etc/apt/apt.conf.d/00host" && '
+        f'cp {_quote(work / "sources.list")} "$1/etc/apt/sources.list" && '
+        f'sh {_quote(folder / "finish")} "$1"',
+    }
+    _step(
+        host,
+        "install packages",
+        *_as_root(),
+        *("mmdebstrap", "--mode=root", "--variant=minbase", f"--hook-dir={MERGED_USR}"),
+        f"--include={','.join(packages((folder / 'packages').read_text()))}",
+        *(f"--aptopt={line}" for line in lasting),
+        *(f"--{when}-hook={command}" for when, command in hooks.items()),
+        *(suite, str(target), sources(suite, *sites)),
+        timeout=3600,
+    )
+
+
+def _upload(host: Host, box: Box, file: Path) -> None:
+    """Put a box into the pool, so that vagrant-libvirt finds it there and does not do it itself.
+
+    Its own upload, killed, leaves half a volume that the next one takes for a whole one. Ours
+    goes to another name; the server then makes the copy, unpacked, under the right one. While
+    `.part` is there the other one does not count, so it is never half either.
+    """
+    part = f"{box.volume}.part"
+    size = str(box.virtual_size)
+
+    def volume(verb: str, *arguments: str) -> None:
+        _step(host, "upload to libvirt", *VIRSH, verb, "--pool", POOL, *arguments)
+
+    def remove() -> None:
+        for name in (box.volume, part):
+            if name in _volumes(host):
+                volume("vol-delete", name)
+
+    remove()
+    try:
+        volume("vol-create-as", part, size, "--format", "qcow2")
+        volume("vol-upload", part, str(file))
+        volume("vol-clone", part, box.volume)
+        volume("vol-delete", part)
+    finally:
+        if not host.dry and not _is_uploaded(host, box):
+            remove()
+
+
+def _is_uploaded(host: Host, box: Box) -> bool:
+    volumes = _volumes(host)
+    return box.volume in volumes and f"{box.volume}.part" not in volumes
+
+
+def _volumes(host: Host) -> list[str]:
+    lines = _ask(host, *VIRSH, "vol-list", "--pool", POOL).splitlines()[2:]
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+@contextmanager
+def _folder(host: Host, name: str) -> Iterator[Path]:
+    """Give a build a folder, empty at the start and gone at the end.
+
+    It is in the file system of the boxes, so that a finished one gets there by a rename. Whoever
+    has it holds the lock, so one that is there already is a killed build's.
+    """
+    path = vagrant_home() / "tmp" / name
+    # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
+    # build has its own mount namespace), and were it so, nothing there would be touched.
+    remove = (*_as_root(), "rm", "-rf", "--one-file-system", str(path))
+    if path.exists():
+        _step(host, "clean up", *remove)
+    host.make_dir(path)
+    try:
+        yield path
+    finally:
+        _step(host, "clean up", *remove)
+
+
+def _as_root() -> list[str]:
+    """Return what makes a command root in namespaces of its own.
+
+    All that it started ends with it, killed or not, and nothing that it mounts is seen outside.
+    An ordinary user is root there with the ids of /etc/subuid.
+    """
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return argv if os.getuid() == 0 else [*argv, "--map-root-user", "--map-auto"]
+
+
+def _step(host: Host, what: str, *argv: str, timeout: float = 600) -> None:
+    host.change(argv, what=what, timeout=timeout)
+
+
+def _ask(host: Host, *argv: str) -> str:
+    """Return what a query prints. Raises ProviderError when it fails."""
+    result = host.ask(argv)
+    if not result.ok:
+        raise ProviderError(f"{shlex.join(argv[:4])} failed: {result.stderr.strip()}")
+    return str(result.stdout)
+
+
+def _cache() -> Path:
+    return xdg("CACHE", ".cache")
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _first_word(path: Path) -> str:
+    try:
+        return (path.read_text().split() or [""])[0]
+    except OSError:
+        return ""

@@ -1,0 +1,125 @@
+"""Who an instance is and where its things stand. Settings -> machine.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vagrantp.config import Settings, id_from, xdg
+
+VERSION = 1  # of machine.json, of domain metadata and of container labels
+MASTER = Path(__file__).resolve().parents[2]  # the checkout: Vagrantfile, playbooks, …
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One VM or container and its places. `folder` is the resolved project folder."""
+
+    name: str
+    id: str
+    folder: Path
+    infra_type: str
+
+    @property
+    def full_name(self) -> str:
+        """`<name>-<id>`: the domain's or container's name."""
+        return f"{self.name}-{self.id}"
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder that holds everything that is only this instance's."""
+        return state_root() / self.full_name
+
+    @property
+    def machine_json(self) -> Path:
+        """What the Vagrantfile reads."""
+        return self.state_dir / "machine.json"
+
+    @property
+    def ssh_config(self) -> Path:
+        """How ssh reaches it. It is there only once the instance was made in full."""
+        return self.state_dir / "ssh_config"
+
+    @property
+    def key(self) -> Path:
+        """Its private key; the public one stands beside it in `.pub`."""
+        return self.state_dir / "id_ed25519"
+
+    @property
+    def host_key(self) -> Path:
+        """The private host key that the guest gets at creation, in the folder mounted there."""
+        return self.state_dir / "guest" / "ssh_host_ed25519_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The one host key that ssh accepts."""
+        return self.state_dir / "known_hosts"
+
+    @property
+    def log(self) -> Path:
+        """What the providers said during the last verbs."""
+        return self.state_dir / "logs" / "vagrant.log"
+
+    @property
+    def failed_log(self) -> Path:
+        """Where the log of an `up` that failed is kept, as its state folder is removed."""
+        return xdg("CACHE", ".cache") / "failed" / f"{self.full_name}.log"
+
+    @property
+    def mac(self) -> str:
+        """A MAC of QEMU's range, stable and as unique as the id is."""
+        pairs = [self.id[i : i + 2] for i in range(0, 8, 2)]
+        return ":".join(["52", "54", *pairs])
+
+    def is_complete(self) -> bool:
+        """Say whether an `up` got to its end for it."""
+        return self.ssh_config.exists()
+
+    def machine(self) -> dict[str, Any]:
+        """Return machine.json as it is, or nothing when it is gone or unreadable."""
+        try:
+            document = json.loads(self.machine_json.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+def new(settings: Settings, folder: Path) -> Instance:
+    """Return the instance that `settings` ask for in `folder`."""
+    return Instance(settings.name, id_from(folder), folder.resolve(), settings.infra_type)
+
+
+def remembered(folder: Path) -> Instance | None:
+    """Return the instance whose state folder is there for `folder`, whatever `.env` says now."""
+    wanted = id_from(folder)
+    for path in sorted(state_root().glob(f"*-{wanted}")):
+        known = Instance(path.name.removesuffix(f"-{wanted}"), wanted, folder.resolve(), "")
+        infra_type = known.machine().get("settings", {}).get("infra_type", "")
+        return Instance(known.name, known.id, known.folder, infra_type)
+    return None
+
+
+def state_root() -> Path:
+    """Return `$XDG_STATE_HOME/vagrantp`."""
+    return xdg("STATE", ".local/state")
+
+
+def document(instance: Instance, settings: Settings, provider: dict[str, Any]) -> str:
+    """Return machine.json: all resolved settings, who it is, and what its provider needs."""
+    return json.dumps(
+        {
+            "version": VERSION,
+            "instance": instance.full_name,
+            "name": instance.name,
+            "id": instance.id,
+            "folder": str(instance.folder),
+            "uid": os.getuid(),
+            "settings": asdict(settings),
+            "provider": provider,
+        },
+        indent=2,
+        sort_keys=True,
+    )

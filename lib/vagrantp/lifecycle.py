@@ -1,0 +1,340 @@
+"""From the state an instance is in to the state a verb wants, in stages that are timed and told."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+from vagrantp import commands, config, guest, images
+from vagrantp import instance as instances
+from vagrantp.config import Settings
+from vagrantp.errors import NameTakenError, ProviderError, StateError, VagrantpError
+from vagrantp.instance import Instance
+from vagrantp.providers import Found, Provider, provider_for
+from vagrantp.run import Host, environment
+
+UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
+SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that differs from what the instance was made with."""
+
+    key: str
+    old: object
+    new: object
+    needs_rm: bool
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} → {self.new}"
+
+
+def find(host: Host, folder: Path) -> Found | None:
+    """Return the instance of a project, live from its provider, or None when there is none.
+
+    Works without `.env`: by the state folder, or, where that is gone, by the metadata.
+    """
+    known = instances.remembered(folder)
+    wanted = config.id_from(folder)
+    types = [known.infra_type] if known and known.infra_type else ["vm", "container"]
+    for infra_type in types:
+        try:
+            listing = provider_for(infra_type).list_all(host)
+        except ProviderError:
+            if len(types) == 1:
+                raise
+            continue  # nothing tells that this provider was ever used here
+        for found in listing:
+            if found.instance.id == wanted and found.uid == os.getuid():
+                return _judged(found)
+    return None
+
+
+def _judged(found: Found) -> Found:
+    """Tell an instance that cannot be used as it is from a sound one."""
+    if not found.instance.state_dir.is_dir():
+        return replace(found, state="broken", reason="its state folder with the keys is gone")
+    if not found.instance.is_complete():
+        return replace(found, state="broken", reason="it was never made in full")
+    return found
+
+
+def up(host: Host, settings: Settings, folder: Path) -> str:
+    """Create or start the instance that `settings` ask for; return the summary."""
+    wanted = instances.new(settings, folder)
+    with _locked(host, folder):
+        started = monotonic()
+        found = find(host, folder)
+        if found and found.state == "broken" and found.instance.machine():
+            host.progress.say(
+                f"{found.instance.full_name} is broken: {found.reason}; making it anew"
+            )
+            _remove(host, found.instance)
+            found = None
+        if found is None:
+            _create(host, wanted, settings)
+        elif found.state == "broken":
+            raise StateError(
+                f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
+            )
+        else:
+            changes = drift(found.instance, settings)
+            _refuse_what_needs_rm(found.instance, changes)
+            wanted = found.instance
+            if found.state == "running":
+                for change in changes:
+                    host.progress.say(
+                        f"{change.key}: {change.old} → {change.new} at the next start"
+                    )
+                return summary(wanted, "is running already")
+            _start(host, found, settings, changes)
+        if host.dry:
+            return f"{wanted.full_name} would be running"
+        return summary(wanted, "is running", monotonic() - started)
+
+
+def stop(host: Host, folder: Path, force: bool) -> str:
+    """Stop the instance of a project; return what was done."""
+    with _locked(host, folder):
+        found = _existing(host, folder)
+        name = found.instance.full_name
+        if found.state == "stopped":
+            return f"{name} is stopped already"
+        provider = provider_for(found.instance.infra_type)
+        with host.progress.stage("stop"):
+            provider.stop(host, found.instance, force)
+        if host.dry:
+            return f"{name} would be stopped"
+        if provider.is_running(host, found.instance):
+            raise ProviderError(f"{name} still runs")
+        return f"{name} is stopped"
+
+
+def remove(host: Host, folder: Path, is_sure: Callable[[str], bool]) -> str:
+    """Remove the instance of a project and everything made for it; return what was done.
+
+    `is_sure` is asked before a running one is removed.
+    """
+    with _locked(host, folder):
+        found = find(host, folder)
+        known = found.instance if found else instances.remembered(folder)
+        if known is None:
+            return f"nothing to remove for {folder}"
+        if found and found.state in ("running", "paused") and not is_sure(known.full_name):
+            raise StateError(
+                f"{known.full_name} is running", "fab stop first, or remove it with fab rm --force"
+            )
+        _remove(host, known)
+        if host.dry:
+            return f"{known.full_name} would be removed"
+        if find(host, folder):
+            raise ProviderError(f"{known.full_name} is still there")
+        return f"{known.full_name} is removed"
+
+
+def login(host: Host, folder: Path, command: str) -> None:
+    """Become ssh to the instance of a project: a shell, or `command`."""
+    known = instances.remembered(folder)
+    if known is None or not known.is_complete():
+        found = _existing(host, folder)  # says what is wrong, as far as a provider knows it
+        raise StateError(
+            f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
+        )
+    if not provider_for(known.infra_type).is_running(host, known):
+        raise StateError(f"{known.full_name} is not running", "fab up starts it")
+    host.become(commands.ssh(known, *(["--", command] if command else [])))
+
+
+def drift(instance: Instance, settings: Settings) -> list[Change]:
+    """Return what `settings` ask for and the instance was not made with."""
+    old = instance.machine().get("settings", {})
+    at_start = ("memory", "cpus")
+    return [
+        Change(key.upper(), old.get(key), value, key not in at_start)
+        for key, value in asdict(settings).items()
+        if old.get(key) != value
+    ]
+
+
+def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
+    """Return what `up` ends with."""
+    from humanize import naturalsize, precisedelta
+
+    machine = instance.machine()
+    settings, provider = machine["settings"], machine["provider"]
+    cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
+    memory = naturalsize(settings["memory"] * 1024**2, binary=True)
+    took = f", up in {precisedelta(seconds, format='%d')}" if seconds else ""
+    return "\n".join(
+        [
+            f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
+            f"{settings['disk']} GiB disk){took}",
+            f"  address    {provider['address']}",
+            "  isolation  none",
+            "  next       fab ssh",
+        ]
+    )
+
+
+def _create(host: Host, instance: Instance, settings: Settings) -> None:
+    """Create an instance from nothing, or leave nothing behind."""
+    provider = provider_for(instance.infra_type)
+    _refuse_taken_name(host, instance)
+    _clean_up(host, instance, provider)
+    try:
+        host.make_dir(instance.state_dir / "logs")
+        host.make_dir(instance.host_key.parent)
+        _make_keys(host, instance)
+        made = provider.prepare(host, instance, settings)
+        host.write(instance.machine_json, instances.document(instance, settings, made))
+        with host.progress.stage("create"):
+            _vagrant(host, instance, "up", "--no-provision")
+        if host.dry:
+            return
+        draft = instance.ssh_config.with_suffix(".new")
+        host.write(draft, commands.ssh_config(instance, made["address"], 22, made["user"]))
+        _check(host, instance, settings, draft)
+        host.move(draft, instance.ssh_config)
+    except (VagrantpError, KeyboardInterrupt, OSError):
+        host.progress.say(f"taking back what was made of {instance.full_name}")
+        _keep_log(host, instance)
+        _clean_up(host, instance, provider)
+        raise
+
+
+def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) -> None:
+    """Start a stopped or paused instance: directly, or through Vagrant when settings changed."""
+    instance = found.instance
+    if found.state == "paused":
+        raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
+    with host.progress.stage("start"):
+        if changes:
+            made = instance.machine()["provider"]
+            made |= {key: asdict(settings)[key] for key in ("memory", "cpus") if key in made}
+            host.write(instance.machine_json, instances.document(instance, settings, made))
+        if changes and instance.infra_type == "vm":
+            _vagrant(host, instance, "up", "--no-provision")
+        else:
+            provider_for(instance.infra_type).start(host, instance)
+    if not host.dry:
+        _check(host, instance, settings, instance.ssh_config)
+
+
+def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) -> None:
+    """Wait for ssh and read back what was made, from the provider and from inside."""
+    provider = provider_for(instance.infra_type)
+    with host.progress.stage("wait for ssh"):
+        facts = guest.wait(
+            host,
+            commands.ssh(instance, config=ssh_config),
+            SSH_TIMEOUT[instance.infra_type],
+            lambda: provider.is_running(host, instance),
+        )
+    with host.progress.stage("check"):
+        problems = provider.check(host, instance, settings)
+        problems += guest.check(facts, instance, settings)
+    if problems:
+        raise ProviderError("it is not what .env says:\n  " + "\n  ".join(problems))
+
+
+def _remove(host: Host, instance: Instance) -> None:
+    provider = provider_for(instance.infra_type)
+    with host.progress.stage("remove"):
+        _clean_up(host, instance, provider)
+        host.remove(instance.failed_log)
+
+
+def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
+    """Remove what Vagrant knows of the instance, then whatever is left of it, then its folder."""
+    if (instance.state_dir / "vagrant").is_dir() and instance.machine():
+        try:
+            _vagrant(host, instance, "destroy", "--force")
+        except ProviderError as error:
+            host.progress.say(f"{error.message}; removing it without Vagrant")
+    provider.clean_up(host, instance)
+    host.remove(instance.state_dir)
+
+
+def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
+    home = images.vagrant_home()
+    host.make_dir(home)
+    argv, env = commands.vagrant(instance, home, environment()["PATH"], *arguments)
+    log = instance.log if instance.log.parent.is_dir() else None
+    replace(host, log=log).change(
+        argv,
+        what=f"vagrant {arguments[0]}",
+        timeout=UP_TIMEOUT,
+        env=env,
+        cwd=instance.folder if instance.folder.is_dir() else instance.state_dir,
+        explain=_vagrants_reason,
+    )
+
+
+def _vagrants_reason(lines: list[str]) -> str:
+    """Pick the line that matters out of Vagrant's output: what follows its 'error' paragraph."""
+    for sign in ("Error", "error", "failed", "Stderr"):
+        for line in reversed(lines):
+            if sign in line and not line.startswith("==>"):
+                return line
+    return lines[-1] if lines else ""
+
+
+def _make_keys(host: Host, instance: Instance) -> None:
+    """Make the key that logs in and the key that the guest shows, both before it exists."""
+    for key in (instance.key, instance.host_key):
+        argv = commands.keygen(key, instance.full_name)
+        host.change(argv, what="making a key pair", timeout=30)
+    if host.dry:
+        return
+    public = instance.host_key.with_suffix(".pub").read_text(encoding="utf-8")
+    host.write(instance.known_hosts, f"{instance.full_name} {public}")
+    authorized = instance.key.with_suffix(".pub").read_text(encoding="utf-8")
+    host.write(instance.host_key.parent / "authorized_keys", authorized)
+
+
+def _keep_log(host: Host, instance: Instance) -> None:
+    if instance.log.exists():
+        host.make_dir(instance.failed_log.parent)
+        host.write(instance.failed_log, instance.log.read_bytes())
+
+
+def _existing(host: Host, folder: Path) -> Found:
+    found = find(host, folder)
+    if found is None:
+        raise StateError(f"there is no instance for {folder}", "fab up makes it")
+    return found
+
+
+def _refuse_taken_name(host: Host, instance: Instance) -> None:
+    """Raise NameTakenError when something that is not this project's holds the name."""
+    argv = (
+        commands.virsh("domstate", instance.full_name)
+        if instance.infra_type == "vm"
+        else ["podman", "container", "exists", instance.full_name]
+    )
+    if host.ask(argv).ok:
+        raise NameTakenError(
+            f"a {instance.infra_type} called {instance.full_name} is there and not this project's",
+            f"look at it with {shlex.quote(argv[0])}; NAME in .env gives yours another name",
+        )
+
+
+def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
+    fixed = [str(change) for change in changes if change.needs_rm]
+    if fixed:
+        raise StateError(
+            f"{instance.full_name} was made with other settings:\n  " + "\n  ".join(fixed),
+            "these need a new instance: fab rm, then fab up; or take the change back",
+        )
+
+
+@contextmanager
+def _locked(host: Host, folder: Path) -> Iterator[None]:
+    with host.lock(instances.state_root(), config.id_from(folder), "another verb in this project"):
+        yield

@@ -1,0 +1,49 @@
+"""The NAT network `vagrantp`: a subnet that overlaps nothing, and a free address in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network, ip_network
+
+from vagrantp.errors import ConflictError
+from vagrantp.run import Host
+
+NAME = "vagrantp"
+# Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
+CANDIDATES = IPv4Network("10.201.0.0/16")
+
+
+def free_subnet(host: Host, also_taken: Iterable[IPv4Network]) -> IPv4Network:
+    """Return a /24 that overlaps no route of the host and none of `also_taken`.
+
+    Raises ConflictError when there is none.
+    """
+    routes = json.loads(host.ask(["ip", "-4", "-json", "route", "show", "table", "all"]).stdout)
+    return choose_subnet([*_networks(route["dst"] for route in routes), *also_taken])
+
+
+def choose_subnet(taken: Collection[IPv4Network]) -> IPv4Network:
+    """Return the first candidate that overlaps none of `taken`."""
+    for subnet in CANDIDATES.subnets(new_prefix=24):
+        if not any(subnet.overlaps(other) for other in taken):
+            return subnet
+    raise ConflictError(f"no free /24 is left in {CANDIDATES} for the network {NAME}")
+
+
+def choose_address(subnet: IPv4Network, identity: str, taken: Collection[str]) -> IPv4Address:
+    """Return a free address of `subnet`: the one its id points at, or the next free one.
+
+    The network's own address, the gateway (.1) and the broadcast address are never given.
+    """
+    count = subnet.num_addresses - 3
+    for step in range(count):
+        address = subnet[2 + (int(identity, 16) + step) % count]
+        if str(address) not in taken:
+            return address
+    raise ConflictError(f"no free address is left in {subnet}, the network {NAME}")
+
+
+def _networks(destinations: Iterable[str]) -> list[IPv4Network]:
+    networks = (ip_network(d, strict=False) for d in destinations if d != "default")
+    return [n for n in networks if isinstance(n, IPv4Network) and n.prefixlen]

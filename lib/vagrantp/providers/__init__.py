@@ -1,0 +1,60 @@
+"""What makes instances: libvirt for `vm`, Podman for `container`. Both have the same functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from vagrantp.config import Settings
+from vagrantp.instance import Instance
+from vagrantp.run import Host
+
+State = Literal["absent", "running", "paused", "stopped", "broken"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An instance of ours as its provider knows it now. `memory` in MiB, `disk` in GiB."""
+
+    instance: Instance
+    state: State
+    uid: int
+    reason: str | None = None
+    address: str | None = None
+    memory: int | None = None
+    cpus: float | None = None
+    disk: int | None = None
+    console: str | None = None
+    vnc: str | None = None
+
+
+class Provider(Protocol):
+    """The functions that a provider's module has."""
+
+    def list_all(self, host: Host) -> list[Found]:
+        """Return every instance of ours that the provider knows, in any state."""
+
+    def prepare(self, host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
+        """Make what the instance needs before Vagrant creates it; return what Vagrant must know."""
+
+    def is_running(self, host: Host, instance: Instance) -> bool:
+        """Say quickly whether it runs."""
+
+    def start(self, host: Host, instance: Instance) -> None:
+        """Start a stopped instance."""
+
+    def stop(self, host: Host, instance: Instance, force: bool) -> None:
+        """Stop it: gracefully, or at once."""
+
+    def check(self, host: Host, instance: Instance, settings: Settings) -> list[str]:
+        """Compare what the provider gave with the settings; return what differs."""
+
+    def clean_up(self, host: Host, instance: Instance) -> None:
+        """Remove everything of the instance that the provider still holds."""
+
+
+def provider_for(infra_type: str) -> Provider:
+    """Return the provider of a type, `vm` or `container`."""
+    from vagrantp.providers import libvirt, podman
+
+    return libvirt if infra_type == "vm" else podman

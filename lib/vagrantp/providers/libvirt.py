@@ -1,0 +1,252 @@
+"""VMs: domains, volumes and the NAT network of the system's libvirt, asked through virsh(1)."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import xml.etree.ElementTree as ET
+from ipaddress import IPv4Network
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from vagrantp import accel, commands, images, network
+from vagrantp.config import Settings
+from vagrantp.errors import ConfigError, ProviderError, StateError
+from vagrantp.instance import Instance, state_root
+from vagrantp.providers import Found, State
+from vagrantp.run import Host
+
+POOL = "default"
+METADATA = "{urn:vagrantp:instance}instance"
+STATES: dict[str, State] = {
+    "running": "running",
+    "in shutdown": "running",
+    "paused": "paused",
+    "pmsuspended": "paused",
+    "shut off": "stopped",
+}
+OURS = re.compile(r"^ *(?:-|\d+) +(\S+-[0-9a-f]{8}) +(\S.*?) *$", re.MULTILINE)
+BOOT_TIMEOUT = 600  # seconds until ssh must answer; software emulation is slow
+STOP_TIMEOUT = 120  # seconds that a guest has to shut down
+
+
+def list_all(host: Host) -> list[Found]:
+    """Return every VM of ours, of any user. Two virsh calls, however many there are."""
+    states = dict(OURS.findall(_ask(host, "list", "--all")))
+    if not states:
+        return []
+    xml = _ask(host, "; ".join(f"dumpxml {shlex.quote(name)}" for name in states))
+    addresses = {entry.get("name"): entry.get("ip") for entry in _dhcp_hosts(host)}
+    domains = [ET.fromstring(text + "</domain>") for text in xml.split("</domain>")[:-1]]
+    found = []
+    for domain in domains:
+        name = domain.findtext("name", "")
+        values = domain.find(f"metadata/{METADATA}")
+        if values is None:
+            continue
+        instance = Instance(
+            values.get("name", ""), values.get("id", ""), Path(values.get("folder", "/")), "vm"
+        )
+        if instance.full_name != name:
+            continue  # a copy of one of ours is not ours
+        state = STATES.get(states[name], "broken")
+        port = domain.find("devices/graphics[@type='vnc']")
+        found.append(
+            Found(
+                instance,
+                state,
+                uid=int(values.get("uid", "-1")),
+                reason=None if state != "broken" else f"libvirt says {states[name]}",
+                address=addresses.get(name),
+                memory=int(domain.findtext("memory", "0")) // 1024,
+                cpus=int(domain.findtext("vcpu", "0")),
+                disk=instance.machine().get("settings", {}).get("disk"),
+                console=f"virsh --connect qemu:///system console {name}",
+                vnc=f"127.0.0.1:{port.get('port')}"
+                if port is not None and state == "running"
+                else None,
+            )
+        )
+    return found
+
+
+def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
+    """Make the box, the network, the address and the seed of a VM that is to be created."""
+    acceleration = accel.choose(host, settings.accel)
+    box = images.ensure_box(host, settings.image)
+    if box.virtual_size > settings.disk * 1024**3:
+        least = -(-box.virtual_size // 1024**3)
+        raise ConfigError(
+            f".env: DISK must be at least {least}, the size of {settings.image}, "
+            f'got "{settings.disk}"',
+        )
+    with host.lock(state_root(), "network", "another vagrantp that takes an address"):
+        subnet = _ensure_network(host, instance)
+        address = _keep_address(host, instance, subnet)
+    user = "vagrant"
+    with host.progress.stage("seed"):
+        seed = _make_seed(host, instance, user)
+    return commands.vm(
+        instance,
+        settings,
+        accel=acceleration,
+        box=box.name,
+        boot_timeout=BOOT_TIMEOUT,
+        address=address,
+        subnet=str(subnet),
+        network=network.NAME,
+        pool=POOL,
+        seed=seed,
+        user=user,
+        vnc_password=secrets.token_hex(4),  # VNC takes eight characters at most (RFC 6143)
+    )
+
+
+def is_running(host: Host, instance: Instance) -> bool:
+    """Say whether the domain runs."""
+    answer = host.ask(commands.virsh("domstate", instance.full_name))
+    return answer.stdout.strip() == "running"
+
+
+def start(host: Host, instance: Instance) -> None:
+    """Start the domain."""
+    _change(host, "start", instance.full_name)
+
+
+def stop(host: Host, instance: Instance, force: bool) -> None:
+    """Shut the domain down through ACPI and wait for it, or pull the plug."""
+    name = instance.full_name
+    if force:
+        return _change(host, "destroy", name)
+    _change(host, "shutdown", name, "--mode", "acpi")
+    deadline = monotonic() + STOP_TIMEOUT
+    while not host.dry and is_running(host, instance):
+        if monotonic() > deadline:
+            raise StateError(
+                f"{name} did not shut down in {STOP_TIMEOUT} seconds",
+                f"'virsh console {name}' shows why; 'fab stop --force' pulls the plug",
+            )
+        sleep(0.25)
+
+
+def check(host: Host, instance: Instance, settings: Settings) -> list[str]:
+    """Compare the domain and its disk with the settings."""
+    name = instance.full_name
+    info = _ask(host, f"dominfo {name}; vol-info --pool {POOL} --bytes {name}.img")
+    facts = dict(re.findall(r"^([\w()\- ]+): +(.+?)$", info, re.MULTILINE))
+    promises = {
+        "MEMORY in KiB": (settings.memory * 1024, facts.get("Max memory", "").split()[0:1]),
+        "CPUS": (settings.cpus, facts.get("CPU(s)", "").split()[0:1]),
+        "DISK in bytes": (settings.disk * 1024**3, facts.get("Capacity", "").split()[0:1]),
+    }
+    return [
+        f"{what}: promised {promised}, libvirt has {found[0] if found else 'nothing'}"
+        for what, (promised, found) in promises.items()
+        if found != [str(promised)]
+    ]
+
+
+def clean_up(host: Host, instance: Instance) -> None:
+    """Remove the domain, its volumes and its DHCP entry, as far as they are there."""
+    name = instance.full_name
+    for found in list_all(host):
+        if found.instance.full_name == name:
+            if found.state != "stopped":
+                _change(host, "destroy", name)
+            _change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
+    for volume in _ask(host, "vol-list", POOL).split():
+        if volume in (f"{name}.img", f"{name}-seed.iso"):
+            _change(host, "vol-delete", volume, "--pool", POOL)
+    for entry in _dhcp_hosts(host):
+        if entry.get("name") == name:
+            _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
+
+
+def _make_seed(host: Host, instance: Instance, user: str) -> str:
+    """Put the cloud-init seed into the pool, as QEMU cannot read our private folder.
+
+    Return its path there.
+    """
+    volume = f"{instance.full_name}-seed.iso"
+    seed = instance.state_dir / "seed"
+    iso = seed / volume
+    host.make_dir(seed)
+    if not host.dry:
+        public = instance.key.with_suffix(".pub").read_text(encoding="ascii")
+        private = instance.host_key.read_text(encoding="ascii")
+        host.write(seed / "user-data", commands.seed_user_data(instance, user, public, private))
+        host.write(seed / "meta-data", commands.seed_meta_data(instance))
+    host.change(commands.seed_iso(seed, iso), what="packing the seed", timeout=60)
+    size = 0 if host.dry else iso.stat().st_size
+    _change(host, "vol-create-as", POOL, volume, str(size), "--format", "raw")
+    _change(host, "vol-upload", volume, str(iso), "--pool", POOL)
+    host.remove(seed)
+    return "" if host.dry else _ask(host, "vol-path", volume, "--pool", POOL).strip()
+
+
+def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
+    """Make the NAT network if it is not there, start it, and return its subnet."""
+    xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
+    if xml.ok:
+        ip = ET.fromstring(xml.stdout).find("ip")
+        if ip is None:
+            raise ProviderError(f"the libvirt network {network.NAME} is not one of ours")
+        subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
+    else:
+        subnet = network.free_subnet(host, also_taken=[])
+        file = instance.state_dir / "network.xml"  # virsh reads this from a file only
+        host.write(file, commands.libvirt_network(network.NAME, subnet))
+        _change(host, "net-define", str(file))
+        _change(host, "net-autostart", network.NAME)
+        host.remove(file)
+    if network.NAME not in _ask(host, "net-list", "--name").split():
+        _change(host, "net-start", network.NAME)
+    return subnet
+
+
+def _keep_address(host: Host, instance: Instance, subnet: IPv4Network) -> str:
+    """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
+    entries = _dhcp_hosts(host)
+    for entry in entries:
+        if entry.get("mac") == instance.mac:
+            return entry.get("ip", "")
+    taken = {entry.get("ip", "") for entry in entries}
+    address = str(network.choose_address(subnet, instance.id, taken))
+    _update_dhcp(host, "add-last", commands.dhcp_host(instance, address))
+    return address
+
+
+def _update_dhcp(host: Host, action: str, xml: str) -> None:
+    _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, "--live", "--config")
+
+
+def _dhcp_hosts(host: Host) -> list[ET.Element]:
+    xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
+    return ET.fromstring(xml.stdout).findall("ip/dhcp/host") if xml.ok else []
+
+
+def _change(host: Host, *arguments: str) -> None:
+    """Let virsh change something. Raises ProviderError when libvirt refuses."""
+    host.change(commands.virsh(*arguments), what=f"virsh {arguments[0]}", timeout=60)
+
+
+def _ask(host: Host, *arguments: str) -> str:
+    """Return virsh's answer. Raises ProviderError when libvirt refuses it or does not answer."""
+    answer = host.ask(commands.virsh(*arguments))
+    if not answer.ok:
+        why = answer.stderr.strip().splitlines()
+        is_down = "failed to connect" in answer.stderr or "Failed to connect" in answer.stderr
+        raise ProviderError(
+            f"libvirt does not answer: {why[-1] if why else 'no reason given'}",
+            _mend() if is_down else None,
+        )
+    return answer.stdout
+
+
+def _mend() -> str:
+    if os.getuid() != 0:
+        return "you must be in group libvirt, and libvirtd must run: 'make setup' sees to both"
+    return "start it with 'make setup' in the folder of vagrantp"

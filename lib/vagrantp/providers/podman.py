@@ -1,0 +1,184 @@
+"""Containers: Podman's, asked through podman(1)."""
+
+from __future__ import annotations
+
+import json
+import os
+from ipaddress import IPv4Network
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from vagrantp import commands, images, network
+from vagrantp.config import Settings
+from vagrantp.errors import HostLimitError, ProviderError
+from vagrantp.instance import Instance, state_root
+from vagrantp.providers import Found, State
+from vagrantp.run import Host
+
+STATES: dict[str, State] = {
+    "running": "running",
+    "paused": "paused",
+    "exited": "stopped",
+    "stopped": "stopped",
+    "stopping": "running",
+}
+GIB = 1024**3
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def list_all(host: Host) -> list[Found]:
+    """Return every container of ours, of this user. One podman call, however many there are."""
+    listing = _ask(host, "ps", "--all", "--filter", "label=vagrantp.id", "--format", "json")
+    found = []
+    for container in json.loads(listing or "[]"):
+        labels = container["Labels"]
+        instance = Instance(
+            labels.get("vagrantp.name", ""),
+            labels["vagrantp.id"],
+            Path(labels.get("vagrantp.folder", "/")),
+            "container",
+        )
+        if instance.full_name not in container["Names"]:
+            continue
+        settings = instance.machine().get("settings", {})
+        state = STATES.get(container["State"], "broken")
+        found.append(
+            Found(
+                instance,
+                state,
+                uid=int(labels.get("vagrantp.uid", "-1")),
+                reason=None if state != "broken" else f"podman says {container['State']}",
+                address=labels.get("vagrantp.address"),
+                memory=settings.get("memory"),
+                cpus=settings.get("cpus"),
+                disk=settings.get("disk"),
+            )
+        )
+    return found
+
+
+def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
+    """Make the image, the network and the address of a container that is to be created."""
+    _refuse_unenforceable(host)
+    image = images.ensure_container_image(host, settings.image)
+    with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
+        subnet = _ensure_network(host)
+        taken = {found.address or "" for found in list_all(host)}
+        address = network.choose_address(subnet, instance.id, taken)
+    user = "vagrant"
+    made = commands.container(instance, settings, image, network.NAME, address, os.getuid())
+    return {**made, "user": user}
+
+
+def is_running(host: Host, instance: Instance) -> bool:
+    """Say whether the container runs."""
+    answer = _inspect(host, instance, "{{.State.Running}}")
+    return answer == "true"
+
+
+def start(host: Host, instance: Instance) -> None:
+    """Start the container."""
+    argv = ["podman", "start", instance.full_name]
+    host.change(argv, what="starting the container", timeout=60)
+
+
+def stop(host: Host, instance: Instance, force: bool) -> None:
+    """Stop the container: SIGTERM and ten seconds, or SIGKILL."""
+    argv = ["podman", "stop", "--time", "0" if force else "10", instance.full_name]
+    host.change(argv, what="stopping the container", timeout=60)
+
+
+def check(host: Host, instance: Instance, settings: Settings) -> list[str]:
+    """Compare the limits in the container's cgroup with the settings, mending them first.
+
+    `podman update` may be forgotten at a restart (4.3.1; kept from 5.1), so a changed limit is
+    written again after every start.
+    """
+    wanted = (settings.memory * 1024**2, float(settings.cpus))
+    if limits(host, instance) != wanted:
+        argv = ["podman", "update", *commands.container_limits(settings), instance.full_name]
+        host.change(argv, what="setting the limits", timeout=60)
+    memory, cpus = limits(host, instance)
+    problems = []
+    if memory != wanted[0]:
+        problems.append(f"MEMORY in bytes: promised {wanted[0]}, its cgroup has {memory}")
+    if cpus != wanted[1]:
+        problems.append(f"CPUS: promised {settings.cpus}, its cgroup has {cpus}")
+    return problems
+
+
+def limits(host: Host, instance: Instance) -> tuple[int | None, float | None]:
+    """Return memory in bytes and CPUs as the kernel enforces them, None for no limit."""
+    path = _inspect(host, instance, "{{.State.CgroupPath}}").lstrip("/")
+    if (CGROUP / "cgroup.controllers").exists():
+        memory = (CGROUP / path / "memory.max").read_text().strip()
+        quota, period = (CGROUP / path / "cpu.max").read_text().split()
+    else:  # cgroup v1, where "no limit" is a huge number and -1
+        memory = (CGROUP / "memory" / path / "memory.limit_in_bytes").read_text().strip()
+        quota, period = (
+            (CGROUP / "cpu" / path / f"cpu.cfs_{name}_us").read_text().strip()
+            for name in ("quota", "period")
+        )
+    return (
+        None if memory == "max" else int(memory),
+        None if quota in ("max", "-1") else int(quota) / int(period),
+    )
+
+
+def clean_up(host: Host, instance: Instance) -> None:
+    """Remove the container, if it is there and ours, in whatever state."""
+    if any(found.instance.full_name == instance.full_name for found in list_all(host)):
+        argv = ["podman", "rm", "--force", "--time", "0", "--volumes", instance.full_name]
+        host.change(argv, what="removing the container", timeout=60)
+
+
+def _refuse_unenforceable(host: Host) -> None:
+    """Raise HostLimitError where MEMORY or CPUS could not be enforced (rootless on cgroup v1)."""
+    info = json.loads(_ask(host, "info", "--format", "json"))["host"]
+    missing = {"cpu", "memory"} - set(info.get("cgroupControllers") or [])
+    if missing:
+        raise HostLimitError(
+            f"podman cannot enforce MEMORY and CPUS here: its cgroup {info['cgroupVersion']} "
+            f"has no {' and no '.join(sorted(missing))} controller for this user",
+            "boot with cgroup v2 and delegate the controllers "
+            "(https://rootlesscontaine.rs/getting-started/common/cgroup2/), or run it as root",
+        )
+    if info["security"]["rootless"]:
+        raise ProviderError(
+            "rootless containers are not supported yet", "run it as root, or use INFRA_TYPE=vm"
+        )
+
+
+def _ensure_network(host: Host) -> IPv4Network:
+    """Make the NAT network if it is not there and return its subnet."""
+    listing = json.loads(_ask(host, "network", "inspect", *_network_names(host)))
+    subnets = {
+        item["name"]: [IPv4Network(s["subnet"]) for s in item["subnets"] if "." in s["subnet"]]
+        for item in listing
+        if item.get("subnets")
+    }
+    if network.NAME in subnets:
+        return subnets[network.NAME][0]
+    subnet = network.free_subnet(host, also_taken=chain(*subnets.values()))
+    argv = ["podman", "network", "create", f"--subnet={subnet}", network.NAME]
+    host.change(argv, what="making the network", timeout=60)
+    return subnet
+
+
+def _network_names(host: Host) -> list[str]:
+    return _ask(host, "network", "ls", "--format", "{{.Name}}").split()
+
+
+def _inspect(host: Host, instance: Instance, template: str) -> str:
+    argv = ["podman", "inspect", "--type", "container", "--format", template, instance.full_name]
+    return str(host.ask(argv).stdout).strip()
+
+
+def _ask(host: Host, *arguments: str) -> str:
+    """Return podman's answer. Raises ProviderError when it fails."""
+    answer = host.ask(["podman", *arguments])
+    if not answer.ok:
+        why = answer.stderr.strip().splitlines()
+        raise ProviderError(f"podman fails: {why[-1] if why else 'no reason given'}")
+    return str(answer.stdout)

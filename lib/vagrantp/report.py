@@ -1,0 +1,48 @@
+"""What a verb tells while it works: stages with their seconds, on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage of a verb. `outcome` is ok or failed."""
+
+    name: str
+    seconds: float
+    outcome: str
+
+
+@dataclass
+class Progress:
+    """Collects the stages of one verb and tells them as they pass."""
+
+    stages: list[Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time and tell one stage."""
+        is_live = sys.stderr.isatty()
+        if is_live:
+            print(f"  {name} …", end="\r", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "ok"
+        finally:
+            seconds = time.monotonic() - start
+            self.stages.append(Stage(name, seconds, outcome))
+            end = "" if outcome == "ok" else f" ({outcome})"
+            clear = "\x1b[K" if is_live else ""
+            print(f"  {name}: {seconds:.1f} s{end}{clear}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Tell something that is no stage."""
+        clear = "\x1b[K" if sys.stderr.isatty() else ""
+        print(f"  {text}{clear}", file=sys.stderr, flush=True)

@@ -1,0 +1,309 @@
+"""The only module that starts processes, changes files, takes locks and handles signals.
+
+Everything that changes something goes through `Host.change`, `write`, `make_dir`, `remove`,
+`lock` or `become`, and each of them holds back under `fab --dry`: one gate for every side effect.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+
+from invoke.context import Context
+from invoke.exceptions import CommandTimedOut
+from invoke.runners import Local, Result
+
+from vagrantp.errors import Interrupted, ProviderError
+from vagrantp.report import Progress
+
+# What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
+# GEM_*, RUBYOPT, …) could change what the child does.
+ALLOWED = (
+    *("HOME", "USER", "LOGNAME", "LANG", "TERM", "TMPDIR", "XDG_RUNTIME_DIR"),
+    *("DBUS_SESSION_BUS_ADDRESS", "http_proxy", "https_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
+# An ordinary user's PATH often lacks the folders of nft, ip and the like.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
+
+
+class Child(Local):
+    """invoke's local runner, with the child in a process group of its own.
+
+    So a Ctrl-C in the terminal reaches us alone, and we pass it on: once, for the child to clean
+    up; a second time, or when it took too long, the whole group is killed.
+    """
+
+    interrupts = 0
+
+    def start(self, command: str, shell: str, env: Mapping[str, str]) -> None:
+        """Start `command`. It dies with us, even when we are killed (`setpriv(1)`)."""
+        self.process = Popen(
+            f"exec setpriv --pdeathsig KILL -- {command}",
+            shell=True,
+            executable=shell,
+            env=env,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            process_group=0,
+        )
+
+    def kill(self) -> None:
+        """Kill the child and what it started."""
+        self._signal(signal.SIGKILL)
+
+    def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
+        """Pass an interrupt on to the child's process group."""
+        Child.interrupts += 1
+        if Child.interrupts > 1:
+            return self.kill()
+        print("interrupted: cleaning up (once more to stop at once)", file=sys.stderr)
+        self._signal(signal.SIGINT)
+        timer = threading.Timer(GRACE, self.kill)
+        timer.daemon = True
+        timer.start()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it may end by itself in the meantime
+            os.killpg(self.process.pid, number)
+
+
+@dataclass
+class Log:
+    """A stream for invoke: into the log file, on to the terminal with --verbose, and to `note`."""
+
+    path: Path | None
+    verbose: bool
+    note: Callable[[str], None] | None = None
+    tail: list[str] = field(default_factory=list)
+
+    def write(self, text: str) -> None:
+        """Take a piece of a child's output."""
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        if self.verbose:
+            sys.stderr.write(text)
+        for line in filter(None, map(str.strip, text.splitlines())):
+            self.tail.append(line)
+            if self.note:
+                self.note(line)
+
+    def flush(self) -> None:
+        """Flush the terminal; the file is closed after every write."""
+        sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class Host:
+    """This host, as far as a verb may touch it."""
+
+    context: Context
+    dry: bool = False
+    verbose: bool = False
+    log: Path | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def ask(self, argv: Sequence[str], timeout: float = 60) -> Result:
+        """Run a query that changes nothing, and return its result whatever its exit status.
+
+        `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer.
+        """
+        return self._run(argv, timeout)
+
+    def change(
+        self,
+        argv: Sequence[str],
+        *,
+        what: str,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        note: Callable[[str], None] | None = None,
+        explain: Callable[[list[str]], str] | None = None,
+    ) -> None:
+        """Run a command that changes something; under --dry only print it.
+
+        `what` names the step in an error; `timeout` in seconds; `note` is called with every line
+        of output; `explain` picks the one line that matters out of the output of a failure.
+        Raises ProviderError when it fails.
+        """
+        if self.dry:
+            return self._would(f"run {shlex.join(argv)}")
+        sink = Log(self.log, self.verbose, note)
+        sink.write(f"$ {shlex.join(argv)}\n")
+        sink.tail.clear()
+        result = self._run(argv, timeout, env, cwd, sink)
+        if not result.ok:
+            why = (explain or _last_error)(sink.tail) or f"exit status {result.return_code}"
+            hint = f"the full log is {self.log}" if self.log else None
+            raise ProviderError(f"{what} failed: {why}", hint)
+
+    def write(self, path: Path, content: str | bytes, mode: int = 0o600) -> None:
+        """Write a file whole or not at all."""
+        if self.dry:
+            return self._would(f"write {path}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        data = content.encode() if isinstance(content, str) else content
+        try:
+            with open(temporary, "wb", opener=lambda p, f: os.open(p, f, mode)) as file:
+                file.write(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def make_dir(self, path: Path) -> None:
+        """Make a private folder and the ones above it."""
+        if path.is_dir():
+            return
+        if self.dry:
+            return self._would(f"make folder {path}")
+        self.make_dir(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename a file within one file system; the target is replaced."""
+        if self.dry:
+            return self._would(f"move {source} to {target}")
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a whole folder, if it is there."""
+        if not os.path.lexists(path):
+            return
+        if self.dry:
+            return self._would(f"remove {path}")
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, folder: Path, key: str, waiting_for: str) -> Iterator[None]:
+        """Hold a lock named `key`, waiting for it with a message.
+
+        One byte of one file stands for each key (fcntl(2), record locks): nothing is left to
+        clean up, and the lock ends with the process, however that ends.
+        """
+        if self.dry:
+            yield
+            return
+        self.make_dir(folder)
+        with (folder / "lock").open("a") as file:
+            byte = int(hashlib.sha256(key.encode()).hexdigest()[:15], 16)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):
+                self.progress.say(f"waiting for {waiting_for} …")
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+            yield
+
+    def become(self, argv: Sequence[str]) -> None:
+        """Replace this process by another one, streams and all; under --dry print it."""
+        if self.dry:
+            return self._would(f"run {shlex.join(argv)}")
+        path = _found(argv[0])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execve(path, [*argv], {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)})
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        sink: Log | None = None,
+    ) -> Result:
+        _found(argv[0])
+        command = shlex.join(_in_group(argv))
+        if cwd:
+            command = f"env --chdir={shlex.quote(str(cwd))} {command}"
+        runner = Child(self.context)
+        interrupts = Child.interrupts
+        try:
+            result = runner.run(
+                command,
+                timeout=timeout,
+                env={**environment(), **(env or {})},
+                replace_env=True,
+                shell="/bin/sh",
+                encoding="utf-8",
+                in_stream=False,
+                warn=True,
+                dry=False,
+                echo=False,
+                pty=False,
+                hide=sink is None,
+                out_stream=sink,
+                err_stream=sink,
+            )
+        except CommandTimedOut:
+            raise ProviderError(
+                f"{argv[0]} did not finish in {timeout:.0f} seconds",
+                f"the full log is {self.log}" if self.log else None,
+            ) from None
+        except KeyboardInterrupt:  # it fell between the moments in which invoke passes it on
+            runner.kill()
+            raise
+        if Child.interrupts > interrupts:
+            raise Interrupted("interrupted")
+        assert result is not None  # only a disowned child has none
+        return result
+
+    def _would(self, what: str) -> None:
+        print(f"would {what}")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of every child: what ALLOWED lets through, and a known locale."""
+    kept = {name: os.environ[name] for name in ALLOWED if name in os.environ}
+    path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}".strip(":")
+    return {**kept, "PATH": path, "LC_ALL": "C.UTF-8"}
+
+
+def handle_signals() -> None:
+    """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _found(tool: str) -> str:
+    path = shutil.which(tool, path=environment()["PATH"])
+    if not path:
+        raise ProviderError(
+            f"{tool} is not installed", "run 'make setup' in the folder of vagrantp"
+        )
+    return path
+
+
+def _in_group(argv: Sequence[str]) -> Sequence[str]:
+    """Put group libvirt in force for a user who was added to it after logging in."""
+    if os.getuid() == 0 or argv[0] not in ("virsh", "vagrant"):
+        return argv
+    try:
+        group = grp.getgrnam("libvirt")
+    except KeyError:
+        return argv
+    if group.gr_gid in os.getgroups() or os.environ.get("USER") not in group.gr_mem:
+        return argv
+    return ["sg", "libvirt", "-c", shlex.join(argv)]
+
+
+def _last_error(lines: list[str]) -> str:
+    marked = [line for line in lines if "error" in line.lower()]
+    return (marked or lines or [""])[-1]

@@ -1,0 +1,98 @@
+"""What all levels share: the real `fab`, run in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+MASTER = Path(__file__).resolve().parents[1]
+FAB = MASTER / ".venv/bin/fab"
+INVENTORY = MASTER / "tests/inventory"
+
+VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 1, "DISK": 3, "LAN_ACCESS": "yes"}
+CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256}
+
+
+def env_text(values: dict[str, object]) -> str:
+    """Return a `.env` of these values."""
+    return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder and the environment that `fab` runs in there."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def write(self, text: str | dict[str, object]) -> Project:
+        """Write its `.env`."""
+        content = text if isinstance(text, str) else env_text(text)
+        (self.folder / ".env").write_text(content, encoding="utf-8")
+        return self
+
+    def fab(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a verb to its end; stdout and stderr as text."""
+        done = self.fab_bytes(*arguments, stdin=stdin, timeout=timeout, **environment)
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def fab_bytes(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a verb to its end; stdout and stderr as they are."""
+        return subprocess.run(
+            [FAB, "-r", MASTER, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a verb and return at once."""
+        return subprocess.Popen(
+            [FAB, "-r", MASTER, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+MakeProject = Callable[..., Project]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> MakeProject:
+    """Return a maker of project folders whose state, and nothing else, is in a folder of the test.
+
+    Base images are looked for where they always are: they are built once for all tests.
+    """
+    state = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("XDG_STATE")} | state
+
+    def make(name: str = "app", parent: str = "projects") -> Project:
+        folder = tmp_path / parent / name
+        folder.mkdir(parents=True)
+        return Project(folder, environment)
+
+    return make
+
+
+def inventory() -> list[str]:
+    """Return what tests/inventory lists now, but for base images and the shared networks."""
+    done = subprocess.run([INVENTORY, "--but-images"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()

@@ -1,0 +1,106 @@
+"""The real `fab` binary in a folder of its own: exact stdout, stderr, exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONTAINER, VM, MakeProject, inventory
+
+
+def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
+    listing = project().fab("--list").stdout
+    verbs = [line.split()[0] for line in listing.splitlines() if line.startswith("  ")]
+    assert verbs == ["rm", "ssh", "status", "stop", "up", "validate"]
+
+
+@pytest.mark.parametrize("verb", ["up", "ssh", "stop", "rm", "validate", "status"])
+def test_every_verb_has_help(project: MakeProject, verb: str) -> None:
+    done = project().fab("--help", verb)
+    assert done.returncode == 0
+    assert "Docstring:\n  none" not in done.stdout
+
+
+def test_validate_prints_the_resolved_settings(
+    project: MakeProject, tripwires: tuple[str, Path]
+) -> None:
+    path, called = tripwires
+    app = project('it\'s my "app"').write(VM)
+    done = app.fab("validate", PATH=path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        ".env is valid\n"
+        "  INFRA_TYPE=vm\n"
+        "  MEMORY=512\n"
+        "  CPUS=1\n"
+        "  DISK=3\n"
+        "  NAME=it-s-my-app\n"
+        "  BOX=debian-12\n"
+        "  ACCEL=auto\n"
+        "  LAN_ACCESS=yes\n"
+    )
+    assert not called.exists()
+    assert [entry.name for entry in app.folder.iterdir()] == [".env"]
+
+
+@pytest.mark.parametrize("verb", ["up", "validate"])
+def test_without_env(project: MakeProject, tripwires: tuple[str, Path], verb: str) -> None:
+    path, called = tripwires
+    app = project()
+    done = app.fab(verb, PATH=path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f".env: not found in {app.folder}\n  hint: README.md shows one; four lines are enough\n"
+    )
+    assert not called.exists()
+
+
+@pytest.mark.parametrize("verb", ["up", "validate"])
+def test_all_mistakes_at_once(project: MakeProject, tripwires: tuple[str, Path], verb: str) -> None:
+    path, called = tripwires
+    app = project().write("INFRA_TYPE=vm\nMEMORY=-5\nDISK=5\nSECRET=hunter2\nLAN_ACCESS=yes\n")
+    done = app.fab(verb, PATH=path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        '.env:2: MEMORY must be a whole number of MB above 0, got "-5"\n'
+        "  hint: MEMORY=2048 gives the guest 2 GB\n"
+        ".env: missing required key CPUS (whole number)\n"
+    )
+    assert not called.exists()
+
+
+@pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
+def test_verbs_without_an_instance(project: MakeProject, values: dict[str, object]) -> None:
+    app = project().write(values)
+    for verb in (["ssh"], ["ssh", "--command", "true"], ["stop"]):
+        done = app.fab(*verb)
+        assert (done.returncode, done.stdout) == (8, "")
+        assert done.stderr == (f"there is no instance for {app.folder}\n  hint: fab up makes it\n")
+    done = app.fab("rm")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"nothing to remove for {app.folder}\n"
+    status = json.loads(app.fab("status", "--json").stdout)
+    assert status == {"schema": 1, "state": "absent", "folder": str(app.folder)}
+
+
+@pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
+def test_dry_changes_nothing(
+    project: MakeProject, tmp_path: Path, values: dict[str, object]
+) -> None:
+    app = project().write(values)
+    before, listed = sorted(tmp_path.rglob("*")), inventory()
+    for verb in (["up"], ["stop"], ["rm"], ["rm", "--force"], ["ssh"], ["status"], ["validate"]):
+        done = app.fab("--dry", *verb)
+        assert "Traceback" not in done.stderr
+        if verb == ["up"]:
+            assert done.returncode == 0, done.stderr
+            assert "would run vagrant up --no-provision\n" in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    assert inventory() == listed
+
+
+def test_what_fab_itself_refuses(project: MakeProject) -> None:
+    assert project("a").fab("nonsense").returncode == 1
+    assert project("b").fab("up", "--nonsense").returncode == 1

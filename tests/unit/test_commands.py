@@ -1,0 +1,158 @@
+"""Settings -> exact argv lists and documents."""
+
+from __future__ import annotations
+
+import json
+from email import message_from_string
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+from vagrantp import accel, commands, instance
+from vagrantp.config import Settings
+from vagrantp.instance import MASTER, Instance
+
+SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True)
+VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
+CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
+
+
+@pytest.fixture(autouse=True)
+def _state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+
+
+def test_vagrant_reads_nothing_but_our_own() -> None:
+    argv, env = commands.vagrant(VM, Path("/data/vagrant"), "/usr/bin", "up", "--no-provision")
+    assert argv == ["vagrant", "up", "--no-provision"]
+    assert env == {
+        "VAGRANTP_MACHINE": "/state/vagrantp/app-0a1b2c3d/machine.json",
+        "VAGRANT_VAGRANTFILE": f"{MASTER}/Vagrantfile",
+        "VAGRANT_CWD": "/state/vagrantp/app-0a1b2c3d",
+        "VAGRANT_DOTFILE_PATH": "/state/vagrantp/app-0a1b2c3d/vagrant",
+        "VAGRANT_HOME": "/data/vagrant",
+        "VAGRANT_CHECKPOINT_DISABLE": "1",
+        "VAGRANT_NO_COLOR": "1",
+    }
+
+
+def test_only_a_container_sees_the_shim() -> None:
+    _, env = commands.vagrant(CONTAINER, Path("/data"), "/usr/bin", "up")
+    assert env["PATH"] == f"{MASTER}/lib/vagrantp/shim:/usr/bin"
+
+
+def test_ssh() -> None:
+    assert commands.ssh(VM, "--", "exit 42") == [
+        *("ssh", "-F", "/state/vagrantp/app-0a1b2c3d/ssh_config"),
+        *("app-0a1b2c3d", "--", "exit 42"),
+    ]
+
+
+def test_ssh_config_quotes_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", '/a "b" 100%')
+    lines = commands.ssh_config(VM, "10.201.0.5", 22, "vagrant").splitlines()
+    folder = r"/a \"b\" 100%%/vagrantp/app-0a1b2c3d"
+    assert lines[0] == "Host app-0a1b2c3d"
+    assert f'  IdentityFile "{folder}/id_ed25519"' in lines
+    assert f'  UserKnownHostsFile "{folder}/known_hosts"' in lines
+    assert "  StrictHostKeyChecking yes" in lines
+    assert "  HostKeyAlias app-0a1b2c3d" in lines
+    assert "  ForwardAgent no" in lines
+
+
+def test_seed_is_multi_part_and_gives_both_keys() -> None:
+    text = commands.seed_user_data(VM, "vagrant", "ssh-ed25519 PUBLIC", "PRIVATE HOST KEY\n")
+    (part,) = message_from_string(text).get_payload()
+    assert part.get_content_type() == "text/cloud-config"
+    assert part["Merge-Type"] == "list(append)+dict(no_replace,recurse_list)+str()"
+    header, body = part.get_payload().split("\n", 1)
+    assert header == "#cloud-config"
+    config = json.loads(body)
+    assert config["hostname"] == "app"
+    assert config["ssh_keys"] == {"ed25519_private": "PRIVATE HOST KEY\n"}
+    assert config["users"][0]["ssh_authorized_keys"] == ["ssh-ed25519 PUBLIC"]
+    assert config["users"][0]["lock_passwd"] is True
+
+
+def test_vm_for_the_vagrantfile() -> None:
+    made = commands.vm(VM, SETTINGS, accel="tcg", box="box", address="10.201.0.5")
+    assert made == {
+        "driver": "qemu",
+        "cpu": {"mode": "custom", "model": "qemu64"},
+        "memory": 1536,
+        "cpus": 2,
+        "disk": 6,
+        "mac": "52:54:0a:1b:2c:3d",
+        "key": "/state/vagrantp/app-0a1b2c3d/id_ed25519",
+        "accel": "tcg",
+        "box": "box",
+        "address": "10.201.0.5",
+    }
+    assert commands.vm(VM, SETTINGS, accel="kvm")["driver"] == "kvm"
+    assert commands.vm(VM, SETTINGS, accel="kvm")["cpu"] == {"mode": "host-model"}
+
+
+def test_container_for_the_vagrantfile() -> None:
+    address = IPv4Address("10.201.1.9")
+    made = commands.container(CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0)
+    assert made == {
+        "image": "image:1",
+        "address": "10.201.1.9",
+        "key": "/state/vagrantp/app-0a1b2c3d/id_ed25519",
+        "options": [
+            "--init",
+            "--hostname=app",
+            "--memory=1536m",
+            "--memory-swap=1536m",
+            "--cpus=2",
+            "--network=vagrantp",
+            "--ip=10.201.1.9",
+            "--mac-address=52:54:0a:1b:2c:3d",
+            "--volume=/state/vagrantp/app-0a1b2c3d/guest:/run/vagrantp-seed:ro,Z",
+            "--label=vagrantp.id=0a1b2c3d",
+            "--label=vagrantp.name=app",
+            "--label=vagrantp.folder=/home/av/app",
+            "--label=vagrantp.uid=0",
+            "--label=vagrantp.version=1",
+            "--label=vagrantp.address=10.201.1.9",
+        ],
+    }
+
+
+def test_libvirt_network() -> None:
+    assert commands.libvirt_network("vagrantp", IPv4Network("10.201.7.0/24")) == (
+        '<network><name>vagrantp</name><forward mode="nat" />'
+        '<bridge name="vagrantp0" stp="on" delay="0" />'
+        '<ip address="10.201.7.1" netmask="255.255.255.0">'
+        '<dhcp><range start="10.201.7.2" end="10.201.7.254" /></dhcp></ip></network>'
+    )
+
+
+def test_dhcp_entry() -> None:
+    assert commands.dhcp_host(VM, "10.201.7.9") == (
+        '<host mac="52:54:0a:1b:2c:3d" name="app-0a1b2c3d" ip="10.201.7.9" />'
+    )
+
+
+def test_machine_json_holds_all_settings_and_a_version() -> None:
+    document = json.loads(instance.document(VM, SETTINGS, {"box": "b"}))
+    assert document["version"] == instance.VERSION
+    assert document["folder"] == '/home/av/it\'s "my" app'
+    assert document["settings"] == {
+        "infra_type": "vm",
+        "memory": 1536,
+        "cpus": 2,
+        "disk": 6,
+        "name": "app",
+        "image": "debian-12",
+        "accel": "auto",
+        "lan_access": True,
+    }
+    assert document["provider"] == {"box": "b"}
+
+
+def test_the_kvm_probe_ends_when_its_firmware_resets() -> None:
+    xml = accel.probe("x")
+    assert '<domain type="kvm">' in xml
+    assert '<bios rebootTimeout="0" />' in xml
+    assert "<on_reboot>destroy</on_reboot>" in xml

@@ -1,0 +1,43 @@
+"""Free subnets and addresses."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vagrantp import network
+from vagrantp.errors import ConflictError
+
+SUBNET = IPv4Network("10.201.0.0/24")
+
+
+def test_the_first_subnet_that_overlaps_nothing() -> None:
+    assert network.choose_subnet([]) == SUBNET
+    taken = [
+        IPv4Network("10.201.0.128/25"),
+        IPv4Network("10.201.1.0/24"),
+        IPv4Network("10.0.0.0/16"),
+    ]
+    assert network.choose_subnet(taken) == IPv4Network("10.201.2.0/24")
+
+
+def test_no_subnet_is_left_beside_a_vpn_that_takes_all_of_ten() -> None:
+    with pytest.raises(ConflictError, match="no free /24"):
+        network.choose_subnet([IPv4Network("10.0.0.0/8")])
+
+
+@given(st.integers(0, 2**32 - 1), st.sets(st.integers(2, 254), max_size=252))
+def test_an_address_is_never_taken_nor_the_gateways_nor_the_broadcast(
+    number: int, hosts: set[int]
+) -> None:
+    taken = {str(SUBNET[host]) for host in hosts}
+    address = network.choose_address(SUBNET, f"{number:08x}", taken)
+    assert str(address) not in taken
+    assert address in list(SUBNET.hosts())[1:]
+
+
+def test_a_full_subnet() -> None:
+    with pytest.raises(ConflictError, match="no free address"):
+        network.choose_address(SUBNET, "00000000", {str(host) for host in SUBNET})

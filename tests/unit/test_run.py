@@ -1,0 +1,149 @@
+"""The one gate for every side effect, and what a child process inherits. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from invoke.context import Context
+from vagrantp.errors import Interrupted, ProviderError
+from vagrantp.run import Child, Host, environment
+
+
+@pytest.fixture
+def host() -> Host:
+    Child.interrupts = 0
+    return Host(Context())
+
+
+def test_ask_returns_output_and_status(host: Host) -> None:
+    answer = host.ask(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (answer.stdout, answer.stderr, answer.return_code) == ("out\n", "err\n", 3)
+
+
+def test_arguments_arrive_as_they_are(host: Host) -> None:
+    nasty = ["a b", "$(touch /tmp/x)", "`id`", "'", '"', "\n", ";", "#{x}", "é", ""]
+    assert host.ask(["printf", "%s\\0", *nasty]).stdout.split("\0")[:-1] == nasty
+
+
+def test_a_child_has_nothing_on_its_stdin(host: Host) -> None:
+    assert host.ask(["cat"], timeout=5).stdout == ""
+
+
+def test_a_missing_tool(host: Host) -> None:
+    with pytest.raises(ProviderError, match="no-such-tool is not installed"):
+        host.ask(["no-such-tool"])
+
+
+def test_a_tool_that_hangs(host: Host) -> None:
+    with pytest.raises(ProviderError, match="sleep did not finish in 1 seconds"):
+        host.ask(["sleep", "60"], timeout=1)
+
+
+def test_a_failure_names_the_line_that_matters(host: Host, tmp_path: Path) -> None:
+    host = Host(Context(), log=tmp_path / "log")
+    with pytest.raises(ProviderError) as caught:
+        host.change(
+            ["sh", "-c", "echo one; echo 'error: two'; echo three; exit 1"], what="it", timeout=9
+        )
+    assert caught.value.message == "it failed: error: two"
+    assert caught.value.hint == f"the full log is {tmp_path / 'log'}"
+    assert "three" in (tmp_path / "log").read_text()
+
+
+def test_dry_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    host = Host(Context(), dry=True)
+    (tmp_path / "old").write_text("old")
+    host.change(["touch", str(tmp_path / "a")], what="it", timeout=9)
+    host.write(tmp_path / "b", "b")
+    host.make_dir(tmp_path / "c")
+    host.move(tmp_path / "old", tmp_path / "new")
+    host.remove(tmp_path / "old")
+    with host.lock(tmp_path / "locks", "key", "it"):
+        pass
+    host.become(["false"])
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"would run touch {tmp_path}/a",
+        f"would write {tmp_path}/b",
+        f"would make folder {tmp_path}/c",
+        f"would move {tmp_path}/old to {tmp_path}/new",
+        f"would remove {tmp_path}/old",
+        "would run false",
+    ]
+
+
+def test_hostile_variables_do_not_reach_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VAGRANT_HOME", "VAGRANT_VAGRANTFILE", "DOCKER_HOST", "CONTAINER_HOST"):
+        monkeypatch.setenv(name, "hostile")
+    for name in ("ANSIBLE_CONFIG", "LIBVIRT_DEFAULT_URI", "RUBYOPT", "GEM_HOME", "LD_PRELOAD"):
+        monkeypatch.setenv(name, "hostile")
+    assert "hostile" not in environment().values()
+
+
+def test_files_are_private_and_whole(host: Host, tmp_path: Path) -> None:
+    host.make_dir(tmp_path / "a/b")
+    host.write(tmp_path / "a/b/key", "secret")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "a/b/key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["key"]
+
+
+def test_a_lock_is_waited_for_and_ends_with_its_holder(host: Host, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from invoke.context import Context\n"
+        "from vagrantp.run import Host\n"
+        "with Host(Context()).lock(Path(sys.argv[1]), 'key', 'it'):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    with host.lock(tmp_path, "another key", "it"):
+        pass
+    threading.Timer(0.5, holder.kill).start()
+    start = time.monotonic()
+    with host.lock(tmp_path, "key", "it"):
+        assert time.monotonic() - start > 0.3
+    holder.wait()
+
+
+def test_an_interrupt_reaches_the_child_and_then_us(host: Host, tmp_path: Path) -> None:
+    script = (
+        f"trap 'echo cleaned > {tmp_path}/a; exit 1' INT; echo on > {tmp_path}/on; sleep 30 & wait"
+    )
+    _when(tmp_path / "on", lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted):
+        host.change(["sh", "-c", script], what="it", timeout=60)
+    assert (tmp_path / "a").read_text() == "cleaned\n"
+
+
+def test_a_second_interrupt_kills(host: Host, tmp_path: Path) -> None:
+    script = f"trap '' INT; echo on > {tmp_path}/on; sleep 31 & wait; sleep 31"
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    _when(tmp_path / "on", twice)
+    start = time.monotonic()
+    with pytest.raises(Interrupted):
+        host.change(["sh", "-c", script], what="it", timeout=60)
+    assert time.monotonic() - start < 10
+
+
+def _when(path: Path, act: object) -> None:
+    """Act in a thread as soon as a file is there."""
+
+    def wait() -> None:
+        while not path.exists():
+            time.sleep(0.02)
+        act()  # type: ignore[operator]
+
+    threading.Thread(target=wait).start()
