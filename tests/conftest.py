@@ -92,6 +92,18 @@ def project(tmp_path: Path) -> MakeProject:
     return make
 
 
+@pytest.fixture
+def tripwires(tmp_path: Path) -> tuple[str, Path]:
+    """Return a PATH whose providers only leave their names in a file; and that file."""
+    called, folder = tmp_path / "called", tmp_path / "tripwires"
+    folder.mkdir()
+    for tool in ("vagrant", "podman", "virsh"):
+        script = folder / tool
+        script.write_text(f"#!/bin/sh\necho {tool} >> '{called}'\nexit 1\n")
+        script.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}", called
+
+
 def inventory() -> list[str]:
     """Return what tests/inventory lists now, but for base images and the shared networks."""
     done = subprocess.run([INVENTORY, "--but-images"], capture_output=True, text=True, check=True)

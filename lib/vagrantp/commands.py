@@ -27,6 +27,7 @@ def vagrant(
     """
     environment = {
         "VAGRANTP_MACHINE": str(instance.machine_json),
+        "VAGRANTP_ID": instance.id,
         "VAGRANT_VAGRANTFILE": str(MASTER / "Vagrantfile"),
         "VAGRANT_CWD": str(instance.state_dir),
         "VAGRANT_DOTFILE_PATH": str(instance.state_dir / "vagrant"),

@@ -66,7 +66,7 @@ class Instance:
     @property
     def failed_log(self) -> Path:
         """Where the log of an `up` that failed is kept, as its state folder is removed."""
-        return xdg("CACHE", ".cache") / "failed" / f"{self.full_name}.log"
+        return failed_log(self.id)
 
     @property
     def mac(self) -> str:
@@ -100,6 +100,11 @@ def remembered(folder: Path) -> Instance | None:
         infra_type = known.machine().get("settings", {}).get("infra_type", "")
         return Instance(known.name, known.id, known.folder, infra_type)
     return None
+
+
+def failed_log(identity: str) -> Path:
+    """Return where the log of a project's failed `up` is kept, until an `up` or `rm`."""
+    return xdg("CACHE", ".cache") / "failed" / f"{identity}.log"
 
 
 def state_root() -> Path:

@@ -124,6 +124,7 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool]) -> str:
     with _locked(host, folder):
         found = find(host, folder)
         known = found.instance if found else instances.remembered(folder)
+        host.remove(instances.failed_log(config.id_from(folder)))
         if known is None:
             return f"nothing to remove for {folder}"
         if found and found.state in ("running", "paused") and not is_sure(known.full_name):
@@ -170,11 +171,12 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     settings, provider = machine["settings"], machine["provider"]
     cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
     memory = naturalsize(settings["memory"] * 1024**2, binary=True)
+    disk = f"{settings['disk']} GiB disk" if settings["infra_type"] == "vm" else "disk not limited"
     took = f", up in {precisedelta(seconds, format='%d')}" if seconds else ""
     return "\n".join(
         [
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
-            f"{settings['disk']} GiB disk){took}",
+            f"{disk}){took}",
             f"  address    {provider['address']}",
             "  isolation  none",
             "  next       fab ssh",
@@ -185,6 +187,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
 def _create(host: Host, instance: Instance, settings: Settings) -> None:
     """Create an instance from nothing, or leave nothing behind."""
     provider = provider_for(instance.infra_type)
+    host.remove(instance.failed_log)
     _refuse_taken_name(host, instance)
     _clean_up(host, instance, provider)
     try:
@@ -201,9 +204,12 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         host.write(draft, commands.ssh_config(instance, made["address"], 22, made["user"]))
         _check(host, instance, settings, draft)
         host.move(draft, instance.ssh_config)
-    except (VagrantpError, KeyboardInterrupt, OSError):
+    except (VagrantpError, KeyboardInterrupt, OSError) as error:
         host.progress.say(f"taking back what was made of {instance.full_name}")
-        _keep_log(host, instance)
+        if isinstance(error, ProviderError) and instance.log.exists():
+            host.make_dir(instance.failed_log.parent)
+            host.write(instance.failed_log, instance.log.read_bytes())
+            error.hint = f"the full log is {instance.failed_log}"
         _clean_up(host, instance, provider)
         raise
 
@@ -247,7 +253,6 @@ def _remove(host: Host, instance: Instance) -> None:
     provider = provider_for(instance.infra_type)
     with host.progress.stage("remove"):
         _clean_up(host, instance, provider)
-        host.remove(instance.failed_log)
 
 
 def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
@@ -277,12 +282,13 @@ def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
 
 
 def _vagrants_reason(lines: list[str]) -> str:
-    """Pick the line that matters out of Vagrant's output: what follows its 'error' paragraph."""
-    for sign in ("Error", "error", "failed", "Stderr"):
-        for line in reversed(lines):
-            if sign in line and not line.startswith("==>"):
-                return line
-    return lines[-1] if lines else ""
+    """Pick the line that matters out of Vagrant's output, which tells it in paragraphs."""
+    told = [line for line in lines if not line.startswith(("==>", "from /"))]
+    for sign in ("Stderr: ", "Error: ", "failed: ", "rror"):
+        for line in told:
+            if sign in line:
+                return line.removeprefix("Stderr: ")
+    return told[-1] if told else ""
 
 
 def _make_keys(host: Host, instance: Instance) -> None:
@@ -296,12 +302,6 @@ def _make_keys(host: Host, instance: Instance) -> None:
     host.write(instance.known_hosts, f"{instance.full_name} {public}")
     authorized = instance.key.with_suffix(".pub").read_text(encoding="utf-8")
     host.write(instance.host_key.parent / "authorized_keys", authorized)
-
-
-def _keep_log(host: Host, instance: Instance) -> None:
-    if instance.log.exists():
-        host.make_dir(instance.failed_log.parent)
-        host.write(instance.failed_log, instance.log.read_bytes())
 
 
 def _existing(host: Host, folder: Path) -> Found:

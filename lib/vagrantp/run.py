@@ -48,6 +48,7 @@ class Child(Local):
     """
 
     interrupts = 0
+    grace: threading.Timer | None = None
 
     def start(self, command: str, shell: str, env: Mapping[str, str]) -> None:
         """Start `command`. It dies with us, even when we are killed (`setpriv(1)`)."""
@@ -73,9 +74,15 @@ class Child(Local):
             return self.kill()
         print("interrupted: cleaning up (once more to stop at once)", file=sys.stderr)
         self._signal(signal.SIGINT)
-        timer = threading.Timer(GRACE, self.kill)
-        timer.daemon = True
-        timer.start()
+        self.grace = threading.Timer(GRACE, self.kill)
+        self.grace.daemon = True
+        self.grace.start()
+
+    def stop(self) -> None:
+        """Tidy up after the child, however it ended."""
+        super().stop()
+        if self.grace:
+            self.grace.cancel()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it may end by itself in the meantime

@@ -20,8 +20,14 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
     facts = _facts(host, folder)
     if as_json:
         return json.dumps({"schema": SCHEMA, **facts}, indent=2)
-    shown = {key: value for key, value in facts.items() if value is not None}
-    return _table({key.removesuffix("_mib").removesuffix("_gib"): v for key, v in shown.items()})
+    units = {"memory_mib": "MiB", "disk_gib": "GiB"}
+    shown = {
+        key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
+        for key, value in facts.items()
+        if value is not None
+    }
+    width = max(map(len, shown))
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in shown.items())
 
 
 def settings_text(settings: Settings) -> str:
@@ -57,8 +63,3 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "console": found.console,
         "vnc": found.vnc,
     }
-
-
-def _table(values: dict[str, Any]) -> str:
-    width = max(map(len, values))
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items())

@@ -27,6 +27,7 @@ def test_vagrant_reads_nothing_but_our_own() -> None:
     assert argv == ["vagrant", "up", "--no-provision"]
     assert env == {
         "VAGRANTP_MACHINE": "/state/vagrantp/app-0a1b2c3d/machine.json",
+        "VAGRANTP_ID": "0a1b2c3d",
         "VAGRANT_VAGRANTFILE": f"{MASTER}/Vagrantfile",
         "VAGRANT_CWD": "/state/vagrantp/app-0a1b2c3d",
         "VAGRANT_DOTFILE_PATH": "/state/vagrantp/app-0a1b2c3d/vagrant",

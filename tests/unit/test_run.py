@@ -115,7 +115,8 @@ def test_a_lock_is_waited_for_and_ends_with_its_holder(host: Host, tmp_path: Pat
 
 def test_an_interrupt_reaches_the_child_and_then_us(host: Host, tmp_path: Path) -> None:
     script = (
-        f"trap 'echo cleaned > {tmp_path}/a; exit 1' INT; echo on > {tmp_path}/on; sleep 30 & wait"
+        f"trap 'echo cleaned > {tmp_path}/a; exit 1' INT; echo on > {tmp_path}/on; "
+        "sleep 30 >/dev/null 2>&1 & wait"
     )
     _when(tmp_path / "on", lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted):

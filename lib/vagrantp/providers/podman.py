@@ -52,7 +52,6 @@ def list_all(host: Host) -> list[Found]:
                 address=labels.get("vagrantp.address"),
                 memory=settings.get("memory"),
                 cpus=settings.get("cpus"),
-                disk=settings.get("disk"),
             )
         )
     return found
@@ -61,11 +60,14 @@ def list_all(host: Host) -> list[Found]:
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the image, the network and the address of a container that is to be created."""
     _refuse_unenforceable(host)
+    host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
     image = images.ensure_container_image(host, settings.image)
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
-        taken = {found.address or "" for found in list_all(host)}
+        # there is no container yet that would show that its address is taken
+        taken = {path.read_text(encoding="ascii") for path in state_root().glob("*/address")}
         address = network.choose_address(subnet, instance.id, taken)
+        host.write(instance.state_dir / "address", str(address))
     user = "vagrant"
     made = commands.container(instance, settings, image, network.NAME, address, os.getuid())
     return {**made, "user": user}

@@ -1,0 +1,48 @@
+"""Real VMs and containers. Whatever a test does, nothing of it is left on the host."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeProject, Project, inventory
+
+
+def run(*argv: str) -> str:
+    """Return what a host command prints; fail when it does."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def status(app: Project) -> dict[str, Any]:
+    """Return `fab status --json`."""
+    done = app.fab("status", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def guest(app: Project, command: str) -> str:
+    """Return what a command prints in the guest; fail when it does."""
+    done = app.fab("ssh", "--command", command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def guests(project: MakeProject) -> Iterator[MakeProject]:
+    """Make projects whose instances are removed, and compare the host with what it was before."""
+    before, made = inventory(), []
+
+    def make(*arguments: str) -> Project:
+        made.append(project(*arguments))
+        return made[-1]
+
+    yield make
+    for app in made:
+        done = app.fab("rm", "--force")
+        assert done.returncode == 0, done.stderr
+    assert inventory() == before

@@ -1,0 +1,272 @@
+"""The main job, from `.env` to nothing: up, ssh, stop, up, rm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONTAINER, VM, MakeProject, Project
+from tests.e2e.conftest import guest, run, status
+
+BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
+SIZES = {"MEMORY": 1536, "CPUS": 2, "DISK": 6}
+VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
+# What would take effect if any of it reached Vagrant, Podman or ssh.
+HOSTILE = {
+    "VAGRANT_VAGRANTFILE": "/nonexistent",
+    "VAGRANT_HOME": "/nonexistent",
+    "VAGRANT_CWD": "/nonexistent",
+    "VAGRANT_DOTFILE_PATH": "/nonexistent",
+    "VAGRANT_DEFAULT_PROVIDER": "virtualbox",
+    "DOCKER_HOST": "tcp://192.0.2.1:1",
+    "CONTAINER_HOST": "tcp://192.0.2.1:1",
+    "LIBVIRT_DEFAULT_URI": "test:///default",
+    "ANSIBLE_CONFIG": "/nonexistent",
+    "RUBYOPT": "-r/nonexistent",
+}
+
+
+@BOTH
+def test_the_main_job(
+    guests: MakeProject, tripwires: tuple[str, Path], tmp_path: Path, values: dict[str, object]
+) -> None:
+    kind = str(values["INFRA_TYPE"])
+    app = guests('it\'s my "app"').write({**values, **SIZES})
+
+    disk = "6 GiB disk" if kind == "vm" else "disk not limited"
+    first = app.fab("up")
+    assert first.returncode == 0, first.stderr
+    assert re.fullmatch(
+        rf"it-s-my-app is running \({kind}, 2 CPUs, 1\.5 GiB memory, {disk}\), up in .+\n"
+        r"  address    10\.\d+\.\d+\.\d+\n"
+        r"  isolation  none\n"
+        r"  next       fab ssh\n",
+        first.stdout,
+    )
+    assert [entry.name for entry in app.folder.iterdir()] == [".env"]
+    found = status(app)
+    name = found["instance"]
+    assert found["state"] == "running"
+    assert (found["memory_mib"], found["cpus"], found["disk_gib"]) == (
+        1536,
+        2,
+        6 if kind == "vm" else None,
+    )
+    _is_as_promised(app, kind, name)
+    _is_private(app, name)
+
+    # up again: Vagrant is not called, nothing is restarted
+    identity = _identity(kind, name)
+    path, called = tripwires
+    (Path(path.split(":")[0]) / "podman").unlink()
+    (Path(path.split(":")[0]) / "virsh").unlink()
+    again = app.fab("up", PATH=path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("it-s-my-app is running already (")
+    assert not called.exists()
+    assert _identity(kind, name) == identity
+
+    # ssh passes everything through
+    assert app.fab("ssh", "--command", "exit 42").returncode == 42
+    assert app.fab("ssh", "--command", "echo out; echo err >&2").stderr == "err\n"
+    assert app.fab_bytes("ssh", "--command", "cat", stdin=b"a\0b\xff\r\n").stdout == b"a\0b\xff\r\n"
+    assert guest(app, "printf '%s|' \"it's\" 'a  b' '$HOME'") == "it's|a  b|$HOME|"
+    big = os.urandom(1024 * 1024) * 100
+    echoed = app.fab_bytes("ssh", "--command", "cat", stdin=big)
+    assert hashlib.sha256(echoed.stdout).digest() == hashlib.sha256(big).digest()
+
+    # --dry holds everything back
+    for verb in (["stop"], ["stop", "--force"], ["rm", "--force"], ["up"]):
+        assert app.fab("--dry", *verb).returncode == 0
+    assert _identity(kind, name) == identity
+
+    # works without a .env, loses nothing over stop and up
+    guest(app, "echo this stays > note; sync")
+    text = (app.folder / ".env").read_text()
+    (app.folder / ".env").write_text("MEMORY=")
+    assert app.fab("stop").stdout == f"{name} is stopped\n"
+    assert status(app)["state"] == "stopped"
+    assert app.fab("stop").stdout == f"{name} is stopped already\n"
+    for command in ("true", ""):
+        done = app.fab("ssh", "--command", command)
+        assert (done.returncode, done.stdout) == (8, "")
+        assert done.stderr == f"{name} is not running\n  hint: fab up starts it\n"
+    (app.folder / ".env").write_text(text)
+    assert app.fab("up").returncode == 0
+    assert guest(app, "cat note") == "this stays\n"
+    assert status(app)["address"] == found["address"]
+    _is_as_promised(app, kind, name)
+
+    # rm asks before it takes a running one, then takes everything
+    refused = app.fab("rm")
+    assert (refused.returncode, refused.stdout) == (8, "")
+    assert app.fab("rm", "--force").stdout == f"{name} is removed\n"
+    assert app.fab("rm").stdout == f"nothing to remove for {app.folder}\n"
+    assert status(app)["state"] == "absent"
+    assert [path.name for path in (tmp_path / "state/vagrantp").iterdir()] == ["lock"]
+
+
+def _is_as_promised(app: Project, kind: str, name: str) -> None:
+    """Compare what the provider and the guest say with SIZES."""
+    assert guest(app, "hostname") == "it-s-my-app\n"
+    if kind == "vm":
+        info = run(*VIRSH, "dominfo", name)
+        assert re.search(r"^CPU\(s\): +2$", info, re.MULTILINE)
+        assert re.search(r"^Max memory: +1572864 KiB$", info, re.MULTILINE)
+        assert guest(app, "nproc") == "2\n"
+        assert guest(app, "lsblk --bytes --nodeps --noheadings -o SIZE /dev/vda").strip() == str(
+            6 * 1024**3
+        )
+        root = int(guest(app, "df --block-size=1 --output=size / | tail -1"))
+        assert root >= 5.7 * 1024**3
+    else:
+        cgroup = run("podman", "inspect", "--format", "{{.State.CgroupPath}}", name).strip()
+        base = Path("/sys/fs/cgroup")
+        if (base / "cgroup.controllers").exists():
+            assert (base / cgroup[1:] / "memory.max").read_text() == "1610612736\n"
+            assert (base / cgroup[1:] / "cpu.max").read_text() == "200000 100000\n"
+        else:
+            memory = base / "memory" / cgroup[1:] / "memory.limit_in_bytes"
+            assert memory.read_text() == "1610612736\n"
+            assert (base / "cpu" / cgroup[1:] / "cpu.cfs_quota_us").read_text() == "200000\n"
+            assert (base / "cpu" / cgroup[1:] / "cpu.cfs_period_us").read_text() == "100000\n"
+
+
+def _is_private(app: Project, name: str) -> None:
+    """See that only the owner can get at the keys, and only with the own key into the guest."""
+    state = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name
+    assert state.stat().st_mode & 0o777 == 0o700
+    for path in state.rglob("*"):
+        if path.is_file() and "PRIVATE KEY" in path.read_text(errors="replace"):
+            assert path.stat().st_mode & 0o077 == 0, path
+    keys = guest(app, "sudo cat /home/vagrant/.ssh/authorized_keys")
+    assert keys == (state / "id_ed25519.pub").read_text()
+    assert guest(app, "ls /etc/ssh/ssh_host_*_key | wc -l") == "1\n"
+    # the second field of shadow: no password opens it
+    assert guest(app, "sudo cut -d: -f1,2 /etc/shadow | grep -v ':[!*]' | wc -l") == "0\n"
+
+
+def _identity(kind: str, name: str) -> str:
+    """Return what changes when an instance is started anew."""
+    if kind == "vm":
+        return run(*VIRSH, "domid", name)
+    return run("podman", "inspect", "--format", "{{.Id}} {{.State.Pid}}", name)
+
+
+def test_a_vm_has_a_console_and_a_screen_for_its_owner_only(guests: MakeProject) -> None:
+    app = guests("screen").write(VM)
+    assert app.fab("up").returncode == 0
+    found = status(app)
+    xml = run(*VIRSH, "dumpxml", "--security-info", found["instance"])
+    graphics = re.search(r"<graphics [^>]*>", xml)
+    assert graphics is not None
+    assert "type='vnc'" in graphics[0]
+    assert "listen='127.0.0.1'" in graphics[0]
+    assert re.search(r"passwd='[0-9a-f]{8}'", graphics[0])
+    assert re.fullmatch(r"127\.0\.0\.1:59\d\d", found["vnc"])
+    assert "<console type='pty'" in xml
+    assert re.search(r"<target dev='vda' bus='virtio'/>", xml)
+    assert re.search(r"<interface .*?<model type='virtio'/>", xml, re.DOTALL)
+    assert f"<mac address='{run(*VIRSH, 'domiflist', found['instance']).split()[-1]}'/>" in xml
+    assert run(*VIRSH, "metadata", found["instance"], "urn:vagrantp:instance").count(
+        str(app.folder)
+    )
+
+
+def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> None:
+    app = guests("init").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    # an orphan that ends is PID 1's to reap
+    guest(app, "(setsid sleep 0.1 &) ; sleep 1")
+    assert guest(app, "grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l") == "0\n"
+    start = time.monotonic()
+    run("podman", "stop", "--time", "30", status(app)["instance"])
+    assert time.monotonic() - start < 10
+
+
+def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakeProject) -> None:
+    images = run("podman", "images", "--noheading", "--format", "{{.Repository}}").split()
+    for image in images:
+        if re.fullmatch(r"localhost/vagrantp-debian-12-[0-9a-f]{10}", image):
+            run("podman", "rmi", "--force", image)
+    one = guests("app", "one").write(CONTAINER)
+    two = guests("app", "two").write(CONTAINER)
+    ups = [app.start("up") for app in (one, two)]
+    ends = [up.communicate(timeout=600) for up in ups]
+    assert [up.returncode for up in ups] == [0, 0], ends
+    assert sum("build base image" in err for _, err in ends) == 1
+    assert status(one)["instance"] != status(two)["instance"]
+    assert status(one)["address"] != status(two)["address"]
+    assert one.fab("rm", "--force").returncode == 0
+    assert status(two)["state"] == "running"
+    assert guest(two, "hostname") == "app\n"
+
+
+@BOTH
+def test_nothing_leaks_in(guests: MakeProject, tmp_path: Path, values: dict[str, object]) -> None:
+    app = guests("leak").write(values)
+    sign = tmp_path / "sign"
+    (app.folder / ".vagrantplugins").write_text(f"File.write('{sign}', 'plugin')\n")
+    (app.folder / "Vagrantfile").write_text(f"File.write('{sign}', 'project')\n")
+    home = tmp_path / "home"
+    (home / ".vagrant.d").mkdir(parents=True)
+    (home / ".vagrant.d/Vagrantfile").write_text(f"File.write('{sign}', 'home')\n")
+    (home / ".ssh").mkdir()
+    (home / ".ssh/config").write_text("Host *\n  Port 1\n")
+    (home / ".fabric.yaml").write_text("run: {echo: true, pty: true, hide: null}\n")
+    data, cache = (os.environ.get(f"XDG_{k}_HOME") for k in ("DATA", "CACHE"))
+    environment = {
+        **HOSTILE,
+        "HOME": str(home),
+        "XDG_DATA_HOME": data or str(Path.home() / ".local/share"),
+        "XDG_CACHE_HOME": cache or str(Path.home() / ".cache"),
+    }
+    hostile = Project(app.folder, {**app.environment, **environment})
+    assert hostile.fab("up").returncode == 0
+    assert hostile.fab("ssh", "--command", "true").returncode == 0
+    assert hostile.fab("rm", "--force").returncode == 0
+    assert not sign.exists()
+
+
+@BOTH
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+def test_an_interrupted_up_leaves_nothing(
+    guests: MakeProject, tmp_path: Path, values: dict[str, object], number: int
+) -> None:
+    app = guests("halfway").write(values)
+    up = app.start("up")
+    _wait_for("halfway-", str(values["INFRA_TYPE"]))
+    up.send_signal(number)
+    _, err = up.communicate(timeout=120)
+    assert up.returncode == 130, err
+    assert "Traceback" not in err
+    assert status(app)["state"] == "absent"
+    assert [path.name for path in (tmp_path / "state/vagrantp").iterdir()] == ["lock"]
+
+
+def test_a_killed_up_is_put_right_by_the_next(guests: MakeProject) -> None:
+    app = guests("killed").write(CONTAINER)
+    up = app.start("up")
+    _wait_for("killed-", "container")
+    up.kill()
+    up.communicate()
+    found = status(app)
+    assert found["state"] in ("broken", "absent")
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    assert guest(app, "true") == ""
+
+
+def _wait_for(prefix: str, kind: str) -> None:
+    """Wait until there is a domain or container of that name, half-made."""
+    vms, containers = (*VIRSH, "list", "--name"), ("podman", "ps", "-a", "--format", "{{.Names}}")
+    deadline = time.monotonic() + 120
+    while prefix not in run(*(vms if kind == "vm" else containers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
