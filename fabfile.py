@@ -12,6 +12,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from vagrantp import config, lifecycle
 from vagrantp import status as states
+from vagrantp import verify as proof
 from vagrantp.tasks import host_for, is_sure, verb
 
 HERE = Path.cwd()
@@ -53,4 +54,10 @@ def status(c: Context, json: bool = False, verbose: bool = False) -> None:
     print(states.text(host_for(c, verbose), HERE, as_json=json))
 
 
-ns = Collection(up, ssh, stop, rm, validate, status)
+@verb
+def verify(c: Context, json: bool = False, verbose: bool = False) -> None:
+    """Prove that the running instance is what .env says."""
+    proof.verify(host_for(c, verbose), config.load(HERE), HERE, as_json=json)
+
+
+ns = Collection(up, ssh, stop, rm, validate, status, verify)

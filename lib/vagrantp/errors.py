@@ -56,6 +56,12 @@ class StateError(VagrantpError):
     exit_code = 8
 
 
+class PromiseError(VagrantpError):
+    """The instance is not what `.env` promised."""
+
+    exit_code = 9
+
+
 class Interrupted(VagrantpError):
     """The user (or init) asked us to stop."""
 

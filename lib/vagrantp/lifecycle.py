@@ -102,7 +102,7 @@ def up(host: Host, settings: Settings, folder: Path) -> str:
 def stop(host: Host, folder: Path, force: bool) -> str:
     """Stop the instance of a project; return what was done."""
     with _locked(host, folder):
-        found = _existing(host, folder)
+        found = existing(host, folder)
         name = found.instance.full_name
         if found.state == "stopped":
             return f"{name} is stopped already"
@@ -143,7 +143,7 @@ def login(host: Host, folder: Path, command: str) -> None:
     """Become ssh to the instance of a project: a shell, or `command`."""
     known = instances.remembered(folder)
     if known is None or not known.is_complete():
-        found = _existing(host, folder)  # says what is wrong, as far as a provider knows it
+        found = existing(host, folder)  # says what is wrong, as far as a provider knows it
         raise StateError(
             f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
         )
@@ -172,7 +172,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
     memory = naturalsize(settings["memory"] * 1024**2, binary=True)
     disk = f"{settings['disk']} GiB disk" if settings["infra_type"] == "vm" else "disk not limited"
-    took = f", up in {precisedelta(seconds, format='%d')}" if seconds else ""
+    took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}" if seconds else ""
     return "\n".join(
         [
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
@@ -243,10 +243,16 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
             lambda: provider.is_running(host, instance),
         )
     with host.progress.stage("check"):
-        problems = provider.check(host, instance, settings)
-        problems += guest.check(facts, instance, settings)
-    if problems:
-        raise ProviderError("it is not what .env says:\n  " + "\n  ".join(problems))
+        provider.enforce(host, instance, settings)
+        checks = provider.check(host, instance, settings)
+        checks += guest.check(facts, instance, settings)
+    failed = [
+        f"{check.name}: promised {check.promised}, found {check.found}"
+        for check in checks
+        if check.outcome == "FAILED"
+    ]
+    if failed:
+        raise ProviderError("it is not what .env says:\n  " + "\n  ".join(failed))
 
 
 def _remove(host: Host, instance: Instance) -> None:
@@ -304,7 +310,8 @@ def _make_keys(host: Host, instance: Instance) -> None:
     host.write(instance.host_key.parent / "authorized_keys", authorized)
 
 
-def _existing(host: Host, folder: Path) -> Found:
+def existing(host: Host, folder: Path) -> Found:
+    """Return the instance of a project. Raises StateError when there is none."""
     found = find(host, folder)
     if found is None:
         raise StateError(f"there is no instance for {folder}", "fab up makes it")

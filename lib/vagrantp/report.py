@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,22 @@ class Stage:
     name: str
     seconds: float
     outcome: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A promise of `.env` and what was found. `outcome`: ok, FAILED or `not enforced`."""
+
+    name: str
+    promised: str
+    found: str
+    outcome: Literal["ok", "FAILED", "not enforced"]
+
+
+def compare(name: str, promised: object, found: object, unit: str = "") -> Check:
+    """Return the check that `found`, None for nothing, is exactly what was promised."""
+    shown = "nothing" if found is None else f"{found} {unit}".strip()
+    return Check(name, f"{promised} {unit}".strip(), shown, "ok" if promised == found else "FAILED")
 
 
 @dataclass

@@ -6,6 +6,7 @@ Everything that changes something goes through `Host.change`, `write`, `make_dir
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import hashlib
@@ -25,7 +26,7 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Local, Result
 
-from vagrantp.errors import Interrupted, ProviderError
+from vagrantp.errors import HostLimitError, Interrupted, ProviderError
 from vagrantp.report import Progress
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
@@ -101,7 +102,8 @@ class Log:
     def write(self, text: str) -> None:
         """Take a piece of a child's output."""
         if self.path:
-            with self.path.open("a", encoding="utf-8") as file:
+            # a log that cannot be written is no reason to stop
+            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
         if self.verbose:
             sys.stderr.write(text)
@@ -158,7 +160,8 @@ class Host:
         if not result.ok:
             why = (explain or _last_error)(sink.tail) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
-            raise ProviderError(f"{what} failed: {why}", hint)
+            is_full = any(os.strerror(errno.ENOSPC) in line for line in sink.tail)
+            raise (HostLimitError if is_full else ProviderError)(f"{what} failed: {why}", hint)
 
     def write(self, path: Path, content: str | bytes, mode: int = 0o600) -> None:
         """Write a file whole or not at all."""
@@ -170,6 +173,9 @@ class Host:
             with open(temporary, "wb", opener=lambda p, f: os.open(p, f, mode)) as file:
                 file.write(data)
             temporary.replace(path)
+        except OSError as error:
+            error.filename = str(path)  # a failing write(2) does not tell
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 

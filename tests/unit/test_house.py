@@ -15,7 +15,7 @@ LAYERS = [
     {"accel", "guest", "images"},
     {"providers"},
     {"lifecycle"},
-    {"status"},
+    {"status", "verify"},
     {"tasks"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

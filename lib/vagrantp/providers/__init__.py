@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from vagrantp.config import Settings
 from vagrantp.instance import Instance
+from vagrantp.report import Check
 from vagrantp.run import Host
 
 State = Literal["absent", "running", "paused", "stopped", "broken"]
@@ -46,8 +47,11 @@ class Provider(Protocol):
     def stop(self, host: Host, instance: Instance, force: bool) -> None:
         """Stop it: gracefully, or at once."""
 
-    def check(self, host: Host, instance: Instance, settings: Settings) -> list[str]:
-        """Compare what the provider gave with the settings; return what differs."""
+    def enforce(self, host: Host, instance: Instance, settings: Settings) -> None:
+        """Write limits again that the provider may have forgotten at a restart."""
+
+    def check(self, host: Host, instance: Instance, settings: Settings) -> list[Check]:
+        """Compare what the provider gives with the settings. Changes nothing."""
 
     def clean_up(self, host: Host, instance: Instance) -> None:
         """Remove everything of the instance that the provider still holds."""

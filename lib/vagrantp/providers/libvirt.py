@@ -17,6 +17,7 @@ from vagrantp.config import Settings
 from vagrantp.errors import ConfigError, ProviderError, StateError
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
+from vagrantp.report import Check, compare
 from vagrantp.run import Host
 
 POOL = "default"
@@ -132,20 +133,22 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
         sleep(0.25)
 
 
-def check(host: Host, instance: Instance, settings: Settings) -> list[str]:
-    """Compare the domain and its disk with the settings."""
+def enforce(host: Host, instance: Instance, settings: Settings) -> None:
+    """Nothing: libvirt keeps what is written in a domain."""
+
+
+def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
+    """Compare the domain, as it runs now, and its disk with the settings."""
     name = instance.full_name
-    info = _ask(host, f"dominfo {name}; vol-info --pool {POOL} --bytes {name}.img")
-    facts = dict(re.findall(r"^([\w()\- ]+): +(.+?)$", info, re.MULTILINE))
-    promises = {
-        "MEMORY in KiB": (settings.memory * 1024, facts.get("Max memory", "").split()[0:1]),
-        "CPUS": (settings.cpus, facts.get("CPU(s)", "").split()[0:1]),
-        "DISK in bytes": (settings.disk * 1024**3, facts.get("Capacity", "").split()[0:1]),
-    }
+    answer = _ask(host, f"dominfo {name}; vol-info --pool {POOL} --bytes {name}.img")
+    # "Used memory" is what the balloon leaves of "Max memory"
+    numbers = dict(re.findall(r"^([\w() ]+): +(\d+)", answer, re.MULTILINE))
+    found = {name: int(number) for name, number in numbers.items()}
     return [
-        f"{what}: promised {promised}, libvirt has {found[0] if found else 'nothing'}"
-        for what, (promised, found) in promises.items()
-        if found != [str(promised)]
+        compare("memory", settings.memory * 1024, found.get("Max memory"), "KiB"),
+        compare("memory in use", settings.memory * 1024, found.get("Used memory"), "KiB"),
+        compare("cpus", settings.cpus, found.get("CPU(s)")),
+        compare("disk", settings.disk * 1024**3, found.get("Capacity"), "bytes"),
     ]
 
 

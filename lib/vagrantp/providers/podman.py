@@ -14,6 +14,7 @@ from vagrantp.config import Settings
 from vagrantp.errors import HostLimitError, ProviderError
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
+from vagrantp.report import Check, compare
 from vagrantp.run import Host
 
 STATES: dict[str, State] = {
@@ -91,23 +92,21 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
     host.change(argv, what="stopping the container", timeout=60)
 
 
-def check(host: Host, instance: Instance, settings: Settings) -> list[str]:
-    """Compare the limits in the container's cgroup with the settings, mending them first.
-
-    `podman update` may be forgotten at a restart (4.3.1; kept from 5.1), so a changed limit is
-    written again after every start.
-    """
-    wanted = (settings.memory * 1024**2, float(settings.cpus))
-    if limits(host, instance) != wanted:
+def enforce(host: Host, instance: Instance, settings: Settings) -> None:
+    """Write the limits again: `podman update` is forgotten at a restart (4.3.1; not from 5.1)."""
+    if any(found.outcome == "FAILED" for found in check(host, instance, settings)):
         argv = ["podman", "update", *commands.container_limits(settings), instance.full_name]
         host.change(argv, what="setting the limits", timeout=60)
+
+
+def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
+    """Compare the limits in the container's cgroup with the settings."""
     memory, cpus = limits(host, instance)
-    problems = []
-    if memory != wanted[0]:
-        problems.append(f"MEMORY in bytes: promised {wanted[0]}, its cgroup has {memory}")
-    if cpus != wanted[1]:
-        problems.append(f"CPUS: promised {settings.cpus}, its cgroup has {cpus}")
-    return problems
+    return [
+        compare("memory", settings.memory * 1024**2, memory, "bytes"),
+        compare("cpus", float(settings.cpus), cpus),
+        Check("disk", f"{settings.disk} GiB", "no quota", "not enforced"),
+    ]
 
 
 def limits(host: Host, instance: Instance) -> tuple[int | None, float | None]:

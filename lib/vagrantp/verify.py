@@ -1,0 +1,65 @@
+"""Proves that a running instance is what `.env` says: one check for each promise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from vagrantp import commands, guest, lifecycle
+from vagrantp import instance as instances
+from vagrantp.config import Settings
+from vagrantp.errors import PromiseError, StateError
+from vagrantp.providers import Found, provider_for
+from vagrantp.report import Check, compare
+from vagrantp.run import Host
+
+
+def verify(host: Host, settings: Settings, folder: Path, as_json: bool) -> None:
+    """Print every promise of `settings` and what was found, live.
+
+    Raises PromiseError when one is broken, StateError when the instance does not run.
+    """
+    found = lifecycle.existing(host, folder)
+    if found.state != "running":
+        reason = f": {found.reason}" if found.reason else ""
+        raise StateError(f"{found.instance.full_name} is {found.state}{reason}", "fab up starts it")
+    checks = checks_of(host, found, settings)
+    print(_json(found, checks) if as_json else _table(checks))
+    failed = sum(check.outcome == "FAILED" for check in checks)
+    if failed:
+        raise PromiseError(f"{failed} of {len(checks)} promises are broken")
+
+
+def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
+    """Return every check of a running instance. Changes nothing."""
+    instance = found.instance
+    facts, why = guest.ask(host, commands.ssh(instance))
+    promised = instance.machine()["provider"]["address"]
+    addresses = facts.get("addresses", "").split()
+    return [
+        compare("type", settings.infra_type, instance.infra_type),
+        *provider_for(instance.infra_type).check(host, instance, settings),
+        *guest.check(facts, instances.new(settings, instance.folder), settings),
+        compare("address", promised, promised if promised in addresses else " ".join(addresses)),
+        compare("ssh", "answers", "answers" if facts else why),
+    ]
+
+
+def _table(checks: list[Check]) -> str:
+    rows = [("promise", "promised", "found", ""), *(tuple(asdict(c).values()) for c in checks)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    )
+
+
+def _json(found: Found, checks: list[Check]) -> str:
+    document = {
+        "schema": 1,
+        "instance": found.instance.full_name,
+        "ok": all(check.outcome != "FAILED" for check in checks),
+        "checks": [asdict(check) for check in checks],
+    }
+    return json.dumps(document, indent=2)
