@@ -6,9 +6,11 @@ make_venv = for python in python3 python3.14 python3.13 python3.12 python3.11; d
 install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; $(SUDO) apt-get install --yes python3-venv; \
   elif command -v pacman >/dev/null; then $(SUDO) pacman --sync --needed --noconfirm python; \
   else $(SUDO) dnf install --assumeyes python3; fi
+# DRY=1 shows what it would do.
+chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e clean lint
+.PHONY: setup demo test check e2e clean lint link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml
@@ -27,6 +29,17 @@ e2e: .venv/installed-dev # real VMs and containers
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+# As it was typed: a $ in it is no variable of make.
+link: override export ROOT := $(value ROOT)
+link: .venv/installed # plain `fab` in every folder below ROOT, by links that replace nothing
+	@$(chore) link --root="$$ROOT"
+
+link-global: .venv/installed # plain `fab` in every folder, by ~/.fabric.yaml
+	@$(chore) link-global
+
+uninstall: .venv/installed # removes images, networks, links, our folders; asks first, or YES=1
+	@$(chore) uninstall $(if $(YES),--yes)
 
 clean: # back to a fresh checkout; the host stays set up
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info

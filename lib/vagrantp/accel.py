@@ -46,7 +46,7 @@ def _why_not(host: Host) -> str | None:
     if host.dry:
         host.change(["virsh", "create", "kvm-probe.xml"], what="trying KVM", timeout=1)
         return "not tried yet"
-    with host.progress.stage("try KVM (once)"):
+    with host.progress.stage("try KVM", "(once)"):
         why = _try(host)
     host.make_dir(cache.parent)
     host.write(cache, json.dumps({"host": host_now, "why_not": why}))

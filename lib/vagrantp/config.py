@@ -76,7 +76,9 @@ def load(folder: Path) -> Settings:
     try:
         values = SCHEMA(raw)
     except MultipleInvalid as invalid:
-        problems += [_problem(str(e.path[0]), e.msg, written) for e in invalid.errors]
+        # voluptuous goes through a set of what is missing: another order in every process
+        errors = sorted(invalid.errors, key=lambda error: list(KEYS).index(str(error.path[0])))
+        problems += [_problem(str(e.path[0]), e.msg, written) for e in errors]
     problems += _misfits(entries, raw.get("INFRA_TYPE"))
     if problems:
         # defaults.env first, as it is read first; what is missing comes last

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import struct
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def ensure_box(host: Host, image: str) -> Box:
     with host.lock(_cache(), f"image {name}", f"another build of {name}"):
         if not file.exists():
             with (
-                host.progress.stage(f"build base image {image} (once)"),
+                host.progress.stage("build base image", f"{image} (once)"),
                 _folder(host, name) as work,
             ):
                 _build_box(host, image, work, version)
@@ -77,8 +78,9 @@ def ensure_box(host: Host, image: str) -> Box:
                 host.remove(folder)
                 host.move(work / "box", folder)
         if not _is_uploaded(host, box):
-            with host.progress.stage(f"upload base image {image} (once)"):
+            with host.progress.stage("upload base image", f"{image} (once)"):
                 _upload(host, box, file)
+        _remove_old_boxes(host, image, box, version)
     return box
 
 
@@ -95,7 +97,10 @@ def ensure_container_image(host: Host, image: str) -> str:
     with host.lock(_cache(), f"image {name}", f"another build of {name}"):
         if host.ask(exists).ok:
             return reference
-        with host.progress.stage(f"build base image {image} (once)"), _folder(host, name) as work:
+        with (
+            host.progress.stage("build base image", f"{image} (once)"),
+            _folder(host, name) as work,
+        ):
             _bootstrap(host, image, "container", work, work / "root.tar")
             entry = ["/usr/bin/catatonit", "--", "/usr/local/sbin/vagrantp-entry"]
             changes = (
@@ -112,7 +117,32 @@ def ensure_container_image(host: Host, image: str) -> str:
                 what="import into podman",
                 timeout=600,
             )
+        _remove_old_container_images(host, image, name)
     return reference
+
+
+def _remove_old_boxes(host: Host, image: str, box: Box, version: str) -> None:
+    """Remove this user's boxes of older recipes, but for one that a disk still stands on."""
+    pattern = re.compile(rf"(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})_.*_{version}_box\.img")
+    volumes = _volumes(host)
+    xml = _ask(host, *VIRSH, "; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes))
+    backing = set(re.findall(r"<backingStore>\s*<path>[^<]*/([^<]+)</path>", xml))
+    for volume in volumes:
+        old = pattern.fullmatch(volume)
+        if old and volume != box.volume and volume not in backing:
+            _step(host, "remove an old image", *VIRSH, "vol-delete", "--pool", POOL, volume)
+            host.remove(vagrant_home() / "boxes" / old[1])
+
+
+def _remove_old_container_images(host: Host, image: str, name: str) -> None:
+    """Remove images of older recipes, but for one that a container still stands on."""
+    listing = _ask(host, "podman", "images", "--noheading", "--format", "{{.Repository}}")
+    pattern = re.compile(rf"localhost/(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})")
+    for old in map(pattern.fullmatch, listing.split()):
+        if old and old[1] != name:
+            used = ("podman", "ps", "--all", "--quiet", f"--filter=ancestor={old[0]}")
+            if not _ask(host, *used).strip():
+                _step(host, "remove an old image", "podman", "rmi", f"{old[0]}:latest")
 
 
 def recipe(folder: Path) -> str:

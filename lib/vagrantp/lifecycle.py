@@ -41,6 +41,8 @@ def find(host: Host, folder: Path) -> Found | None:
     Works without `.env`: by the state folder, or, where that is gone, by the metadata.
     """
     known = instances.remembered(folder)
+    if known:
+        host.progress.about(known.full_name, known.infra_type)
     wanted = config.id_from(folder)
     types = [known.infra_type] if known and known.infra_type else ["vm", "container"]
     for infra_type in types:
@@ -52,6 +54,7 @@ def find(host: Host, folder: Path) -> Found | None:
             continue  # nothing tells that this provider was ever used here
         for found in listing:
             if found.instance.id == wanted and found.uid == os.getuid():
+                host.progress.about(found.instance.full_name, found.instance.infra_type)
                 return _judged(found)
     return None
 
@@ -68,6 +71,7 @@ def _judged(found: Found) -> Found:
 def up(host: Host, settings: Settings, folder: Path) -> str:
     """Create or start the instance that `settings` ask for; return the summary."""
     wanted = instances.new(settings, folder)
+    host.progress.about(wanted.full_name, wanted.infra_type)
     with _locked(host, folder):
         started = monotonic()
         found = find(host, folder)
@@ -147,6 +151,7 @@ def login(host: Host, folder: Path, command: str) -> None:
         raise StateError(
             f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
         )
+    host.progress.about(known.full_name, known.infra_type)
     if not provider_for(known.infra_type).is_running(host, known):
         raise StateError(f"{known.full_name} is not running", "fab up starts it")
     host.become(commands.ssh(known, *(["--", command] if command else [])))
@@ -172,7 +177,9 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
     memory = naturalsize(settings["memory"] * 1024**2, binary=True)
     disk = f"{settings['disk']} GiB disk" if settings["infra_type"] == "vm" else "disk not limited"
-    took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}" if seconds else ""
+    took = ""
+    if seconds is not None:
+        took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
     return "\n".join(
         [
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
@@ -187,6 +194,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
 def _create(host: Host, instance: Instance, settings: Settings) -> None:
     """Create an instance from nothing, or leave nothing behind."""
     provider = provider_for(instance.infra_type)
+    host.progress.about(instance.full_name, instance.infra_type)
     host.remove(instance.failed_log)
     _refuse_taken_name(host, instance)
     _clean_up(host, instance, provider)

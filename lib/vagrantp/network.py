@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from typing import Any
 
 from vagrantp.errors import ConflictError
 from vagrantp.run import Host
 
 NAME = "vagrantp"
+BRIDGE = f"{NAME}0"  # of libvirt's
 # Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
 CANDIDATES = IPv4Network("10.201.0.0/16")
 
@@ -42,6 +45,24 @@ def choose_address(subnet: IPv4Network, identity: str, taken: Collection[str]) -
         if str(address) not in taken:
             return address
     raise ConflictError(f"no free address is left in {subnet}, the network {NAME}")
+
+
+def is_ours(xml: ET.Element) -> bool:
+    """Say whether libvirt's network of our name has the form that we give it."""
+    bridge, ip = xml.find("bridge"), xml.find("ip")
+    return (
+        bridge is not None
+        and bridge.get("name") == BRIDGE
+        and ip is not None
+        and ip_address(ip.get("address", "::")) in CANDIDATES
+    )
+
+
+def is_ours_of_podman(listed: dict[str, Any]) -> bool:
+    """Say whether Podman's network of our name has the form that we give it."""
+    subnets = [ip_network(item["subnet"]) for item in listed.get("subnets") or []]
+    of_ours = [n for n in subnets if isinstance(n, IPv4Network) and n.subnet_of(CANDIDATES)]
+    return listed.get("driver") == "bridge" and bool(of_ours) and len(of_ours) == len(subnets)
 
 
 def _networks(destinations: Iterable[str]) -> list[IPv4Network]:

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vagrantp.errors import Interrupted
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage of a verb. `outcome` is ok or failed."""
+    """A finished stage of a verb."""
 
     name: str
     seconds: float
-    outcome: str
+    outcome: Literal["ok", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,34 @@ class Progress:
     """Collects the stages of one verb and tells them as they pass."""
 
     stages: list[Stage] = field(default_factory=list)
+    instance: str | None = None
+    infra_type: str | None = None
+
+    def about(self, instance: str, infra_type: str) -> None:
+        """Take note of the instance, by its full name, that the verb is about."""
+        self.instance, self.infra_type = instance, infra_type or None
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time and tell one stage."""
+    def stage(self, name: str, detail: str = "") -> Iterator[None]:
+        """Time and tell one stage. `name` is the same whenever it is timed; `detail` is told."""
+        text = f"{name} {detail}".rstrip()
         is_live = sys.stderr.isatty()
         if is_live:
-            print(f"  {name} …", end="\r", file=sys.stderr, flush=True)
+            print(f"  {text} …", end="\r", file=sys.stderr, flush=True)
         start = time.monotonic()
-        outcome = "failed"
+        outcome: Literal["ok", "failed", "interrupted"] = "failed"
         try:
             yield
             outcome = "ok"
+        except (Interrupted, KeyboardInterrupt):
+            outcome = "interrupted"
+            raise
         finally:
             seconds = time.monotonic() - start
             self.stages.append(Stage(name, seconds, outcome))
             end = "" if outcome == "ok" else f" ({outcome})"
             clear = "\x1b[K" if is_live else ""
-            print(f"  {name}: {seconds:.1f} s{end}{clear}", file=sys.stderr, flush=True)
+            print(f"  {text}: {seconds:.1f} s{end}{clear}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Tell something that is no stage."""

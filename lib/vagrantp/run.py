@@ -1,7 +1,8 @@
 """The only module that starts processes, changes files, takes locks and handles signals.
 
-Everything that changes something goes through `Host.change`, `write`, `make_dir`, `remove`,
-`lock` or `become`, and each of them holds back under `fab --dry`: one gate for every side effect.
+Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`,
+`move`, `link`, `remove`, `lock` or `become`, and each of them holds back under `fab --dry`: one
+gate for every side effect.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shlex
 import shutil
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from time import monotonic, sleep
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
@@ -39,6 +42,7 @@ ALLOWED = (
 # An ordinary user's PATH often lacks the folders of nft, ip and the like.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
+APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
 
 class Child(Local):
@@ -119,13 +123,14 @@ class Log:
 
 @dataclass(frozen=True)
 class Host:
-    """This host, as far as a verb may touch it."""
+    """This host, as far as a verb may touch it. `before_exec` is called by `become`."""
 
     context: Context
     dry: bool = False
     verbose: bool = False
     log: Path | None = None
     progress: Progress = field(default_factory=Progress)
+    before_exec: Callable[[], None] = lambda: None
 
     def ask(self, argv: Sequence[str], timeout: float = 60) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
@@ -179,6 +184,35 @@ class Host:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def append(self, path: Path, line: str, at_most: int) -> None:
+        """Append a line, whole and on a line of its own whatever a killed writer left behind.
+
+        A file that has grown to `at_most` bytes is renamed to `<name>.1` first, over an older one.
+        Raises OSError; TimeoutError when another process holds the file all the time.
+        """
+        if self.dry:
+            return self._would(f"append to {path}")
+        deadline = monotonic() + APPEND_TIMEOUT
+        while monotonic() < deadline:
+            with open(path, "ab+", 0, opener=lambda p, f: os.open(p, f, 0o600)) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    sleep(0.002)
+                    continue
+                if not _is_open_at(file.fileno(), path):  # renamed by another writer just now
+                    continue
+                size = file.seek(0, os.SEEK_END)
+                if size >= at_most:
+                    self.move(path, path.with_name(f"{path.name}.1"))
+                    continue
+                is_torn = size and os.pread(file.fileno(), 1, size - 1) != b"\n"
+                data = (b"\n" if is_torn else b"") + line.encode() + b"\n"
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+                return
+        raise TimeoutError(errno.ETIMEDOUT, "held by another process", str(path))
+
     def make_dir(self, path: Path) -> None:
         """Make a private folder and the ones above it."""
         if path.is_dir():
@@ -193,6 +227,12 @@ class Host:
         if self.dry:
             return self._would(f"move {source} to {target}")
         source.replace(target)
+
+    def link(self, path: Path, target: Path) -> None:
+        """Make a symbolic link. Raises FileExistsError where something is there already."""
+        if self.dry:
+            return self._would(f"link {path} to {target}")
+        path.symlink_to(target)
 
     def remove(self, path: Path) -> None:
         """Remove a file or a whole folder, if it is there."""
@@ -209,8 +249,9 @@ class Host:
     def lock(self, folder: Path, key: str, waiting_for: str) -> Iterator[None]:
         """Hold a lock named `key`, waiting for it with a message.
 
-        One byte of one file stands for each key (fcntl(2), record locks): nothing is left to
-        clean up, and the lock ends with the process, however that ends.
+        One byte of one file stands for each key (fcntl(2), open file description locks; plain
+        record locks of a process all go when it closes the file once): nothing is left to clean
+        up, and the lock ends with the process, however that ends.
         """
         if self.dry:
             yield
@@ -218,11 +259,12 @@ class Host:
         self.make_dir(folder)
         with (folder / "lock").open("a") as file:
             byte = int(hashlib.sha256(key.encode()).hexdigest()[:15], 16)
+            flock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, flock)
             except (BlockingIOError, PermissionError):
                 self.progress.say(f"waiting for {waiting_for} …")
-                fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLKW, flock)
             yield
 
     def become(self, argv: Sequence[str]) -> None:
@@ -230,6 +272,7 @@ class Host:
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
         path = _found(argv[0])
+        self.before_exec()
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(path, [*argv], {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)})
@@ -289,6 +332,11 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": path, "LC_ALL": "C.UTF-8"}
 
 
+def is_installed(tool: str) -> bool:
+    """Say whether a program is there to be run."""
+    return shutil.which(tool, path=environment()["PATH"]) is not None
+
+
 def handle_signals() -> None:
     """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -302,6 +350,13 @@ def _found(tool: str) -> str:
             f"{tool} is not installed", "run 'make setup' in the folder of vagrantp"
         )
     return path
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _in_group(argv: Sequence[str]) -> Sequence[str]:

@@ -1,58 +1,117 @@
-"""What every verb has in common: the one place that catches errors, and how a Host is made."""
+"""What every verb has in common: its Host, the one place that catches errors, and its time."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, process_time
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+from vagrantp import metrics
 from vagrantp.errors import HostLimitError, Interrupted, VagrantpError
 from vagrantp.run import Host, handle_signals
 
+LONGEST_START = 5.0  # seconds from the start of the process to that of its first verb
+
 
 def verb(body: Callable[..., None]) -> Callable[..., None]:
-    """Make a task of a function: our errors become message, hint and exit code."""
+    """Make a task of a function: it gets a Host in place of fab's context, and is measured.
+
+    fab's own --dry holds the Host's changes back; --verbose is the function's to have.
+    """
+
+    @wraps(body)
+    def measured(c: Context, *args: object, **kwargs: object) -> None:
+        start, project = next(_STARTS), Path.cwd()
+
+        def record(exit_code: int) -> None:
+            metrics.record(host, body.__name__, project, monotonic() - start, exit_code)
+
+        is_dry, is_verbose = c.config.run.dry, bool(kwargs.get("verbose"))
+        host = Host(c, dry=is_dry, verbose=is_verbose, before_exec=lambda: record(0))
+        exit_code = VagrantpError.exit_code  # of what nobody foresaw
+        try:
+            with _exits():
+                body(host, *args, **kwargs)
+                sys.stdout.flush()
+            exit_code = 0
+        except Exit as end:
+            exit_code = end.code
+            raise
+        finally:
+            record(exit_code)
+
+    return task(measured, auto_shortflags=False)
+
+
+def chore(body: Callable[..., None]) -> Callable[..., None]:
+    """Make a task of a function about this host and no project: like a verb, but not measured."""
 
     @wraps(body)
     def guarded(c: Context, *args: object, **kwargs: object) -> None:
-        try:
-            handle_signals()
-            body(c, *args, **kwargs)
+        with _exits():
+            body(Host(c, dry=c.config.run.dry), *args, **kwargs)
             sys.stdout.flush()
-        except VagrantpError as error:
-            raise Exit(str(error), error.exit_code) from None
-        except KeyboardInterrupt:
-            raise Exit("interrupted", Interrupted.exit_code) from None
-        except BrokenPipeError:  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            place = f"{error.filename}: " if error.filename else ""
-            code = HostLimitError.exit_code if is_full else VagrantpError.exit_code
-            raise Exit(f"{place}{error.strerror or error}", code) from None
 
     return task(guarded, auto_shortflags=False)
 
 
-def host_for(c: Context, verbose: bool) -> Host:
-    """Return this host for a verb; fab's own --dry holds its changes back."""
-    return Host(c, dry=c.config.run.dry, verbose=verbose)
+def _starts() -> Iterator[float]:
+    """Yield when each verb of this process began: the first one with the process itself."""
+    yield monotonic() - _age()
+    while True:
+        yield monotonic()
+
+
+def _age() -> float:
+    """Return how many seconds ago this process started, Python and fab among what it did since.
+
+    /proc knows it to a hundredth. With `exec fab ssh` it has the start of the shell: then the CPU
+    time comes nearest.
+    """
+    ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+    age = clock_gettime(CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return age if 0 <= age < LONGEST_START else process_time()
+
+
+_STARTS = _starts()
+
+
+@contextmanager
+def _exits() -> Iterator[None]:
+    """Make our errors, and those of the system, message, hint and exit code."""
+    try:
+        handle_signals()
+        yield
+    except VagrantpError as error:
+        raise Exit(str(error), error.exit_code) from None
+    except KeyboardInterrupt:
+        raise Exit("interrupted", Interrupted.exit_code) from None
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        place = f"{error.filename}: " if error.filename else ""
+        code = HostLimitError.exit_code if is_full else VagrantpError.exit_code
+        raise Exit(f"{place}{error.strerror or error}", code) from None
 
 
 def is_sure(force: bool) -> Callable[[str], bool]:
     """Return the question whether a running instance may be removed."""
+    return lambda name: force or agrees(f"{name} is running. Remove it and its disk?")
 
-    def ask(name: str) -> bool:
-        if force or not sys.stdin.isatty():
-            return force
-        print(f"{name} is running. Remove it and its disk? [y/N] ", end="", file=sys.stderr)
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    return ask
+def agrees(question: str) -> bool:
+    """Ask on a terminal; where there is none, the answer is no."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

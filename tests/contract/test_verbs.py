@@ -13,10 +13,12 @@ from tests.conftest import CONTAINER, VM, MakeProject, inventory
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
     listing = project().fab("--list").stdout
     verbs = [line.split()[0] for line in listing.splitlines() if line.startswith("  ")]
-    assert verbs == ["rm", "ssh", "status", "stop", "up", "validate", "verify"]
+    assert verbs == ["rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
 
 
-@pytest.mark.parametrize("verb", ["up", "ssh", "stop", "rm", "validate", "status", "verify"])
+@pytest.mark.parametrize(
+    "verb", ["up", "ssh", "stop", "rm", "validate", "status", "verify", "stats"]
+)
 def test_every_verb_has_help(project: MakeProject, verb: str) -> None:
     done = project().fab("--help", verb)
     assert done.returncode == 0

@@ -179,6 +179,13 @@ def test_defaults_of_the_host_lie_beneath_the_projects(tmp_path: Path) -> None:
         config.load(folder)
 
 
+def test_what_is_missing_comes_in_the_order_of_the_keys(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(folder_with(tmp_path, ""))
+    keys = [line.split()[4] for line in str(caught.value).splitlines()]
+    assert keys == ["INFRA_TYPE", "MEMORY", "CPUS", "DISK", "LAN_ACCESS"]
+
+
 @pytest.mark.parametrize(
     ("folder", "name"),
     [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from tests.conftest import MASTER
 from vagrantp import errors, schema
+
+from tests.conftest import MASTER
 
 
 def test_exit_codes() -> None:

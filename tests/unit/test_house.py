@@ -8,15 +8,17 @@ from pathlib import Path
 LIB = Path(__file__).resolve().parents[2] / "lib/vagrantp"
 # Arrows point one way: a module may import only what stands below it.
 LAYERS = [
-    {"errors", "report", "schema"},
-    {"config", "run"},
+    {"errors", "schema"},
+    {"config", "report"},
+    {"run"},
     {"instance"},
-    {"commands", "network"},
-    {"accel", "guest", "images"},
-    {"providers"},
+    {"commands", "metrics", "network"},
+    {"accel", "fabricyaml", "guest", "images"},
+    {"links", "providers"},
     {"lifecycle"},
-    {"status", "verify"},
+    {"status", "uninstall", "verify"},
     {"tasks"},
+    {"cli", "make"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 

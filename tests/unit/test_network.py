@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from ipaddress import IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vagrantp import network
+from vagrantp import commands, network
 from vagrantp.errors import ConflictError
 
 SUBNET = IPv4Network("10.201.0.0/24")
@@ -41,3 +42,30 @@ def test_an_address_is_never_taken_nor_the_gateways_nor_the_broadcast(
 def test_a_full_subnet() -> None:
     with pytest.raises(ConflictError, match="no free address"):
         network.choose_address(SUBNET, "00000000", {str(host) for host in SUBNET})
+
+
+@pytest.mark.parametrize(
+    ("bridge", "address", "is_ours"),
+    [
+        ("vagrantp0", "10.201.7.1", True),
+        ("virbr1", "10.201.7.1", False),
+        ("vagrantp0", "192.168.7.1", False),
+        ("vagrantp0", "fd00::1", False),
+    ],
+)
+def test_which_network_is_ours(bridge: str, address: str, is_ours: bool) -> None:
+    xml = f"<network><bridge name='{bridge}'/><ip address='{address}'/></network>"
+    assert network.is_ours(ET.fromstring(xml)) == is_ours
+    assert not network.is_ours(ET.fromstring("<network><bridge name='vagrantp0'/></network>"))
+    made = commands.libvirt_network(network.NAME, SUBNET)
+    assert network.is_ours(ET.fromstring(made))
+
+
+@pytest.mark.parametrize(
+    ("subnets", "is_ours"),
+    [(["10.201.0.0/24"], True), (["10.201.0.0/24", "fd00::/64"], False), ([], False)],
+)
+def test_which_podman_network_is_ours(subnets: list[str], is_ours: bool) -> None:
+    listed = {"driver": "bridge", "subnets": [{"subnet": subnet} for subnet in subnets]}
+    assert network.is_ours_of_podman(listed) == is_ours
+    assert not network.is_ours_of_podman({**listed, "driver": "macvlan"})

@@ -64,6 +64,7 @@ def test_dry_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     host.write(tmp_path / "b", "b")
     host.make_dir(tmp_path / "c")
     host.move(tmp_path / "old", tmp_path / "new")
+    host.link(tmp_path / "d", tmp_path / "old")
     host.remove(tmp_path / "old")
     with host.lock(tmp_path / "locks", "key", "it"):
         pass
@@ -74,6 +75,7 @@ def test_dry_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         f"would write {tmp_path}/b",
         f"would make folder {tmp_path}/c",
         f"would move {tmp_path}/old to {tmp_path}/new",
+        f"would link {tmp_path}/d to {tmp_path}/old",
         f"would remove {tmp_path}/old",
         "would run false",
     ]
@@ -95,14 +97,22 @@ def test_files_are_private_and_whole(host: Host, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["key"]
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from invoke.context import Context
+from vagrantp.run import Host
+host, folder = Host(Context()), Path(sys.argv[1])
+with host.lock(folder, "key", "it"):
+    with host.lock(folder, "inner", "it"):
+        pass
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_a_lock_is_waited_for_and_ends_with_its_holder(host: Host, tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from invoke.context import Context\n"
-        "from vagrantp.run import Host\n"
-        "with Host(Context()).lock(Path(sys.argv[1]), 'key', 'it'):\n"
-        "    print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
     assert holder.stdout and holder.stdout.readline() == b"held\n"
     with host.lock(tmp_path, "another key", "it"):
         pass

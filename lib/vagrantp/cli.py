@@ -1,0 +1,35 @@
+"""The console script `vagrantp`: fab, with the verbs of this checkout built in."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from importlib.metadata import version
+
+from fabric import Config, Executor
+from fabric.exceptions import NothingToDo
+from fabric.main import Fab
+
+from vagrantp.instance import MASTER
+
+FABFILE = MASTER / "fabfile.py"
+
+
+def main() -> int:
+    """Run the verbs in sys.argv as `fab -r MASTER` does, and exit; else return the status."""
+    if not FABFILE.exists():  # installed some other way, without --editable
+        print(f"{FABFILE}: not found; run 'make setup' in a checkout", file=sys.stderr)
+        return 1
+    fab = Fab(
+        name="vagrantp",
+        version=version("vagrantp"),
+        namespace=runpy.run_path(str(FABFILE))["ns"],
+        executor_class=Executor,  # fab's own; else they would be invoke's
+        config_class=Config,
+    )
+    try:
+        fab.run()
+    except NothingToDo:  # fab takes what follows `--` for a command for remote hosts
+        print("nothing may follow --; a command goes to ssh --command 'CMD'", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,86 @@
+"""`vagrantp` is `fab -r MASTER`: same verbs, same output, same exit status, in any folder."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text
+
+VAGRANTP = FAB.with_name("vagrantp")
+VERBS = ["rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
+
+
+def run(project: Project, *argv: str | Path, **environment: str) -> tuple[str, str, int]:
+    """Run a program in a project; return stdout, stderr (but for times) and exit status."""
+    done = subprocess.run(
+        argv,
+        cwd=project.folder,
+        env={**project.environment, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout, re.sub(r"\d+\.\d s", "N s", done.stderr), done.returncode
+
+
+def test_the_same_as_fab(project: MakeProject, tripwires: tuple[str, Path]) -> None:
+    bad = "INFRA_TYPE=vm\nMEMORY=-5\n"
+    calls = ["validate", "ssh --command true", "stop", "rm", "status --json"]
+    calls += ["up --nonsense", "nonsense"]
+    cases = [("up", bad), *((call, env_text(VM)) for call in calls)]
+    apps = [project(f'it\'s my "{call}"').write(text) for call, text in cases]
+
+    def compare(app: Project, call: str) -> None:
+        by_fab = run(app, FAB, "-r", MASTER, *call.split(), PATH=tripwires[0])
+        assert run(app, VAGRANTP, *call.split(), PATH=tripwires[0]) == by_fab, call
+        assert by_fab[0] or by_fab[1]
+        assert "Traceback" not in by_fab[1]
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(compare, apps, [call for call, _ in cases]))
+
+
+def test_dry(project: MakeProject, tmp_path: Path) -> None:
+    app = project().write(CONTAINER)
+    before = sorted(tmp_path.rglob("*"))
+    by_fab = run(app, FAB, "-r", MASTER, "--dry", "up")
+    assert run(app, VAGRANTP, "--dry", "up") == by_fab
+    assert "would run vagrant up --no-provision\n" in by_fab[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_help(project: MakeProject) -> None:
+    listing = run(project("a"), VAGRANTP)[0].split("Subcommands:")[1]
+    assert [line.split()[0] for line in listing.splitlines() if line.startswith("  ")] == VERBS
+    by_fab, *rest = run(project("b"), FAB, "-r", MASTER, "--help", "up")
+    expected = (by_fab.replace("Usage: fab", "Usage: vagrantp"), *rest)
+    assert run(project("c"), VAGRANTP, "--help", "up") == expected
+
+
+def test_what_fab_takes_for_a_remote_command(project: MakeProject) -> None:
+    why = "nothing may follow --; a command goes to ssh --command 'CMD'\n"
+    assert run(project(), VAGRANTP, "ssh", "--", "ls") == ("", why, 1)
+
+
+def test_completion(project: MakeProject) -> None:
+    app = project()
+    assert run(app, VAGRANTP, "--complete", "--", "vagrantp")[0].split() == VERBS
+    options = run(app, VAGRANTP, "--complete", "--", "vagrantp", "ssh", "--")[0]
+    assert "--command\n" in options
+    for shell, command in (("bash", "complete"), ("zsh", "compctl"), ("fish", "complete")):
+        script, errors, status = run(app, VAGRANTP, "--print-completion-script", shell)
+        assert (errors, status) == ("", 0)
+        assert re.search(rf"^{command} .*vagrantp", script, re.MULTILINE)
+
+
+def test_completion_in_bash(project: MakeProject) -> None:
+    script = (
+        'eval "$(vagrantp --print-completion-script bash)"\n'
+        "COMP_WORDS=(vagrantp st); _complete_vagrantp vagrantp st; echo ${COMPREPLY[*]}"
+    )
+    path = f"{VAGRANTP.parent}:/usr/bin:/bin"
+    assert run(project(), "bash", "-c", script, PATH=path) == ("stats status stop\n", "", 0)

@@ -1,0 +1,98 @@
+"""`verify`: each promise is broken behind the tool's back, and seen to be."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from tests.conftest import CONTAINER, VM, MakeProject, Project
+from tests.e2e.conftest import guest, run, status
+
+VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
+
+
+def broken(app: Project) -> set[str]:
+    """Return the names of the promises that `verify` finds broken."""
+    done = app.fab("verify", "--json")
+    document = json.loads(done.stdout)
+    failed = {check["name"] for check in document["checks"] if check["outcome"] == "FAILED"}
+    assert done.returncode == (9 if failed else 0), done.stderr
+    assert document["ok"] is not failed
+    return failed
+
+
+def test_promises_of_a_container(guests: MakeProject) -> None:
+    app = guests("proof").write(CONTAINER)
+    assert app.fab("verify").returncode == 8
+    assert app.fab("up").returncode == 0
+    name = status(app)["instance"]
+    assert broken(app) == set()
+    assert [entry.name for entry in app.folder.iterdir()] == [".env"]
+    table = app.fab("verify").stdout
+    assert re.search(r"^disk +3 GiB +no quota +not enforced$", table, re.MULTILINE)
+
+    run("podman", "update", "--memory=128m", "--memory-swap=128m", name)
+    assert broken(app) == {"memory"}
+    run("podman", "update", "--memory=256m", "--memory-swap=256m", "--cpus=2", name)
+    assert broken(app) == {"cpus"}
+    run("podman", "update", "--cpus=1", name)
+    assert broken(app) == set()
+
+    pid = run("podman", "inspect", "--format", "{{.State.Pid}}", name).strip()
+    inside = ("nsenter", f"--target={pid}", "--net", "--uts")
+    run(*inside, "hostname", "someone-else")
+    assert broken(app) == {"hostname"}
+    run(*inside, "hostname", "proof")
+    run(*inside, "ip", "address", "flush", "dev", "eth0")
+    assert broken(app) == {"hostname", "address", "ssh"}  # what is not known is not promised
+
+    app.write({**CONTAINER, "MEMORY": 300})
+    assert "memory" in broken(app)
+    app.write({**CONTAINER, "INFRA_TYPE": "vm"})
+    assert "type" in broken(app)
+
+
+def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
+    app = guests("proof").write({**VM, "CPUS": 2})
+    assert app.fab("up").returncode == 0
+    name = status(app)["instance"]
+    assert broken(app) == set()
+    assert [entry.name for entry in app.folder.iterdir()] == [".env"]
+
+    run(*VIRSH, "setmem", name, "300M", "--live")
+    assert "memory in use" in broken(app)
+    run(*VIRSH, "setmem", name, "512M", "--live")
+    guest(app, "echo 0 | sudo tee /sys/devices/system/cpu/cpu1/online; sudo hostname other")
+    assert broken(app) == {"cpus in the guest", "hostname"}
+
+    # a root file system that does not fill its disk; cloud-init would let it grow at the next boot
+    guest(app, "sudo touch /etc/cloud/cloud-init.disabled; sudo hostname proof; sync")
+    assert app.fab("stop").returncode == 0
+    _shrink_root(name, tmp_path)
+    assert app.fab("up").returncode != 0  # it says so, too
+    assert broken(app) == {"root file system"}
+
+    run(*VIRSH, "blockresize", name, "vda", "4G")
+    assert broken(app) == {"disk", "disk in the guest", "root file system"}
+    guest(app, "sudo systemctl stop ssh.socket ssh.service; true")
+    assert {"ssh", "address", "hostname"} <= broken(app)
+
+
+def _shrink_root(name: str, folder: Path) -> None:
+    """Make the file system of a stopped VM smaller than its partition: to 1 GiB."""
+    volume = f"{name}.img"
+    disk, part, shrunk = folder / "disk.raw", folder / "part.raw", folder / "shrunk.qcow2"
+    path = run(*VIRSH, "vol-path", volume, "--pool", "default").strip()
+    run("qemu-img", "convert", "-O", "raw", path, str(disk))
+    table = json.loads(run("sfdisk", "--json", str(disk)))["partitiontable"]["partitions"]
+    root = next(p for p in table if p["size"] > 1024 * 1024)
+    where = (f"skip={root['start']}", f"count={root['size']}")
+    run("dd", f"if={disk}", f"of={part}", "bs=512", "conv=sparse", *where)
+    run("e2fsck", "-fy", str(part))
+    run("resize2fs", str(part), "1G")
+    run("dd", f"if={part}", f"of={disk}", "bs=512", "conv=notrunc", f"seek={root['start']}")
+    run("qemu-img", "convert", "-O", "qcow2", str(disk), str(shrunk))
+    upload = (*VIRSH, "vol-upload", volume, str(shrunk), "--pool", "default")
+    subprocess.run(upload, check=True, capture_output=True)
