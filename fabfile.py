@@ -13,13 +13,13 @@ from vagrantp import config, instance, lifecycle, metrics
 from vagrantp import status as states
 from vagrantp import verify as proof
 from vagrantp.run import Host
-from vagrantp.tasks import is_sure, verb
+from vagrantp.tasks import here, is_sure, verb
 
-HERE = Path.cwd()
+HERE = here()
 
 
 @verb
-def up(host: Host, verbose: bool = False) -> None:
+def up(host: Host, verbose: bool = False, wait: bool = True) -> None:
     """Create or start this project's VM or container."""
     print(lifecycle.up(host, config.load(HERE), HERE))
 
@@ -31,13 +31,13 @@ def ssh(host: Host, command: str = "", verbose: bool = False) -> None:
 
 
 @verb
-def stop(host: Host, force: bool = False, verbose: bool = False) -> None:
+def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = True) -> None:
     """Stop it gracefully; --force pulls the plug."""
     print(lifecycle.stop(host, HERE, force))
 
 
 @verb
-def rm(host: Host, force: bool = False, verbose: bool = False) -> None:
+def rm(host: Host, force: bool = False, verbose: bool = False, wait: bool = True) -> None:
     """Remove it and everything made for it."""
     print(lifecycle.remove(host, HERE, is_sure(force)))
 

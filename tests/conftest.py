@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ import pytest
 MASTER = Path(__file__).resolve().parents[1]
 FAB = MASTER / ".venv/bin/fab"
 INVENTORY = MASTER / "tests/inventory"
+
+# A shell without job control starts what it puts into the background with SIGINT ignored, and that
+# is inherited; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 1, "DISK": 3, "LAN_ACCESS": "yes"}
 CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -328,15 +327,14 @@ def existing(host: Host, folder: Path) -> Found:
 
 def _refuse_taken_name(host: Host, instance: Instance) -> None:
     """Raise NameTakenError when something that is not this project's holds the name."""
-    argv = (
-        commands.virsh("domstate", instance.full_name)
-        if instance.infra_type == "vm"
-        else ["podman", "container", "exists", instance.full_name]
-    )
+    if instance.infra_type == "vm":
+        argv, look = commands.virsh("domstate", instance.full_name), "virsh dominfo"
+    else:
+        argv, look = ["podman", "container", "exists", instance.full_name], "podman inspect"
     if host.ask(argv).ok:
         raise NameTakenError(
             f"a {instance.infra_type} called {instance.full_name} is there and not this project's",
-            f"look at it with {shlex.quote(argv[0])}; NAME in .env gives yours another name",
+            f"'{look} {instance.full_name}' shows it; NAME in .env gives yours another name",
         )
 
 
@@ -351,5 +349,7 @@ def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
 
 @contextmanager
 def _locked(host: Host, folder: Path) -> Iterator[None]:
-    with host.lock(instances.state_root(), config.id_from(folder), "another verb in this project"):
+    other = "another verb in this project"
+    root = instances.state_root()
+    with host.lock(root, config.id_from(folder), other, is_patient=host.is_patient):
         yield

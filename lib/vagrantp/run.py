@@ -29,7 +29,7 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Local, Result
 
-from vagrantp.errors import HostLimitError, Interrupted, ProviderError
+from vagrantp.errors import HostLimitError, Interrupted, ProviderError, StateError
 from vagrantp.report import Progress
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
@@ -123,13 +123,15 @@ class Log:
 
 @dataclass(frozen=True)
 class Host:
-    """This host, as far as a verb may touch it. `before_exec` is called by `become`."""
+    """This host, as far as a verb may touch it. `before_exec` is called by `become`;
+    one that is not patient waits for no other verb in its project."""
 
     context: Context
     dry: bool = False
     verbose: bool = False
     log: Path | None = None
     progress: Progress = field(default_factory=Progress)
+    is_patient: bool = True
     before_exec: Callable[[], None] = lambda: None
 
     def ask(self, argv: Sequence[str], timeout: float = 60) -> Result:
@@ -246,8 +248,12 @@ class Host:
             path.unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, folder: Path, key: str, waiting_for: str) -> Iterator[None]:
+    def lock(
+        self, folder: Path, key: str, waiting_for: str, is_patient: bool = True
+    ) -> Iterator[None]:
         """Hold a lock named `key`, waiting for it with a message.
+
+        Raises StateError instead of waiting when `is_patient` is false.
 
         One byte of one file stands for each key (fcntl(2), open file description locks; plain
         record locks of a process all go when it closes the file once): nothing is left to clean
@@ -263,6 +269,8 @@ class Host:
             try:
                 fcntl.fcntl(file, fcntl.F_OFD_SETLK, flock)
             except (BlockingIOError, PermissionError):
+                if not is_patient:
+                    raise StateError(f"busy: {waiting_for} is at work") from None
                 self.progress.say(f"waiting for {waiting_for} …")
                 fcntl.fcntl(file, fcntl.F_OFD_SETLKW, flock)
             yield

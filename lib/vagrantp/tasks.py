@@ -30,13 +30,14 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(body)
     def measured(c: Context, *args: object, **kwargs: object) -> None:
-        start, project = next(_STARTS), Path.cwd()
+        start, project = next(_STARTS), here()
 
         def record(exit_code: int) -> None:
             metrics.record(host, body.__name__, project, monotonic() - start, exit_code)
 
         is_dry, is_verbose = c.config.run.dry, bool(kwargs.get("verbose"))
-        host = Host(c, dry=is_dry, verbose=is_verbose, before_exec=lambda: record(0))
+        is_patient = bool(kwargs.pop("wait", True))
+        host = Host(c, is_dry, is_verbose, is_patient=is_patient, before_exec=lambda: record(0))
         exit_code = VagrantpError.exit_code  # of what nobody foresaw
         try:
             with _exits():
@@ -102,6 +103,14 @@ def _exits() -> Iterator[None]:
         place = f"{error.filename}: " if error.filename else ""
         code = HostLimitError.exit_code if is_full else VagrantpError.exit_code
         raise Exit(f"{place}{error.strerror or error}", code) from None
+
+
+def here() -> Path:
+    """Return the current folder; one that was deleted under us still names its instance."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.environ.get("PWD", "/"))
 
 
 def is_sure(force: bool) -> Callable[[str], bool]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTAINER, VM, MakeProject, inventory
+from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, inventory
 
 
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
@@ -106,3 +107,18 @@ def test_dry_changes_nothing(
 def test_what_fab_itself_refuses(project: MakeProject) -> None:
     assert project("a").fab("nonsense").returncode == 1
     assert project("b").fab("up", "--nonsense").returncode == 1
+
+
+def test_a_folder_that_was_deleted_under_us(project: MakeProject) -> None:
+    app = project()
+    script = 'cd "$1"; rmdir "$1"; shift; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", app.folder, FAB, "-r", MASTER, "rm"],
+        env=app.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"nothing to remove for {app.folder}\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from vagrantp.config import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
@@ -265,3 +267,46 @@ def _wait_for(prefix: str, kind: str) -> None:
     while prefix not in run(*(vms if kind == "vm" else containers)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_verbs_of_one_project_wait_for_each_other(guests: MakeProject) -> None:
+    app = guests("queue").write(CONTAINER)
+    first = app.start("up")
+    _wait_for("queue-", "container")
+    busy = app.fab("up", "--no-wait")
+    assert (busy.returncode, busy.stdout) == (8, "")
+    assert busy.stderr == "busy: another verb in this project is at work\n"
+    second = app.fab("up")
+    assert first.wait(timeout=60) == 0
+    assert "waiting for another verb in this project" in second.stderr
+    assert second.stdout.startswith("queue is running already (")
+
+
+def test_a_lost_state_folder_is_told_and_rm_still_works(guests: MakeProject) -> None:
+    app = guests("lost").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    shutil.rmtree(Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / status(app)["instance"])
+    found = status(app)
+    assert (found["state"], found["reason"]) == ("broken", "its state folder with the keys is gone")
+    for verb in ("up", "ssh", "verify"):
+        done = app.fab(verb)
+        assert (done.returncode, done.stdout) == (8, "")
+        assert "is broken: its state folder with the keys is gone" in done.stderr
+    assert app.fab("rm", "--force").returncode == 0
+    assert status(app)["state"] == "absent"
+
+
+def test_a_foreign_container_of_our_name_is_never_touched(guests: MakeProject) -> None:
+    app = guests("foreign").write(CONTAINER)
+    name = f"foreign-{id_from(app.folder)}"
+    images = run("podman", "images", "--noheading", "--format", "{{.Repository}}").split()
+    ours = next(image for image in images if image.startswith("localhost/vagrantp-debian-12-"))
+    run("podman", "create", "--name", name, ours)
+    try:
+        done = app.fab("up")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert f"a container called {name} is there and not this project's" in done.stderr
+        assert app.fab("rm", "--force").stdout == f"nothing to remove for {app.folder}\n"
+        assert run("podman", "inspect", "--format", "{{.State.Status}}", name) == "created\n"
+    finally:
+        run("podman", "rm", name)
