@@ -92,7 +92,6 @@ def seed_user_data(instance: Instance, user: str, public_key: str, host_key: str
         "hostname": instance.name,
         "preserve_hostname": False,
         "manage_etc_hosts": True,
-        "ssh_pwauth": False,
         "ssh_deletekeys": True,
         "ssh_genkeytypes": ["ed25519"],
         "ssh_keys": {"ed25519_private": host_key},

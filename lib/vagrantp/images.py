@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 from vagrantp.config import xdg
@@ -35,6 +36,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host
 PUBLIC = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"  # else package usrmerge comes, with Perl
 GRUB = Path("/usr/lib/grub/i386-pc")
+COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
 CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
 
 
@@ -311,8 +313,15 @@ def _upload(host: Host, box: Box, file: Path) -> None:
 
     def remove() -> None:
         for name in (box.volume, part):
-            if name in _volumes(host):
-                volume("vol-delete", name)
+            deadline = monotonic() + COPY_TIMEOUT
+            while name in _volumes(host):
+                try:
+                    volume("vol-delete", name)
+                except ProviderError:
+                    # A killed client's copy goes on in the server: "still being allocated".
+                    if monotonic() > deadline:
+                        raise
+                    sleep(0.5)
 
     remove()
     try:

@@ -15,23 +15,26 @@ NAME = "vagrantp"
 BRIDGE = f"{NAME}0"  # of libvirt's
 # Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
 CANDIDATES = IPv4Network("10.201.0.0/16")
+# A half for each provider: the bridge, and so the route, of a Podman network is there only while
+# a container runs in it.
+FOR_LIBVIRT, FOR_PODMAN = CANDIDATES.subnets()
 
 
-def free_subnet(host: Host, also_taken: Iterable[IPv4Network]) -> IPv4Network:
-    """Return a /24 that overlaps no route of the host and none of `also_taken`.
+def free_subnet(host: Host, within: IPv4Network, also_taken: Iterable[IPv4Network]) -> IPv4Network:
+    """Return a /24 of `within` that overlaps no route of the host and none of `also_taken`.
 
     Raises ConflictError when there is none.
     """
     routes = json.loads(host.ask(["ip", "-4", "-json", "route", "show", "table", "all"]).stdout)
-    return choose_subnet([*_networks(route["dst"] for route in routes), *also_taken])
+    return choose_subnet(within, [*_networks(route["dst"] for route in routes), *also_taken])
 
 
-def choose_subnet(taken: Collection[IPv4Network]) -> IPv4Network:
+def choose_subnet(within: IPv4Network, taken: Collection[IPv4Network]) -> IPv4Network:
     """Return the first candidate that overlaps none of `taken`."""
-    for subnet in CANDIDATES.subnets(new_prefix=24):
+    for subnet in within.subnets(new_prefix=24):
         if not any(subnet.overlaps(other) for other in taken):
             return subnet
-    raise ConflictError(f"no free /24 is left in {CANDIDATES} for the network {NAME}")
+    raise ConflictError(f"no free /24 is left in {within} for the network {NAME}")
 
 
 def choose_address(subnet: IPv4Network, identity: str, taken: Collection[str]) -> IPv4Address:

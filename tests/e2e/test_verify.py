@@ -86,13 +86,13 @@ def _shrink_root(name: str, folder: Path) -> None:
     disk, part, shrunk = folder / "disk.raw", folder / "part.raw", folder / "shrunk.qcow2"
     path = run(*VIRSH, "vol-path", volume, "--pool", "default").strip()
     run("qemu-img", "convert", "-O", "raw", path, str(disk))
-    table = json.loads(run("sfdisk", "--json", str(disk)))["partitiontable"]["partitions"]
-    root = next(p for p in table if p["size"] > 1024 * 1024)
-    where = (f"skip={root['start']}", f"count={root['size']}")
+    table = run("parted", "--script", "--machine", str(disk), "unit", "s", "print")
+    start, size = re.findall(r"^2:(\d+)s:\d+s:(\d+)s:ext4:", table, re.MULTILINE)[0]
+    where = (f"skip={start}", f"count={size}")
     run("dd", f"if={disk}", f"of={part}", "bs=512", "conv=sparse", *where)
     run("e2fsck", "-fy", str(part))
     run("resize2fs", str(part), "1G")
-    run("dd", f"if={part}", f"of={disk}", "bs=512", "conv=notrunc", f"seek={root['start']}")
+    run("dd", f"if={part}", f"of={disk}", "bs=512", "conv=notrunc", f"seek={start}")
     run("qemu-img", "convert", "-O", "qcow2", str(disk), str(shrunk))
     upload = (*VIRSH, "vol-upload", volume, str(shrunk), "--pool", "default")
     subprocess.run(upload, check=True, capture_output=True)

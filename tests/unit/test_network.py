@@ -15,18 +15,22 @@ SUBNET = IPv4Network("10.201.0.0/24")
 
 
 def test_the_first_subnet_that_overlaps_nothing() -> None:
-    assert network.choose_subnet([]) == SUBNET
+    assert network.choose_subnet(network.FOR_LIBVIRT, []) == SUBNET
     taken = [
         IPv4Network("10.201.0.128/25"),
         IPv4Network("10.201.1.0/24"),
         IPv4Network("10.0.0.0/16"),
     ]
-    assert network.choose_subnet(taken) == IPv4Network("10.201.2.0/24")
+    assert network.choose_subnet(network.CANDIDATES, taken) == IPv4Network("10.201.2.0/24")
+
+
+def test_the_providers_never_choose_the_same() -> None:
+    assert not network.FOR_LIBVIRT.overlaps(network.FOR_PODMAN)
 
 
 def test_no_subnet_is_left_beside_a_vpn_that_takes_all_of_ten() -> None:
     with pytest.raises(ConflictError, match="no free /24"):
-        network.choose_subnet([IPv4Network("10.0.0.0/8")])
+        network.choose_subnet(network.CANDIDATES, [IPv4Network("10.0.0.0/8")])
 
 
 @given(st.integers(0, 2**32 - 1), st.sets(st.integers(2, 254), max_size=252))

@@ -199,7 +199,7 @@ def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
             raise ProviderError(f"the libvirt network {network.NAME} is not one of ours")
         subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
     else:
-        subnet = network.free_subnet(host, also_taken=[])
+        subnet = network.free_subnet(host, network.FOR_LIBVIRT, also_taken=[])
         file = instance.state_dir / "network.xml"  # virsh reads this from a file only
         host.write(file, commands.libvirt_network(network.NAME, subnet))
         _change(host, "net-define", str(file))

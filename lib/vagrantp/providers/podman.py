@@ -161,7 +161,8 @@ def _ensure_network(host: Host) -> IPv4Network:
     }
     if network.NAME in subnets:
         return subnets[network.NAME][0]
-    subnet = network.free_subnet(host, also_taken=chain(*subnets.values()))
+    taken = chain(*subnets.values())
+    subnet = network.free_subnet(host, network.FOR_PODMAN, also_taken=taken)
     argv = ["podman", "network", "create", f"--subnet={subnet}", network.NAME]
     host.change(argv, what="making the network", timeout=60)
     return subnet

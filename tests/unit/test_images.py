@@ -1,0 +1,135 @@
+"""The pure parts of building base images."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from vagrantp import images
+
+TARGETS = """\
+Debian|Debian|http://mirror.example/debian
+Debian|Debian|http://mirror.example/debian
+Debian|Debian-Security|https://security.example/debian-security/
+Docker|Docker CE|https://download.example/linux/debian
+|Node|https://node.example/node_20.x
+"""
+
+
+def test_mirrors_are_the_hosts_own_and_no_third_partys() -> None:
+    assert images.mirrors(TARGETS) == (
+        "http://mirror.example/debian",
+        "https://security.example/debian-security",
+    )
+
+
+@pytest.mark.parametrize(
+    "targets",
+    ["", "\n", "half a line", "Debian|Debian|cdrom:[Debian 12]/", "Ubuntu|Ubuntu|http://u.example"],
+)
+def test_a_host_without_mirrors_of_debian_uses_the_public_ones(targets: str) -> None:
+    assert images.mirrors(targets) == images.PUBLIC
+
+
+def test_a_list_of_mirrors_stands_for_its_first(tmp_path: Path) -> None:
+    listed = tmp_path / "debian.list"
+    listed.write_text("https://first.example/debian\nhttps://second.example/debian\n")
+    targets = f"Debian|Debian|mirror+file:{listed}"
+    assert images.mirrors(targets)[0] == "https://first.example/debian"
+    listed.unlink()
+    assert images.mirrors(targets) == images.PUBLIC
+
+
+def test_sources_of_an_image() -> None:
+    signed = f"deb [signed-by={images.KEYRING}]"
+    assert images.sources("bookworm", "http://d.example", "http://s.example") == (
+        f"{signed} http://d.example bookworm main\n"
+        f"{signed} http://d.example bookworm-updates main\n"
+        f"{signed} http://s.example bookworm-security main\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("site", "inside"),
+    [
+        ("http://localhost:3142/debian", "public"),
+        ("http://127.0.0.1/debian", "public"),
+        ("http://[::1]:9999/debian", "public"),
+        ("http://mirror.example/debian", "http://mirror.example/debian"),
+        ("http://localhost.example/debian", "http://localhost.example/debian"),
+    ],
+)
+def test_a_guest_does_not_look_for_the_mirror_on_itself(site: str, inside: str) -> None:
+    assert images.for_guest(site, "public") == inside
+
+
+def test_a_proxy_counts_during_the_build_only() -> None:
+    dump = (
+        'APT::Architecture "amd64";\n'
+        'Acquire::Check-Valid-Until "false";\n'
+        'Acquire::http::Proxy "http://proxy.example:3128";\n'
+        'Acquire::https::Verify-Peer "true";\n'
+        'Acquire::Languages:: "none";\n'
+    )
+    assert images.apt_settings(dump) == (
+        ['Acquire::Check-Valid-Until "false";'],
+        [
+            'Acquire::http::Proxy "http://proxy.example:3128";',
+            'Acquire::https::Verify-Peer "true";',
+        ],
+    )
+
+
+def test_package_lists_have_comments() -> None:
+    assert images.packages("# all of it\n\nsudo\npython3 # for Ansible\n") == ["sudo", "python3"]
+
+
+def test_boot_code_knows_where_it_stands() -> None:
+    boot, core = b"\xaa" * 512, b"\xbb" * 1500
+    first, rest = images.boot_code(boot, core, 2048)
+    # The partition table of the first sector is not ours to write.
+    assert len(first) == 440
+    assert struct.unpack_from("<Q", first, 0x5C) == (2048,)
+    assert first[:0x5C] + first[0x64:] == b"\xaa" * (440 - 8)
+    # The first sector of the core loads the rest of it from the next one on.
+    assert struct.unpack_from("<Q", rest, 500) == (2049,)
+    assert rest[:500] + rest[508:] == b"\xbb" * (1500 - 8)
+
+
+def write_recipe(folder: Path) -> Path:
+    """Write a small recipe."""
+    (folder / "files/etc").mkdir(parents=True)
+    (folder / "packages").write_text("sudo\n")
+    (folder / "files/etc/motd").write_text("hello\n")
+    return folder
+
+
+def test_a_recipe_has_the_same_digest_in_every_checkout(tmp_path: Path) -> None:
+    digest = images.recipe(write_recipe(tmp_path / "one"))
+    assert digest == images.recipe(write_recipe(tmp_path / "two"))
+    assert len(digest) == 10
+    assert set(digest) <= set("0123456789abcdef")
+
+
+def test_whatever_changes_an_image_changes_the_digest(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path)
+    motd = folder / "files/etc/motd"
+    seen = [images.recipe(folder)]
+    motd.write_text("hello!\n")
+    seen.append(images.recipe(folder))
+    motd.chmod(0o755)
+    seen.append(images.recipe(folder))
+    motd.rename(folder / "files/motd")
+    seen.append(images.recipe(folder))
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("image", images.SUITES)
+@pytest.mark.parametrize("kind", ["vm", "container"])
+def test_recipes_are_complete(image: str, kind: str) -> None:
+    folder = images.RECIPES / image / kind
+    names = images.packages((folder / "packages").read_text())
+    assert names == sorted(names)
+    assert "openssh-server" in names
+    assert (folder / "finish").is_file()
