@@ -127,6 +127,8 @@ def _remove_old_boxes(host: Host, image: str, box: Box, version: str) -> None:
     """Remove this user's boxes of older recipes, but for one that a disk still stands on."""
     pattern = re.compile(rf"(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})_.*_{version}_box\.img")
     volumes = _volumes(host)
+    if not volumes:
+        return
     xml = _ask(host, *VIRSH, "; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes))
     backing = set(re.findall(r"<backingStore>\s*<path>[^<]*/([^<]+)</path>", xml))
     for volume in volumes:
