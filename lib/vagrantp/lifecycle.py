@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -276,7 +277,21 @@ def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
         except ProviderError as error:
             host.progress.say(f"{error.message}; removing it without Vagrant")
     provider.clean_up(host, instance)
+    _forget(host, instance)
     host.remove(instance.state_dir)
+
+
+def _forget(host: Host, instance: Instance) -> None:
+    """Take it out of Vagrant's index, where it stays when its folder was lost before it was."""
+    index = images.vagrant_home() / "data/machine-index/index"
+    try:
+        known = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    machines = known.get("machines", {})
+    kept = {key: m for key, m in machines.items() if m.get("name") != instance.full_name}
+    if kept != machines:
+        host.write(index, json.dumps({**known, "machines": kept}), 0o644)
 
 
 def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
