@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, process_time
+from traceback import extract_tb
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -103,6 +104,11 @@ def _exits() -> Iterator[None]:
         place = f"{error.filename}: " if error.filename else ""
         code = HostLimitError.exit_code if is_full else VagrantpError.exit_code
         raise Exit(f"{place}{error.strerror or error}", code) from None
+    except Exception as bug:
+        frame = extract_tb(bug.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        text = f"a bug of vagrantp, at {where}: {type(bug).__name__}: {bug}"
+        raise Exit(text, VagrantpError.exit_code) from None
 
 
 def here() -> Path:
