@@ -20,6 +20,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import urlsplit
 
+from vagrantp.commands import virsh
 from vagrantp.config import xdg
 from vagrantp.errors import ProviderError
 from vagrantp.run import Host
@@ -31,7 +32,6 @@ BUILD = "1"  # part of the digest: raise it when the code below changes what com
 GIB = 1024**3
 MIB = 1024**2
 POOL = "default"
-VIRSH = ("virsh", "--connect", "qemu:///system")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host and in an image
 PUBLIC = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"  # else package usrmerge comes, with Perl
@@ -129,12 +129,12 @@ def _remove_old_boxes(host: Host, image: str, box: Box, version: str) -> None:
     volumes = _volumes(host)
     if not volumes:
         return
-    xml = _ask(host, *VIRSH, "; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes))
+    xml = _ask(host, *virsh("; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes)))
     backing = set(re.findall(r"<backingStore>\s*<path>[^<]*/([^<]+)</path>", xml))
     for volume in volumes:
         old = pattern.fullmatch(volume)
         if old and volume != box.volume and volume not in backing:
-            _step(host, "remove an old image", *VIRSH, "vol-delete", "--pool", POOL, volume)
+            _step(host, "remove an old image", *virsh("vol-delete", "--pool", POOL, volume))
             host.remove(vagrant_home() / "boxes" / old[1])
 
 
@@ -311,7 +311,7 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     size = str(box.virtual_size)
 
     def volume(verb: str, *arguments: str) -> None:
-        _step(host, "upload to libvirt", *VIRSH, verb, "--pool", POOL, *arguments)
+        _step(host, "upload to libvirt", *virsh(verb, "--pool", POOL, *arguments))
 
     def remove() -> None:
         for name in (box.volume, part):
@@ -342,7 +342,7 @@ def _is_uploaded(host: Host, box: Box) -> bool:
 
 
 def _volumes(host: Host) -> list[str]:
-    lines = _ask(host, *VIRSH, "vol-list", "--pool", POOL).splitlines()[2:]
+    lines = _ask(host, *virsh("vol-list", "--pool", POOL)).splitlines()
     return [line.split()[0] for line in lines if line.strip()]
 
 

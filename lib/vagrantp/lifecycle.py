@@ -93,9 +93,7 @@ def up(host: Host, settings: Settings, folder: Path) -> str:
             wanted = found.instance
             if found.state == "running":
                 for change in changes:
-                    host.progress.say(
-                        f"{change.key}: {change.old} → {change.new} at the next start"
-                    )
+                    host.progress.say(f"{change} at the next start")
                 return summary(wanted, "is running already")
             _start(host, found, settings, changes)
         if host.dry:

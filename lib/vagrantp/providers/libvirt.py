@@ -20,7 +20,7 @@ from vagrantp.providers import Found, State
 from vagrantp.report import Check, compare
 from vagrantp.run import Host
 
-POOL = "default"
+POOL = images.POOL
 METADATA = "{urn:vagrantp:instance}instance"
 STATES: dict[str, State] = {
     "running": "running",
