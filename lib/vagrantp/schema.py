@@ -13,6 +13,7 @@ from typing import Any
 
 from voluptuous import ALLOW_EXTRA, All, Invalid, Optional, Required, Schema
 
+BOX_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 Validator = Callable[[str], Any]
@@ -66,6 +67,13 @@ def catalogue_name(raw: str) -> str:
     """Validate the name of a base image that this version can build."""
     if raw != "debian-12":
         raise Invalid("must be debian-12, the one base image of this version")
+    return raw
+
+
+def box_name(raw: str) -> str:
+    """Validate the name of a base image of ours or of a Vagrant box."""
+    if not BOX_NAME.fullmatch(raw):
+        raise Invalid("must be debian-12 or the name of a Vagrant box")
     return raw
 
 
@@ -126,8 +134,8 @@ KEYS: dict[str, Key] = {
         ),
         Key(
             "BOX",
-            "image of a VM",
-            catalogue_name,
+            "image of a VM: debian-12, or the name of a Vagrant box",
+            box_name,
             default="debian-12",
             infra_type="vm",
         ),

@@ -60,18 +60,26 @@ def list_all(host: Host) -> list[Found]:
 
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the image, the network and the address of a container that is to be created."""
-    _refuse_unenforceable(host)
+    is_rootless = _refuse_unenforceable(host)
     host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
     image = images.ensure_container_image(host, settings.image)
+    if is_rootless:
+        return commands.rootless_container(instance, settings, image, os.getuid())
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
         # there is no container yet that would show that its address is taken
         taken = {path.read_text(encoding="ascii") for path in state_root().glob("*/address")}
         address = network.choose_address(subnet, instance.id, taken)
         host.write(instance.state_dir / "address", str(address))
-    user = "vagrant"
-    made = commands.container(instance, settings, image, network.NAME, address, os.getuid())
-    return {**made, "user": user}
+    return commands.container(instance, settings, image, network.NAME, address, os.getuid())
+
+
+def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
+    """Return the address and port of its ssh server."""
+    if made["address"] != commands.LOOPBACK:
+        return made["address"], 22
+    template = '{{(index (index .HostConfig.PortBindings "22/tcp") 0).HostPort}}'
+    return commands.LOOPBACK, int(_inspect(host, instance, template))
 
 
 def is_running(host: Host, instance: Instance) -> bool:
@@ -134,8 +142,11 @@ def clean_up(host: Host, instance: Instance) -> None:
         host.change(argv, what="removing the container", timeout=60)
 
 
-def _refuse_unenforceable(host: Host) -> None:
-    """Raise HostLimitError where MEMORY or CPUS could not be enforced (rootless on cgroup v1)."""
+def _refuse_unenforceable(host: Host) -> bool:
+    """Raise HostLimitError where MEMORY or CPUS could not be enforced (rootless on cgroup v1).
+
+    Return whether Podman is rootless.
+    """
     info = json.loads(_ask(host, "info", "--format", "json"))["host"]
     missing = {"cpu", "memory"} - set(info.get("cgroupControllers") or [])
     if missing:
@@ -145,10 +156,7 @@ def _refuse_unenforceable(host: Host) -> None:
             "boot with cgroup v2 and delegate the controllers "
             "(https://rootlesscontaine.rs/getting-started/common/cgroup2/), or run it as root",
         )
-    if info["security"]["rootless"]:
-        raise ProviderError(
-            "rootless containers are not supported yet", "run it as root, or use INFRA_TYPE=vm"
-        )
+    return bool(info["security"]["rootless"])
 
 
 def _ensure_network(host: Host) -> IPv4Network:
