@@ -10,7 +10,7 @@ install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; 
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e clean lint link link-global uninstall
+.PHONY: setup demo test check e2e soak bench clean lint link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml
@@ -26,6 +26,12 @@ check: .venv/installed-dev lint # what needs no VM and no container
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e
+
+soak: .venv/installed-dev # the long tests
+	.venv/bin/pytest -m soak
+
+bench: .venv/installed-dev # how long it takes, beside what one would type without it; writes docs/benchmarks.md
+	.venv/bin/python -m tests.bench.bench
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy

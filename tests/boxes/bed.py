@@ -25,7 +25,7 @@ from tests.conftest import MASTER
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}  # and their Python
 USERS = ("one", "two")
 SIZE = 4  # GB
-BUILD = "1"  # raise it when the code below makes another box
+BUILD = "2"  # raise it when the code below makes another box
 EXTRA = ("make", "python3-venv")
 FINISH = """
 wheels={wheels}
@@ -45,13 +45,16 @@ rm -r "$1/srv/wheels"
 """
 
 
-def make(suite: str, boxes: Path, work: Path) -> str:
-    """Return the name of the bed's box, built into the folder `boxes` where it is not there yet.
+def make(suite: str, boxes: Path, work: Path) -> Path:
+    """Return the folder of the bed's box, built into the folder `boxes` where it is not there yet.
 
-    `boxes` is a Vagrant home's. `work` is an empty folder. About three minutes.
+    It is named as Vagrant names it. `work` is a new folder. About three minutes.
     """
     source = work / "source"
     shutil.copytree(HERE / "plain", source)
+    for name in ("boot/grub/grub.cfg", "etc/fstab"):  # it has the partitions of our own image
+        (source / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images.RECIPES / "debian-12/vm/files" / name, source / "files" / name)
     with (source / "packages").open("a") as file:
         file.writelines(f"{name}\n" for name in (*_host_packages(suite), *EXTRA))
     with (source / "finish").open("a") as file:
@@ -65,8 +68,7 @@ def make(suite: str, boxes: Path, work: Path) -> str:
     digest = hashlib.sha256(BUILD.encode())
     for name in ("packages", "finish"):
         digest.update((source / name).read_text().replace(str(work), "").encode())
-    name = f"test/bed-{suite}-{digest.hexdigest()[:10]}"
-    folder = boxes / name.replace("/", "-VAGRANTSLASH-")
+    folder = boxes / f"test-VAGRANTSLASH-bed-{suite}-{digest.hexdigest()[:10]}"
     if not folder.exists():
         _wheels(SUITES[suite], work / "wheels")
         for old in boxes.glob(f"test-VAGRANTSLASH-bed-{suite}-*"):
@@ -74,9 +76,8 @@ def make(suite: str, boxes: Path, work: Path) -> str:
         made = work / "box/0/libvirt"
         made.mkdir(parents=True)
         images.build_box(Host(Context()), suite, source, work, made, SIZE)
-        boxes.mkdir(parents=True, exist_ok=True)
         shutil.move(work / "box", folder)
-    return name
+    return folder
 
 
 def _host_packages(suite: str) -> list[str]:
