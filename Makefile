@@ -10,7 +10,7 @@ install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; 
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e clean lint link link-global uninstall
+.PHONY: setup demo test check e2e clean lint docs link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml
@@ -29,6 +29,9 @@ e2e: .venv/installed-dev # real VMs and containers
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+docs: .venv/installed # .env.example and docs/configuration.md, from schema.py
+	@$(chore) docs
 
 # As it was typed: a $ in it is no variable of make.
 link: override export ROOT := $(value ROOT)

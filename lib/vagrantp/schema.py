@@ -1,7 +1,7 @@
 """The keys of `.env`, in one place: value, default, meaning, example, and what makes no sense.
 
 A validator takes the raw text of a value and returns the typed one. A locator, for a value that
-names files, takes the typed value and the folder that relative paths start from, finds the files,
+names files, takes the folder that relative paths start from and the typed value, finds the files,
 looks into them and returns the value with absolute paths. Both raise `voluptuous.Invalid` with a
 text that reads on from the key: "must be …".
 """
@@ -15,6 +15,7 @@ import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from voluptuous import All, Invalid
+from voluptuous import All, Invalid, Schema
 
 CATALOGUE = ("debian-12", "debian-13", "ubuntu-24.04", "fedora", "alpine", "arch")
 BUILT_IMAGE = "debian-12"  # the one of the catalogue that this version can make
@@ -65,7 +66,7 @@ OCI_REFERENCE = re.compile(
 
 Protocol = Literal["tcp", "udp"]
 Validator = Callable[[str], Any]
-Locator = Callable[[Any, Path], Any]
+Locator = Callable[[Path, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def box(raw: str) -> str | Path:
     return raw
 
 
-def located(named: Path, base: Path) -> Path:
+def located(base: Path, named: Path) -> Path:
     """Find a file that a value names: `~/` is the home folder, else `base` is where it starts."""
     home = named.parts[:1] == ("~",)
     found = Path.home().joinpath(*named.parts[1:]) if home else base / named
@@ -370,13 +371,16 @@ def yaml_shape(text: str) -> tuple[str, list[list[str]]]:
     ]
 
 
-def provisioners(steps: tuple[Provisioner, ...], base: Path) -> tuple[Provisioner, ...]:
+def provisioners(base: Path, steps: tuple[Provisioner, ...]) -> tuple[Provisioner, ...]:
     """Find the playbooks and scripts."""
-    return tuple(step if step.kind == "ours" else _step(step, base) for step in steps)
+    found: tuple[Provisioner, ...] = Schema((partial(_step, base),))(steps)
+    return found
 
 
-def _step(step: Provisioner, base: Path) -> Provisioner:
-    found = located(step.path, base)
+def _step(base: Path, step: Provisioner) -> Provisioner:
+    if step.kind == "ours":
+        return step
+    found = located(base, step.path)
     if step.kind == "script" and not found.stat().st_mode & 0o111:
         raise Invalid("must name a script that is executable, or a playbook that ends in .yml")
     if step.kind == "playbook" and not _is_encrypted(text := content(found)):
@@ -395,18 +399,19 @@ def _is_encrypted(text: str) -> bool:
     return text.startswith("$ANSIBLE_VAULT;")
 
 
-def variables(named: Path, base: Path) -> Path:
+def variables(base: Path, named: Path) -> Path:
     """Find a file of variables for a playbook, in YAML or JSON."""
-    found = located(named, base)
-    if not _is_encrypted(text := content(found)):
-        if yaml_shape(text)[0] not in ("mapping", ""):
-            raise Invalid("must name a file of variables, each a line such as name: value")
+    found = located(base, named)
+    if _is_encrypted(text := content(found)):
+        return found
+    if yaml_shape(text)[0] not in ("mapping", ""):
+        raise Invalid("must name a file of variables, each a line such as name: value")
     return found
 
 
-def cloud_config(named: Path, base: Path) -> Path:
+def cloud_config(base: Path, named: Path) -> Path:
     """Find a user's cloud-config."""
-    found = located(named, base)
+    found = located(base, named)
     text = content(found)
     if text.partition("\n")[0].strip() != "#cloud-config":
         raise Invalid("must name a file whose first line is #cloud-config")
@@ -415,13 +420,14 @@ def cloud_config(named: Path, base: Path) -> Path:
     return found
 
 
-def public_keys(named: tuple[str, ...], base: Path) -> tuple[Path, ...]:
+def public_keys(base: Path, named: tuple[str, ...]) -> tuple[Path, ...]:
     """Find files of public SSH keys."""
-    return tuple(_public_key(Path(text), base) for text in named)
+    found: tuple[Path, ...] = Schema((partial(_public_key, base),))(named)
+    return found
 
 
-def _public_key(named: Path, base: Path) -> Path:
-    found = located(named, base)
+def _public_key(base: Path, named: str) -> Path:
+    found = located(base, Path(named))
     lines = [line for line in content(found).splitlines() if line.strip() and line[0] != "#"]
     if any("PRIVATE KEY" in line for line in lines):
         raise Invalid("must name a public key, not the private one")
@@ -430,9 +436,14 @@ def _public_key(named: Path, base: Path) -> Path:
     return found
 
 
-def image_file(value: str | Path, base: Path) -> str | Path:
+def image_file(base: Path, value: str | Path) -> str | Path:
     """Find the cloud image, where BOX names a file."""
-    return located(value, base) if isinstance(value, Path) else value
+    return located(base, value) if isinstance(value, Path) else value
+
+
+def always(value: object) -> bool:
+    """Say that every value of a key works."""
+    return True
 
 
 def never(value: object) -> bool:
@@ -447,7 +458,8 @@ class Key:
     `value` says what may be written, `doc` what it does, `example` is a value that is sound;
     `default` is the raw text it has when it is not written, `otherwise` says in words what holds
     then. `infra_type`: the one type it makes sense for; `words`: what other tools call it.
-    `is_built` says of a typed value whether this version can honour it; None: every value.
+    `is_built` says of a typed value whether this version can honour it; `so_far`, where it can
+    honour some, which ones.
     """
 
     name: str
@@ -462,7 +474,8 @@ class Key:
     hint: str | None = None
     infra_type: str | None = None
     words: tuple[str, ...] = ()
-    is_built: Callable[[Any], bool] | None = None
+    is_built: Callable[[Any], bool] = always
+    so_far: str = ""
 
 
 _MIB = {"M": 1, "G": 1024, "T": 1024**2}
@@ -534,6 +547,7 @@ KEYS: dict[str, Key] = {
                 value == BUILT_IMAGE
                 or (isinstance(value, str) and "://" not in value and value not in CATALOGUE)
             ),
+            so_far="debian-12 and Vagrant boxes",
         ),
         Key(
             "IMAGE",
@@ -545,6 +559,7 @@ KEYS: dict[str, Key] = {
             hint="IMAGE=debian-12 is built here; IMAGE=docker.io/library/node:22 is a reference",
             infra_type="container",
             is_built=lambda value: value == BUILT_IMAGE,
+            so_far="debian-12",
         ),
         Key(
             "ACCEL",
@@ -559,12 +574,13 @@ KEYS: dict[str, Key] = {
         Key(
             "LAN_ACCESS",
             "yes or no",
-            "yes: the guest can reach your LAN. This version cannot prevent it, so say yes",
+            "whether the guest can reach your LAN, which this version cannot prevent",
             "yes",
             yes_or_no,
             is_required=True,
             hint="LAN_ACCESS=yes says that you know the guest can reach your LAN",
             is_built=lambda value: value is True,
+            so_far="yes",
         ),
         Key(
             "NETWORK_TYPE",
@@ -576,6 +592,7 @@ KEYS: dict[str, Key] = {
             hint="NETWORK_TYPE=bridge puts the guest on the host bridge BRIDGE",
             words=("NETWORK_MODE",),
             is_built=lambda value: value == "default",
+            so_far="default",
         ),
         Key(
             "BRIDGE",
@@ -695,6 +712,7 @@ KEYS: dict[str, Key] = {
             default="vagrant",
             hint="SSH_USER=vagrant is there in every guest",
             is_built=lambda value: value == "vagrant",
+            so_far="vagrant",
         ),
         Key(
             "SSH_KEY",
@@ -715,6 +733,7 @@ KEYS: dict[str, Key] = {
             default="none",
             hint="MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
             is_built=lambda value: value == "none",
+            so_far="none",
         ),
         Key(
             "AUTOSTART",
@@ -725,6 +744,7 @@ KEYS: dict[str, Key] = {
             default="no",
             hint="AUTOSTART=yes starts the guest with the host",
             is_built=lambda value: value is False,
+            so_far="no",
         ),
     )
 }
@@ -752,10 +772,9 @@ def misfits(values: Mapping[str, Any], written: Collection[str]) -> Iterator[Mis
         elif key == "PROVISION_VARS" and not _has_playbook(values, written):
             hint = "take PROVISION_VARS out, or name a playbook"
             yield Misfit(key, "is for a playbook in PROVISION_SCRIPT", hint)
-        elif key == "GATEWAY" and "FIXED_IP" in values and "GATEWAY" in values:
-            if text := _unreachable(values["GATEWAY"], values["FIXED_IP"]):
-                hint = "it is the router of the network that the guest is on"
-                yield Misfit(key, text, hint, is_idle=False)
+        elif key == "GATEWAY" and (text := _unreachable(values.get(key), values.get("FIXED_IP"))):
+            hint = "it is the router of the network that the guest is on"
+            yield Misfit(key, text, hint, is_idle=False)
 
 
 def _is_name(image: object) -> bool:
@@ -768,8 +787,10 @@ def _has_playbook(values: Mapping[str, Any], written: Collection[str]) -> bool:
     return any(step.kind != "script" for step in values.get("PROVISION_SCRIPT", ()))
 
 
-def _unreachable(gateway: IPv4Address, address: IPv4Address) -> str:
+def _unreachable(gateway: IPv4Address | None, address: IPv4Address | None) -> str:
     """Return why a guest at `address` could not reach `gateway`, or nothing."""
+    if gateway is None or address is None:
+        return ""
     if gateway == IPv4Address(int(address)):
         return "must be another address than FIXED_IP"
     if isinstance(address, IPv4Interface):
