@@ -19,7 +19,7 @@ demo: setup # a VM and a container, from nothing to nothing
 	tests/demo
 
 test: .venv/installed-dev setup lint # everything
-	.venv/bin/pytest
+	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
 check: .venv/installed-dev lint # what needs no VM and no container
 	.venv/bin/pytest tests/unit tests/contract

@@ -48,7 +48,9 @@ def init(host: Host, folder: Path, infra_type: str) -> str:
     if os.path.lexists(path):
         raise StateError(f"{path} is there already", "fab validate checks it")
     host.write(path, env_text(infra_type), 0o666)
-    return f"{path} {'would be' if host.dry else 'is'} written: fab up makes what it says"
+    if host.dry:
+        return f"{path} would be written"
+    return f"{path} is written: fab up makes what it says"
 
 
 def env_text(infra_type: str) -> str:
