@@ -194,6 +194,7 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
     except ConfigError as error:
         return [], [Problem(shown, 0, error.message, error.hint)]
     entries: dict[str, Entry] = {}
+    foreign: set[str] = set()
     problems = []
     # the parser counts two line ends in a CRLF behind a line that it cannot read
     stream = io.StringIO(LONG_BLANK.sub(" ", text), newline=None)
@@ -210,9 +211,11 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
             problems.append(Problem(shown, line, f"{name} is already set in line {first}", hint))
         elif name in KEYS:
             entries[name] = Entry(name, binding.value or "", path, shown, line)
-        elif FOREIGN.fullmatch(name) and (key := meant(name)):
-            text = f"warning: {name} is no key of vagrantp; did you mean {key}?"
-            problems.append(Problem(shown, line, text, is_warning=True))
+        elif name not in foreign and FOREIGN.fullmatch(name):
+            foreign.add(name)
+            if key := meant(name):
+                text = f"warning: {name} is no key of vagrantp; did you mean {key}?"
+                problems.append(Problem(shown, line, text, is_warning=True))
     return list(entries.values()), problems
 
 

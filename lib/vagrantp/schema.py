@@ -809,5 +809,6 @@ def meant(name: str) -> str | None:
         is_twisted = len(word) > 4 and sorted(word) == sorted(key.name)  # MEMROY
         if word in (key.name, *key.words) or is_twisted:
             return key.name
+    near = [key for key in KEYS if abs(len(key) - len(word)) <= 1]
     # 0.88 takes one letter more or less (PORT, MEMRY); SSL_KEY is nobody's SSH_KEY
-    return next(iter(get_close_matches(word, KEYS, n=1, cutoff=0.88)), None)
+    return next(iter(get_close_matches(word, near, n=1, cutoff=0.88)), None)

@@ -13,7 +13,7 @@ import pytest
 from vagrantp import config
 from vagrantp.errors import ConfigError
 
-from tests.unit.test_schema import nobody
+from tests.conftest import nobody
 
 SOUND = "INFRA_TYPE=vm\nMEMORY=2048\nCPUS=2\nDISK=20\nLAN_ACCESS=yes\n"
 

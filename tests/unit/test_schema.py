@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from types import FrameType
@@ -22,6 +21,7 @@ from vagrantp import config, schema
 from vagrantp.errors import ConfigError
 from vagrantp.schema import LanRule, PortForward, Provisioner
 
+from tests.conftest import nobody
 from tests.unit import badenv
 
 EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "300"))
@@ -37,19 +37,6 @@ def folder() -> Iterator[Path]:
         badenv.make_files(Path(name))
         (Path(name) / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
         yield Path(name)
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Be an ordinary user for a moment: root may read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def said(folder: Path, content: str | bytes) -> str:
