@@ -24,7 +24,6 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     ip_address,
-    ip_network,
 )
 from itertools import combinations
 from pathlib import Path
@@ -269,11 +268,12 @@ def lan_rule(text: str) -> LanRule:
             raise Invalid("must name a port behind host, as in host:11434")
         return LanRule(None, number, protocol)
     try:
-        network = ip_network(match["v4"] or match["v6"], strict=False)
+        network = (
+            IPv4Network(match["v4"], False) if match["v4"] else IPv6Network(match["v6"], False)
+        )
     except ValueError:
         raise Invalid("must have a network such as 192.168.1.0/24 or [fd00::/8]") from None
-    address = ip_address((match["v4"] or match["v6"]).partition("/")[0])
-    if address != network.network_address:
+    if ip_address((match["v4"] or match["v6"]).partition("/")[0]) != network.network_address:
         raise Invalid(f"must have the network's own address, {network} here")
     return LanRule(network, number, protocol)
 
@@ -299,8 +299,9 @@ def box(raw: str) -> str | Path:
         return path(raw)
     if "://" in raw:
         try:
-            is_url = urlsplit(raw).scheme in ("http", "https") and urlsplit(raw).hostname
-        except ValueError:  # of what looks like an IPv6 address
+            url = urlsplit(raw)
+            is_url = url.scheme in ("http", "https") and url.hostname and url.port != 0
+        except ValueError:  # of a bad port, or what looks like an IPv6 address
             is_url = False
         if not is_url or re.search(r"\s", raw):
             raise Invalid("must be an http or https URL with a host, when it is a URL")
