@@ -190,7 +190,7 @@ def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
 def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
     """Return our keys in the file, and what is wrong with its lines. Foreign keys are dropped."""
     try:
-        text = _text(path)
+        text = _text(path, shown)
     except ConfigError as error:
         return [], [Problem(shown, 0, error.message, error.hint)]
     entries: dict[str, Entry] = {}
@@ -219,13 +219,15 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
     return list(entries.values()), problems
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, shown: str) -> str:
     """Return the text of a settings file. Raises ConfigError, without the name of the file."""
+    owner = None
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        found = path.stat()
+        owner = found.st_uid
+        if stat.S_ISDIR(found.st_mode):
             raise ConfigError("is a folder, not a file")
-        if not stat.S_ISREG(mode):  # a FIFO would keep us waiting
+        if not stat.S_ISREG(found.st_mode):  # a FIFO would keep us waiting
             raise ConfigError("is no regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -234,7 +236,8 @@ def _text(path: Path) -> str:
             raise ConfigError("is a link to nothing", f"it leads to {path.readlink()}") from None
         raise ConfigError(f"not found in {path.parent}", "fab init writes one") from None
     except OSError as error:
-        hint = f"chmod u+r {shlex.quote(path.name)}" if error.errno == errno.EACCES else None
+        is_ours = error.errno == errno.EACCES and owner == os.geteuid()
+        hint = f"chmod u+r {shlex.quote(shown)}" if is_ours else None
         raise ConfigError(f"cannot be read: {error.strerror}", hint) from None
     if len(data) > MAX_BYTES:
         raise ConfigError("larger than 1 MB, so no settings file")

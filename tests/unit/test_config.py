@@ -153,9 +153,16 @@ def test_a_file_that_others_may_not_read() -> None:
         (folder / ".env").chmod(0)
         Path(name).chmod(0o755)
         with nobody():
+            me = os.geteuid()
+        os.chown(folder / ".env", me, -1)
+        with nobody():
             assert error_of(folder) == (
                 ".env: cannot be read: Permission denied\n  hint: chmod u+r .env"
             )
+        folder.chmod(0)
+        with nobody():
+            assert error_of(folder) == ".env: cannot be read: Permission denied"
+        folder.chmod(0o755)
 
 
 def test_a_link_to_a_file_is_as_good_as_the_file(tmp_path: Path) -> None:
