@@ -12,7 +12,7 @@ LAYERS = [
     {"config", "report"},
     {"run"},
     {"instance"},
-    {"commands", "metrics", "network"},
+    {"commands", "metrics", "network", "template"},
     {"accel", "fabricyaml", "guest", "images"},
     {"boxes", "links"},
     {"providers"},
