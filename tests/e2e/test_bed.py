@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,31 +33,18 @@ class Bed:
     ssh: tuple[str, ...]
     name: str
 
-    def start(self, user: str, command: str, data: bytes = b"") -> subprocess.Popen[bytes]:
-        """Start a command in a login session of a user."""
-        process = subprocess.Popen(
-            [*self.ssh, "-l", user, self.name, command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdin
-        process.stdin.write(data)
-        process.stdin.close()
-        process.stdin = None
-        return process
+    def argv(self, user: str, command: str) -> list[str]:
+        """Return the argv of a command in a login session of a user."""
+        return [*self.ssh, "-l", user, self.name, command]
 
     def run(self, user: str, command: str, expected: int = 0, data: bytes = b"") -> str:
-        """Run a command in a login session of a user; return its stdout, then stderr."""
-        return end(self.start(user, command, data), expected)
-
-
-def end(process: subprocess.Popen[bytes], expected: int = 0) -> str:
-    """Wait for a command; return its stdout, then stderr."""
-    out, err = process.communicate(timeout=600)
-    text = out.decode() + err.decode()
-    assert process.returncode == expected, text
-    return text
+        """Run a command; return its stdout and stderr."""
+        done = subprocess.run(
+            self.argv(user, command), input=data, capture_output=True, check=False
+        )
+        text = done.stdout.decode() + done.stderr.decode()
+        assert done.returncode == expected, text
+        return text
 
 
 @pytest.fixture(
@@ -128,8 +116,8 @@ def _forget(box: str) -> None:
 
 def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     def both(what: str) -> list[str]:
-        started = [bed.start(user, f"cd app && {FAB} {what}") for user in beds.USERS]
-        return [end(process) for process in started]
+        with ThreadPoolExecutor() as pool:
+            return [*pool.map(lambda user: bed.run(user, f"cd app && {FAB} {what}"), beds.USERS)]
 
     def as_json(user: str, what: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(bed.run(user, f"cd app && {FAB} {what} --json"))
