@@ -41,6 +41,8 @@ ALLOWED = (
 )
 # An ordinary user's PATH often lacks the folders of nft, ip and the like.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What mends most of what can be wrong with a host, as it is typed in any folder.
+SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
@@ -140,6 +142,20 @@ class Host:
         `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer.
         """
         return self._run(argv, timeout)
+
+    def answer(self, argv: Sequence[str], timeout: float = 60) -> str:
+        """Return what a query prints. `timeout` in seconds.
+
+        Raises ProviderError, with the last line of its stderr, when it fails.
+        """
+        result = self.ask(argv, timeout)
+        if result.ok:
+            return str(result.stdout)
+        lines = result.stderr.strip().splitlines() or ["no reason given"]
+        why = lines[-1].removeprefix("error: ").removeprefix("Error: ")
+        if argv[0] == "virsh" and "failed to connect" in result.stderr.lower():
+            raise ProviderError(f"libvirt does not answer: {why}", SET_UP)
+        raise ProviderError(f"{argv[0]} failed: {why}")
 
     def change(
         self,
@@ -279,7 +295,7 @@ class Host:
         """Replace this process by another one, streams and all; under --dry print it."""
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
-        path = _found(argv[0])
+        path = find_tool(argv[0])
         self.before_exec()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -293,7 +309,7 @@ class Host:
         cwd: Path | None = None,
         sink: Log | None = None,
     ) -> Result:
-        _found(argv[0])
+        find_tool(argv[0])
         command = shlex.join(_in_group(argv))
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
@@ -340,6 +356,14 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": path, "LC_ALL": "C.UTF-8"}
 
 
+def find_tool(tool: str) -> str:
+    """Return the path of a program. Raises ProviderError when it is not there to be run."""
+    path = shutil.which(tool, path=environment()["PATH"])
+    if not path:
+        raise ProviderError(f"{tool} is not installed", SET_UP)
+    return path
+
+
 def is_installed(tool: str) -> bool:
     """Say whether a program is there to be run."""
     return shutil.which(tool, path=environment()["PATH"]) is not None
@@ -349,15 +373,6 @@ def handle_signals() -> None:
     """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-
-
-def _found(tool: str) -> str:
-    path = shutil.which(tool, path=environment()["PATH"])
-    if not path:
-        raise ProviderError(
-            f"{tool} is not installed", "run 'make setup' in the folder of vagrantp"
-        )
-    return path
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:
