@@ -14,6 +14,7 @@ from vagrantp.config import Settings
 from vagrantp.instance import MASTER, VERSION, Instance
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
+PROBES = Path(__file__).parent / "probes"
 SEED_MOUNT = "/run/vagrantp-seed"
 
 
@@ -28,16 +29,45 @@ def vagrant(
     environment = {
         "VAGRANTP_MACHINE": str(instance.machine_json),
         "VAGRANTP_ID": instance.id,
-        "VAGRANT_VAGRANTFILE": str(MASTER / "Vagrantfile"),
-        "VAGRANT_CWD": str(instance.state_dir),
-        "VAGRANT_DOTFILE_PATH": str(instance.state_dir / "vagrant"),
-        "VAGRANT_HOME": str(home),
-        "VAGRANT_CHECKPOINT_DISABLE": "1",  # asks no server for newer versions
-        "VAGRANT_NO_COLOR": "1",
+        **_vagrants_places(MASTER / "Vagrantfile", instance.state_dir, home),
     }
     if instance.infra_type == "container":
         environment["PATH"] = f"{SHIM}:{path}"
     return ["vagrant", *arguments], environment
+
+
+def vagrant_probe(folder: Path, home: Path) -> tuple[list[str], dict[str, str]]:
+    """Return argv and environment of a Vagrant command that fails without vagrant-libvirt.
+
+    `folder` is an empty one for it, `home` VAGRANT_HOME.
+    """
+    vagrantfile = PROBES / "vagrant-libvirt.rb"
+    return ["vagrant", "status"], _vagrants_places(vagrantfile, folder, home)
+
+
+def _vagrants_places(vagrantfile: Path, folder: Path, home: Path) -> dict[str, str]:
+    return {
+        "VAGRANT_VAGRANTFILE": str(vagrantfile),
+        "VAGRANT_CWD": str(folder),
+        "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),
+        "VAGRANT_HOME": str(home),
+        "VAGRANT_CHECKPOINT_DISABLE": "1",  # asks no server for newer versions
+        "VAGRANT_NO_COLOR": "1",
+    }
+
+
+def packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:
+    """Return argv that tries a packet filter in namespaces of its own, which end with it."""
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"]
+    as_root = [] if is_root else ["--map-root-user"]
+    return [*own, *as_root, str(PROBES / "packet-filter"), python, nonce]
+
+
+def container_probe(name: str, root: Path) -> list[str]:
+    """Return argv that runs the file `init` in the folder `root` as a container with limits."""
+    limits = ["--memory=64m", "--memory-swap=64m", "--cpus=1"]
+    options = ["--rm", "--init", "--network=none", *limits, f"--name={name}"]
+    return ["podman", "run", *options, "--rootfs", str(root), "/init", "-V"]
 
 
 def virsh(*arguments: str) -> list[str]:

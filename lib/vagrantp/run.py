@@ -1,8 +1,8 @@
 """The only module that starts processes, changes files, takes locks and handles signals.
 
 Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`,
-`move`, `link`, `remove`, `lock` or `become`, and each of them holds back under `fab --dry`: one
-gate for every side effect.
+`move`, `link`, `remove`, `scratch`, `lock` or `become`, and each of them holds back under
+`fab --dry`: one gate for every side effect.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 
 from invoke.context import Context
@@ -262,6 +263,16 @@ class Host:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    @contextmanager
+    def scratch(self, parent: Path) -> Iterator[Path]:
+        """Give a folder in `parent` for a moment."""
+        self.make_dir(parent)
+        if self.dry:
+            yield parent / ".scratch"
+            return
+        with TemporaryDirectory(dir=parent, prefix=".scratch-") as folder:
+            yield Path(folder)
 
     @contextmanager
     def lock(

@@ -14,9 +14,9 @@ LAYERS = [
     {"instance"},
     {"commands", "metrics", "network"},
     {"accel", "fabricyaml", "guest", "images"},
-    {"links", "providers"},
+    {"hostcheck", "links", "providers"},
     {"lifecycle"},
-    {"status", "uninstall", "verify"},
+    {"doctor", "status", "uninstall", "verify"},
     {"tasks"},
     {"cli", "make"},
 ]
