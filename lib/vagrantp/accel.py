@@ -36,7 +36,7 @@ def why_not_kvm(host: Host, *, afresh: bool = False) -> str | None:
     """
     if not DEVICE.exists():
         return "/dev/kvm is not there: switch virtualization on in the firmware"
-    versions = host.ask(commands.virsh("version")).stdout
+    versions = host.answer(commands.virsh("version"))
     host_now = [platform.release(), platform.node(), versions, oct(DEVICE.stat().st_mode)]
     cache = xdg("CACHE", ".cache") / "kvm.json"
     try:

@@ -83,10 +83,7 @@ def checks(host: Host) -> Iterator[tuple[str, Check]]:
 
 def nwfilter(host: Host) -> Finding:
     """Ask libvirt's driver of packet filters."""
-    try:
-        names = host.answer(commands.virsh("nwfilter-list"))
-    except ProviderError as error:
-        raise ProviderError(error.message, error.hint or SET_UP) from None
+    names = host.answer(commands.virsh("nwfilter-list"))
     return Finding("ok", f"answers, {len(names.split()) // 2} filters")
 
 
@@ -104,8 +101,8 @@ def vm(host: Host) -> Finding:
     if host.dry:
         host.change(["virsh", "create", "qemu-probe.xml"], what="trying QEMU", timeout=1)
     elif why := accel.why_not(host, "qemu"):
-        raise ProviderError(why, SET_UP)
-    return Finding("ok", "a guest runs under QEMU")
+        raise ProviderError(why)
+    return hostcheck.tried(host, "a guest runs under QEMU")
 
 
 def user_ids(host: Host) -> Finding:
@@ -147,7 +144,7 @@ def container(host: Host) -> Finding:
         finally:
             remove = ["podman", "rm", "--force", "--ignore", name]
             host.change(remove, what="ending the trial", timeout=60)
-    return Finding("ok", "one runs with limits of memory and CPUs")
+    return hostcheck.tried(host, "one runs with limits of memory and CPUs")
 
 
 def packet_filter(host: Host) -> Finding:

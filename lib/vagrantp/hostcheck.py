@@ -104,7 +104,7 @@ def refuse(host: Host, findings: Iterable[Finding]) -> None:
     failed = []
     for finding in findings:
         if finding.outcome == "warning":
-            host.progress.say(finding.found)
+            host.progress.say(f"warning: {finding.found}")
         if finding.outcome == "failed":
             failed.append(finding)
     if failed:
@@ -117,6 +117,8 @@ def look(check: Check) -> Finding:
     """Return what a check found: an error that it raises is a failure."""
     try:
         return check()
+    except ProviderError as error:
+        return Finding("failed", error.message, error.hint or SET_UP)
     except VagrantpError as error:
         return Finding("failed", error.message, error.hint, type(error))
 
@@ -279,9 +281,16 @@ def vagrant_libvirt(host: Host) -> Finding:
             with host.progress.stage("try vagrant-libvirt"):
                 host.change(argv, what=what, timeout=120, env=env, cwd=folder, explain=_reason)
         except ProviderError as error:
-            plugin = f"VAGRANT_HOME={shlex.quote(str(home))} vagrant plugin install vagrant-libvirt"
-            raise ProviderError(error.message, f"{SET_UP} || {plugin}") from None
-    return Finding("ok", "loads and connects to libvirt")
+            # Arch has no package of the plugin, and one in ~/.vagrant.d is not seen from our home.
+            install = f"VAGRANT_HOME={shlex.quote(str(home))} vagrant plugin install"
+            mend = f"{install} vagrant-libvirt" if is_installed("pacman") else SET_UP
+            raise ProviderError(error.message, mend) from None
+    return tried(host, "loads and connects to libvirt")
+
+
+def tried(host: Host, found: str) -> Finding:
+    """Return what a trial found that went well, unless --dry held it back."""
+    return Finding("warning", "not tried") if host.dry else Finding("ok", found)
 
 
 def _reason(lines: list[str]) -> str:

@@ -271,7 +271,7 @@ class Host:
         if self.dry:
             yield parent / ".scratch"
             return
-        with TemporaryDirectory(dir=parent, prefix=".scratch-") as folder:
+        with TemporaryDirectory(dir=parent, prefix=".scratch.") as folder:
             yield Path(folder)
 
     @contextmanager
