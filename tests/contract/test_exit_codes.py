@@ -30,10 +30,22 @@ def run(*argv: str | Path, stdin: bytes = b"") -> str:
     return subprocess.run(argv, check=True, capture_output=True, input=stdin).stdout.decode()
 
 
-def left(app: Project) -> list[str]:
-    """Return what is in the state folder but for what every verb leaves there."""
-    root = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp"
-    return sorted({path.name for path in root.iterdir()} - {"lock", "metrics.jsonl"})
+@pytest.fixture
+def refused(project: MakeProject) -> Iterator[MakeProject]:
+    """Make projects whose `up` must leave nothing; what one left all the same is removed."""
+    made: list[Project] = []
+
+    def make(*arguments: str) -> Project:
+        made.append(project(*arguments))
+        return made[-1]
+
+    yield make
+    for app in made:
+        root = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp"
+        left = {path.name for path in root.glob("*")} - {"lock", "metrics.jsonl"}
+        if left:
+            app.fab("rm", "--force")
+        assert not left
 
 
 def mib_of_host() -> int:
@@ -69,12 +81,13 @@ def foreign_domain(name: str, metadata: str = "") -> Iterator[None]:
 
 
 @BOTH
-def test_3_a_foreign_holder_of_our_name(project: MakeProject, values: dict[str, object]) -> None:
+def test_3_a_foreign_holder_of_our_name(refused: MakeProject, values: dict[str, object]) -> None:
     kind = str(values["INFRA_TYPE"])
-    app = project("foreign").write(values)
+    app = refused("foreign").write(values)
     name = f"foreign-{id_from(app.folder)}"
     look = "podman inspect" if kind == "container" else "virsh -c qemu:///system dumpxml"
-    with foreign_domain(name) if kind == "vm" else foreign_container(name):
+    labels = ["--label=uid=0", "--label=folder=/"]  # not ours
+    with foreign_domain(name) if kind == "vm" else foreign_container(name, *labels):
         done = app.fab("up")
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr == (
@@ -83,13 +96,12 @@ def test_3_a_foreign_holder_of_our_name(project: MakeProject, values: dict[str, 
         )
         run(*look.split(), name)  # the hint works when typed
         assert app.fab("rm", "--force").stdout == f"nothing to remove for {app.folder}\n"
-    assert left(app) == []
 
 
 @BOTH
-def test_3_another_users_instance(project: MakeProject, values: dict[str, object]) -> None:
+def test_3_another_users_instance(refused: MakeProject, values: dict[str, object]) -> None:
     kind = str(values["INFRA_TYPE"])
-    app = project("shared").write(values)
+    app = refused("shared").write(values)
     identity = id_from(app.folder)
     name = f"shared-{identity}"
     facts = {"id": identity, "name": "shared", "folder": str(app.folder), "uid": "2", "version": 1}
@@ -106,12 +118,11 @@ def test_3_another_users_instance(project: MakeProject, values: dict[str, object
             if verb == "up":
                 assert (done.returncode, done.stdout) == (3, "")
                 assert f": it is of user bin (uid 2), in {app.folder}\n" in done.stderr
-    assert left(app) == []
 
 
 @BOTH
-def test_4_more_memory_than_the_host_has(project: MakeProject, values: dict[str, object]) -> None:
-    app = project().write({**values, "MEMORY": HUGE, "CPUS": 1024})
+def test_4_more_memory_than_the_host_has(refused: MakeProject, values: dict[str, object]) -> None:
+    app = refused().write({**values, "MEMORY": HUGE, "CPUS": 1024})
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (4, "")
     told = re.sub(r"\d+ would fit", "N would fit", done.stderr)
@@ -120,11 +131,10 @@ def test_4_more_memory_than_the_host_has(project: MakeProject, values: dict[str,
         f"MEMORY={HUGE} is more than this host's {mib_of_host()} MB\n"
         "  hint: MEMORY=N would fit now\n"
     )
-    assert left(app) == []
 
 
-def test_4_no_room_for_a_vm(project: MakeProject) -> None:
-    app = project().write(VM)
+def test_4_no_room_for_a_vm(refused: MakeProject) -> None:
+    app = refused().write(VM)
     pool = re.search(r"<path>(.*)</path>", run(*VIRSH, "pool-dumpxml", "default"))
     assert pool
     done = app.fab_amid(f"mount -t tmpfs -o size=100m none {pool[1]}", "up")
@@ -135,13 +145,12 @@ def test_4_no_room_for_a_vm(project: MakeProject) -> None:
         done.stderr,
         re.MULTILINE,
     )
-    assert left(app) == []
 
 
-def test_what_is_tight_is_a_warning(project: MakeProject, tmp_path: Path) -> None:
+def test_what_is_tight_is_a_warning(refused: MakeProject, tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  1024000 kB\nMemAvailable:  102400 kB\n")
-    app = project().write({**CONTAINER, "DISK": 64 * 1024})
+    app = refused().write({**CONTAINER, "DISK": 64 * 1024})
     done = app.fab_amid(f"mount --bind {meminfo} /proc/meminfo", "--dry", "up")
     assert done.returncode == 0
     assert re.search(r"^  warning: DISK=65536 is more than the \d+ GB", done.stderr, re.MULTILINE)
@@ -149,8 +158,8 @@ def test_what_is_tight_is_a_warning(project: MakeProject, tmp_path: Path) -> Non
 
 
 @BOTH
-def test_5_a_provider_that_is_away(project: MakeProject, values: dict[str, object]) -> None:
-    app = project().write({**values, "MEMORY": HUGE})
+def test_5_a_provider_that_is_away(refused: MakeProject, values: dict[str, object]) -> None:
+    app = refused().write({**values, "MEMORY": HUGE})
     is_vm = values["INFRA_TYPE"] == "vm"
     done = app.fab_amid(NO_LIBVIRT if is_vm else NO_PODMAN, "up")
     assert (done.returncode, done.stdout) == (5, "")
@@ -163,10 +172,9 @@ def test_5_a_provider_that_is_away(project: MakeProject, values: dict[str, objec
     assert hint == SET_UP
     # that it can be typed, in any folder; what it does is long and for tests/e2e
     assert "ansible-playbook" in run("sh", "-c", hint.replace("make", "make --dry-run", 1))
-    assert left(app) == []
 
 
-def test_5_a_user_who_may_not(project: MakeProject, tmp_path: Path) -> None:
+def test_5_a_user_who_may_not(refused: MakeProject, tmp_path: Path) -> None:
     refusal = "authentication unavailable: no polkit agent available to authenticate action"
     virsh = tmp_path / "virsh"
     virsh.write_text(
@@ -174,7 +182,7 @@ def test_5_a_user_who_may_not(project: MakeProject, tmp_path: Path) -> None:
         f"echo \"error: {refusal} 'org.libvirt.unix.manage'\" >&2\nexit 1\n"
     )
     virsh.chmod(0o755)
-    app = project().write(VM)
+    app = refused().write(VM)
     app = Project(app.folder, {**app.environment, "PATH": f"{tmp_path}:{app.environment['PATH']}"})
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (5, "")
@@ -183,12 +191,11 @@ def test_5_a_user_who_may_not(project: MakeProject, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not GEMS.is_dir(), reason="this is where Debian has vagrant-libvirt")
-def test_5_vagrant_without_its_plugin(project: MakeProject, tmp_path: Path) -> None:
-    app = project().write(VM)
+def test_5_vagrant_without_its_plugin(refused: MakeProject, tmp_path: Path) -> None:
+    app = refused().write(VM)
     # without a base image, so that it is told before one is built
     done = app.fab_amid(f"mount -t tmpfs none {GEMS}", "up", XDG_DATA_HOME=str(tmp_path / "data"))
     assert (done.returncode, done.stdout) == (5, "")
     assert "loading vagrant-libvirt failed: " in done.stderr
     assert "build base image" not in done.stderr
     assert done.stderr.endswith(f"\n  hint: {SET_UP}\n")
-    assert left(app) == []
