@@ -12,6 +12,7 @@ import fcntl
 import grp
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -105,6 +106,7 @@ class Log:
     verbose: bool
     note: Callable[[str], None] | None = None
     tail: list[str] = field(default_factory=list)
+    pending: str = ""  # the beginning of a line: virsh writes its errors piece by piece
 
     def write(self, text: str) -> None:
         """Take a piece of a child's output."""
@@ -114,10 +116,15 @@ class Log:
                 file.write(text)
         if self.verbose:
             sys.stderr.write(text)
-        for line in filter(None, map(str.strip, text.splitlines())):
+        *lines, self.pending = re.split(r"[\r\n]", self.pending + text)
+        for line in filter(None, map(str.strip, lines)):
             self.tail.append(line)
             if self.note:
                 self.note(line)
+
+    def lines(self) -> list[str]:
+        """Return all lines, with a last one that has no end."""
+        return [*self.tail, *filter(None, [self.pending.strip()])]
 
     def flush(self) -> None:
         """Flush the terminal; the file is closed after every write."""
@@ -182,9 +189,9 @@ class Host:
         sink.tail.clear()
         result = self._run(argv, timeout, env, cwd, sink)
         if not result.ok:
-            why = (explain or _last_error)(sink.tail) or f"exit status {result.return_code}"
+            why = (explain or _last_error)(sink.lines()) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
-            is_full = any(os.strerror(errno.ENOSPC) in line for line in sink.tail)
+            is_full = any(os.strerror(errno.ENOSPC) in line for line in sink.lines())
             raise (HostLimitError if is_full else ProviderError)(f"{what} failed: {why}", hint)
 
     def write(self, path: Path, content: str | bytes, mode: int = 0o600) -> None:
