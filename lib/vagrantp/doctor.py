@@ -14,7 +14,7 @@ from typing import Any
 
 from vagrantp import accel, commands, hostcheck, images, network
 from vagrantp.errors import ConflictError, ProviderError
-from vagrantp.hostcheck import Check, Finding
+from vagrantp.hostcheck import HostCheck, Finding
 from vagrantp.instance import state_root
 from vagrantp.run import SET_UP, Host, environment
 
@@ -50,7 +50,7 @@ def examine(host: Host, as_json: bool) -> None:
         raise failed[0].error(f"{len(failed)} of {len(listed)} checks failed")
 
 
-def checks(host: Host) -> Iterator[tuple[str, Check]]:
+def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     """Yield every check with its name. Those that try something do so when they are called."""
     info = cache(partial(hostcheck.podman_info, host))
     box = partial(images.is_built, host, "vm", IMAGE)
@@ -91,8 +91,8 @@ def kvm(host: Host) -> Finding:
     """Run a guest under KVM for a moment. Without one, VMs are emulated: only a warning."""
     why = accel.why_not_kvm(host, afresh=True)
     if why:
-        mend = "switch virtualization on in the firmware; until then VMs are emulated, and slow"
-        return Finding("warning", why, mend)
+        firmware = "switch virtualization on in the firmware; until then VMs are emulated, and slow"
+        return Finding("warning", why, SET_UP if "Permission denied" in why else firmware)
     return Finding("ok", "a guest runs under it")
 
 

@@ -60,14 +60,14 @@ class Finding:
     error: type[VagrantpError] = ProviderError
 
 
-Check = Callable[[], Finding]
+HostCheck = Callable[[], Finding]
 
 
 def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     """Raise every reason why `instance` cannot be made here, all at once; tell the warnings."""
     infra_type = settings.infra_type
     is_built = partial(images.is_built, host, infra_type, settings.image)
-    checks: list[Check] = [partial(tools, [name]) for name in TOOLS[infra_type]]
+    checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
     if infra_type == "vm":
         checks += [
             partial(libvirt, host),
@@ -113,7 +113,7 @@ def refuse(host: Host, findings: Iterable[Finding]) -> None:
         raise failed[0].error("\n".join(texts))
 
 
-def look(check: Check) -> Finding:
+def look(check: HostCheck) -> Finding:
     """Return what a check found: an error that it raises is a failure."""
     try:
         return check()
