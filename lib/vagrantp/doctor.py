@@ -14,7 +14,7 @@ from typing import Any
 
 from vagrantp import accel, commands, hostcheck, images, network
 from vagrantp.errors import ConflictError, ProviderError
-from vagrantp.hostcheck import HostCheck, Finding
+from vagrantp.hostcheck import Finding, HostCheck
 from vagrantp.instance import state_root
 from vagrantp.run import SET_UP, Host, environment
 
