@@ -10,7 +10,7 @@ install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; 
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e clean lint link link-global uninstall
+.PHONY: setup demo test check e2e soak bench clean lint docs link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml
@@ -19,7 +19,7 @@ demo: setup # a VM and a container, from nothing to nothing
 	tests/demo
 
 test: .venv/installed-dev setup lint # everything
-	.venv/bin/pytest
+	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
 check: .venv/installed-dev lint # what needs no VM and no container
 	.venv/bin/pytest tests/unit tests/contract
@@ -27,8 +27,17 @@ check: .venv/installed-dev lint # what needs no VM and no container
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e
 
+soak: .venv/installed-dev # the long tests
+	.venv/bin/pytest -m soak
+
+bench: .venv/installed-dev # how long it takes, beside what one would type without it; writes docs/benchmarks.md
+	.venv/bin/python -m tests.bench.bench
+
 lint: .venv/installed-dev
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+docs: .venv/installed # .env.example and docs/configuration.md, from schema.py
+	@$(chore) docs
 
 # As it was typed: a $ in it is no variable of make.
 link: override export ROOT := $(value ROOT)

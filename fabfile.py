@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
 from invoke.collection import Collection
-from vagrantp import config, instance, lifecycle, metrics
+from vagrantp import config, instance, lifecycle, metrics, template
 from vagrantp import doctor as examination
 from vagrantp import status as states
 from vagrantp import verify as proof
@@ -22,7 +22,7 @@ HERE = here()
 @verb
 def up(host: Host, verbose: bool = False, wait: bool = True) -> None:
     """Create or start this project's VM or container."""
-    print(lifecycle.up(host, config.load(HERE), HERE))
+    print(lifecycle.up(host, config.load(HERE, host.progress.say), HERE))
 
 
 @verb
@@ -46,10 +46,16 @@ def rm(host: Host, force: bool = False, verbose: bool = False, wait: bool = True
 @verb
 def validate(host: Host, verbose: bool = False) -> None:
     """Check .env and print the resolved settings; create nothing."""
-    settings = config.load(HERE)
+    settings = config.load(HERE, host.progress.say)
     wanted = instance.new(settings, HERE)
     host.progress.about(wanted.full_name, wanted.infra_type)
     print(states.settings_text(settings))
+
+
+@verb
+def init(host: Host, container: bool = False, verbose: bool = False) -> None:
+    """Write a commented .env, for a VM or a --container."""
+    print(template.init(host, HERE, "container" if container else "vm"))
 
 
 @verb
@@ -61,7 +67,7 @@ def status(host: Host, json: bool = False, verbose: bool = False) -> None:
 @verb
 def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Prove that the running instance is what .env says."""
-    proof.verify(host, config.load(HERE), HERE, as_json=json)
+    proof.verify(host, config.load(HERE, host.progress.say), HERE, as_json=json)
 
 
 @verb
@@ -76,4 +82,4 @@ def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
     examination.examine(host, as_json=json)
 
 
-ns = Collection(up, ssh, stop, rm, validate, status, verify, stats, doctor)
+ns = Collection(up, ssh, stop, rm, validate, init, status, verify, stats, doctor)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,19 @@ def tripwires(tmp_path: Path) -> tuple[str, Path]:
         script.write_text(f"#!/bin/sh\necho {tool} >> '{called}'\nexit 1\n")
         script.chmod(0o755)
     return f"{folder}:{os.environ['PATH']}", called
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be an ordinary user for a moment: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def inventory() -> list[str]:

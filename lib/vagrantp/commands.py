@@ -15,6 +15,7 @@ from vagrantp.instance import MASTER, VERSION, Instance
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
 PROBES = Path(__file__).parent / "probes"
+LOOPBACK = "127.0.0.1"
 SEED_MOUNT = "/run/vagrantp-seed"
 
 
@@ -23,13 +24,14 @@ def vagrant(
 ) -> tuple[list[str], dict[str, str]]:
     """Return argv and environment of a Vagrant command for `instance`.
 
-    `home` is VAGRANT_HOME, `path` the PATH of the child. VAGRANT_CWD is our own folder, since
-    Vagrant loads `.vagrantplugins` and `Vagrantfile` found there as Ruby, even for `status`.
+    `home` is VAGRANT_HOME, `path` the PATH of the child.
     """
     environment = {
+        **vagrant_environment(home, instance.state_dir),
         "VAGRANTP_MACHINE": str(instance.machine_json),
         "VAGRANTP_ID": instance.id,
-        **_vagrants_places(MASTER / "Vagrantfile", instance.state_dir, home),
+        "VAGRANT_VAGRANTFILE": str(MASTER / "Vagrantfile"),
+        "VAGRANT_DOTFILE_PATH": str(instance.state_dir / "vagrant"),
     }
     if instance.infra_type == "container":
         environment["PATH"] = f"{SHIM}:{path}"
@@ -41,15 +43,22 @@ def vagrant_probe(folder: Path, home: Path) -> tuple[list[str], dict[str, str]]:
 
     `folder` is an empty one for it, `home` VAGRANT_HOME.
     """
-    vagrantfile = PROBES / "vagrant-libvirt.rb"
-    return ["vagrant", "status"], _vagrants_places(vagrantfile, folder, home)
-
-
-def _vagrants_places(vagrantfile: Path, folder: Path, home: Path) -> dict[str, str]:
-    return {
-        "VAGRANT_VAGRANTFILE": str(vagrantfile),
-        "VAGRANT_CWD": str(folder),
+    environment = {
+        **vagrant_environment(home, folder),
+        "VAGRANT_VAGRANTFILE": str(PROBES / "vagrant-libvirt.rb"),
         "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),
+    }
+    return ["vagrant", "status"], environment
+
+
+def vagrant_environment(home: Path, cwd: Path) -> dict[str, str]:
+    """Return the environment of any Vagrant command.
+
+    `cwd` is a folder of our own, since Vagrant loads `.vagrantplugins` and `Vagrantfile` found
+    there as Ruby, even for `status`.
+    """
+    return {
+        "VAGRANT_CWD": str(cwd),
         "VAGRANT_HOME": str(home),
         "VAGRANT_CHECKPOINT_DISABLE": "1",  # asks no server for newer versions
         "VAGRANT_NO_COLOR": "1",
@@ -80,11 +89,11 @@ def ssh(instance: Instance, *arguments: str, config: Path | None = None) -> list
     return ["ssh", "-F", str(config or instance.ssh_config), instance.full_name, *arguments]
 
 
-def ssh_config(instance: Instance, address: str, port: int, user: str) -> str:
+def ssh_config(instance: Instance, address: str, port: int, user: str, first: bool = False) -> str:
     """Return the ssh_config(5) of an instance.
 
     Its host key is known before it first boots, so a connection that would end at another guest
-    fails before anything is sent.
+    fails before anything is sent. A box made for Vagrant shows one of its own: `first` takes it.
     """
     options: dict[str, Any] = {
         "HostName": address,
@@ -96,8 +105,7 @@ def ssh_config(instance: Instance, address: str, port: int, user: str) -> str:
         "UserKnownHostsFile": _quoted(instance.known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
         "HostKeyAlias": instance.full_name,
-        "HostKeyAlgorithms": "ssh-ed25519",
-        "StrictHostKeyChecking": "yes",
+        "StrictHostKeyChecking": "accept-new" if first else "yes",
         "PreferredAuthentications": "publickey",
         "ForwardAgent": "no",
         "ForwardX11": "no",
@@ -184,7 +192,6 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "cpus": settings.cpus,
         "disk": settings.disk,
         "mac": instance.mac,
-        "key": str(instance.key),
         **facts,
     }
 
@@ -192,26 +199,47 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
 def container(
     instance: Instance, settings: Settings, image: str, network: str, address: IPv4Address, uid: int
 ) -> dict[str, Any]:
-    """Return what the Vagrantfile needs for a container: its image and `podman run` options."""
+    """Return what the Vagrantfile needs for a container of root's: image and options."""
+    options = [f"--network={network}", f"--ip={address}", f"--mac-address={instance.mac}"]
+    return _container(instance, settings, image, str(address), uid, options)
+
+
+def rootless_container(
+    instance: Instance, settings: Settings, image: str, uid: int
+) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a container of a user's.
+
+    The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
+    """
+    return _container(instance, settings, image, LOOPBACK, uid, [f"--publish={LOOPBACK}::22"])
+
+
+def _container(
+    instance: Instance, settings: Settings, image: str, address: str, uid: int, network: list[str]
+) -> dict[str, Any]:
     labels = {
         "vagrantp.id": instance.id,
         "vagrantp.name": instance.name,
         "vagrantp.folder": str(instance.folder),
         "vagrantp.uid": str(uid),
         "vagrantp.version": str(VERSION),
-        "vagrantp.address": str(address),
+        "vagrantp.address": address,
     }
     options = [
         "--init",
         f"--hostname={instance.name}",
         *container_limits(settings),
-        f"--network={network}",
-        f"--ip={address}",
-        f"--mac-address={instance.mac}",
+        *network,
         f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",
         *(f"--label={key}={value}" for key, value in labels.items()),
     ]
-    return {"image": image, "address": str(address), "key": str(instance.key), "options": options}
+    return {
+        "image": image,
+        "address": address,
+        "user": "vagrant",
+        "key": str(instance.key),
+        "options": options,
+    }
 
 
 def container_limits(settings: Settings) -> list[str]:

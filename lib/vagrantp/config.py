@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import re
+import shlex
+import stat
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from dotenv.parser import parse_stream
-from voluptuous import MultipleInvalid
+from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.errors import ConfigError
-from vagrantp.schema import KEYS, SCHEMA
+from vagrantp.schema import KEYS, MAX_BYTES, Key, items, meant, misfits, never, one_line
 
-MAX_BYTES = 1024 * 1024  # a .env of more than 1 MiB is something else
+MAX_SHOWN = 100  # characters of a value in a message
+FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# python-dotenv's search for a comment takes time by the square of the blanks in a row
+LONG_BLANK = re.compile(r"[^\S\r\n]{100,}")
+UNREADABLE_HINT = "a comment starts with #, and every quote needs its other one"
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,8 @@ class Entry:
 
     key: str
     raw: str
-    file: str
+    path: Path
+    file: str  # the path as it is shown
     line: int
 
 
@@ -52,14 +62,15 @@ class Problem:
     line: int
     text: str
     hint: str | None = None
+    is_warning: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.text}" + (f"\n  hint: {self.hint}" if self.hint else "")
 
 
-def load(folder: Path) -> Settings:
-    """Read `.env` of the project `folder`.
+def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Settings:
+    """Read `.env` of the project `folder`; `warn` is told what may be a mistake.
 
     Raises ConfigError with every problem of both files at once, in file order.
     """
@@ -69,22 +80,23 @@ def load(folder: Path) -> Settings:
         defaults, problems = _read(defaults_path(), str(defaults_path()))
     entries, more = _read(folder / ".env", ".env")
     problems += more
+    is_whole = not any(problem.line == 0 for problem in problems)
     written = {entry.key: entry for entry in (*defaults, *entries)}
-    raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
-    raw |= {key: entry.raw for key, entry in written.items()}
-    values: dict[str, Any] = {}
-    try:
-        values = SCHEMA(raw)
-    except MultipleInvalid as invalid:
-        # voluptuous goes through a set of what is missing: another order in every process
-        errors = sorted(invalid.errors, key=lambda error: list(KEYS).index(str(error.path[0])))
-        problems += [_problem(str(e.path[0]), e.msg, written) for e in errors]
-    problems += _misfits(entries, raw.get("INFRA_TYPE"))
-    if problems:
+    values, more = _values(written)
+    problems += more
+    if is_whole:  # else what is missing may well be there
+        problems += [
+            Problem(".env", 0, f"missing required key {key.name} ({key.value})")
+            for key in KEYS.values()
+            if key.is_required and key.name not in written
+        ]
+    if any(not problem.is_warning for problem in problems):
         # defaults.env first, as it is read first; what is missing comes last
         files = [str(defaults_path()), ".env"]
         problems.sort(key=lambda p: (files.index(p.file), p.line == 0, p.line))
         raise ConfigError("\n".join(str(problem) for problem in problems))
+    for problem in problems:
+        warn(str(problem))
     return Settings(
         infra_type=values["INFRA_TYPE"],
         memory=values["MEMORY"],
@@ -120,63 +132,119 @@ def id_from(folder: Path) -> str:
     return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
 
 
+def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the typed value of every key that is sound, and what is wrong with the others."""
+    raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
+    values = {name: KEYS[name].validate(text) for name, text in raw.items() if name not in written}
+    problems: dict[str, list[Problem]] = {}
+    for entry in written.values():
+        key = KEYS[entry.key]
+        steps: list[Callable[[Any], Any]] = [one_line, key.validate]
+        if key.locate:
+            steps.append(partial(key.locate, entry.path.parent))
+        try:
+            values[entry.key] = Schema(All(*steps))(entry.raw)
+        except MultipleInvalid as invalid:
+            problems[entry.key] = [
+                _problem(entry, f"{error.msg}, got {_shown(entry.raw, error.path)}", None)
+                for error in invalid.errors
+            ]
+            problems[entry.key][-1] = replace(problems[entry.key][-1], hint=key.hint)
+    for misfit in misfits(values, written):
+        entry = written[misfit.key]
+        if entry.file == ".env" or not misfit.is_idle:
+            got = "" if misfit.is_idle else f", got {_shown(entry.raw)}"
+            problem = _problem(entry, f"{misfit.text}{got}", misfit.hint)
+            problems.setdefault(misfit.key, []).append(problem)
+    for name, entry in written.items():
+        if name not in problems and not KEYS[name].is_built(values[name]):
+            problems[name] = [_unsupported(entry, KEYS[name])]
+    return values, [problem for found in problems.values() for problem in found]
+
+
+def _problem(entry: Entry, text: str, hint: str | None) -> Problem:
+    return Problem(entry.file, entry.line, f"{entry.key} {text}", hint)
+
+
+def _unsupported(entry: Entry, key: Key) -> Problem:
+    got = "" if key.is_built is never else f", got {_shown(entry.raw)}"
+    hint = key.hint if key.is_required else f"take {key.name} out; this version cannot honour it"
+    return _problem(entry, f"is not supported yet{got}", hint)
+
+
+def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
+    """Quote a value, or its item at the index `where`, for a message.
+
+    Only its first line: with a quote left open, the next ones can be somebody's password.
+    """
+    text = items(raw)[int(str(where[0]))] if where else raw
+    line = text.splitlines()[0] if text else ""
+    kept = line[:MAX_SHOWN]
+    escaped = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in kept
+    )
+    return f'"{escaped}{"…" if kept != text else ""}"'
+
+
 def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
     """Return our keys in the file, and what is wrong with its lines. Foreign keys are dropped."""
+    try:
+        text = _text(path, shown)
+    except ConfigError as error:
+        return [], [Problem(shown, 0, error.message, error.hint)]
     entries: dict[str, Entry] = {}
+    foreign: set[str] = set()
     problems = []
-    for binding in parse_stream(io.StringIO(_text(path, shown))):
+    # the parser counts two line ends in a CRLF behind a line that it cannot read
+    stream = io.StringIO(LONG_BLANK.sub(" ", text), newline=None)
+    for binding in parse_stream(stream):
         # `original` starts with the blank lines before the binding
-        text = binding.original.string
-        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+        source = binding.original.string
+        line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
+        name = binding.key or ""
         if binding.error:
-            problems.append(Problem(shown, line, "cannot be read as KEY=value"))
-        elif binding.key in entries:
-            first = entries[binding.key].line
-            problems.append(Problem(shown, line, f"{binding.key} is already set in line {first}"))
-        elif binding.key in KEYS:
-            entries[binding.key] = Entry(binding.key, binding.value or "", shown, line)
+            problems.append(Problem(shown, line, "cannot be read as KEY=value", UNREADABLE_HINT))
+        elif name in entries:
+            first = entries[name].line
+            hint = "take one of the two lines out"
+            problems.append(Problem(shown, line, f"{name} is already set in line {first}", hint))
+        elif name in KEYS:
+            entries[name] = Entry(name, binding.value or "", path, shown, line)
+        elif name not in foreign and FOREIGN.fullmatch(name):
+            foreign.add(name)
+            if key := meant(name):
+                text = f"warning: {name} is no key of vagrantp; did you mean {key}?"
+                problems.append(Problem(shown, line, text, is_warning=True))
     return list(entries.values()), problems
 
 
 def _text(path: Path, shown: str) -> str:
+    """Return the text of a settings file. Raises ConfigError, without the name of the file."""
+    owner = None
     try:
+        found = path.stat()
+        owner = found.st_uid
+        if stat.S_ISDIR(found.st_mode):
+            raise ConfigError("is a folder, not a file")
+        if not stat.S_ISREG(found.st_mode):  # a FIFO would keep us waiting
+            raise ConfigError("is no regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        where = "is a link to nothing" if path.is_symlink() else f"not found in {path.parent}"
-        hint = "README.md shows one; four lines are enough"
-        raise ConfigError(f"{shown}: {where}", hint) from None
+        if path.is_symlink():
+            raise ConfigError("is a link to nothing", f"it leads to {path.readlink()}") from None
+        raise ConfigError(f"not found in {path.parent}", "fab init writes one") from None
     except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read: {error.strerror}") from None
+        is_ours = error.errno == errno.EACCES and owner == os.geteuid()
+        hint = f"chmod u+r {shlex.quote(shown)}" if is_ours else None
+        raise ConfigError(f"cannot be read: {error.strerror}", hint) from None
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{shown}: larger than 1 MB, so no settings file")
+        raise ConfigError("larger than 1 MB, so no settings file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"{shown}: not UTF-8 text", "save it as UTF-8") from None
+        raise ConfigError("not UTF-8 text", "save it as UTF-8") from None
     if "\0" in text:
-        raise ConfigError(f"{shown}: holds NUL bytes, so no text", "save it as UTF-8")
+        raise ConfigError("holds NUL bytes, so no text", "save it as UTF-8")
     return text
-
-
-def _problem(key: str, message: str, written: dict[str, Entry]) -> Problem:
-    if key not in written:
-        return Problem(".env", 0, f"missing required key {key} ({KEYS[key].doc})")
-    entry = written[key]
-    text = f"{key} {message}"
-    if not message.startswith("is "):
-        text += f', got "{entry.raw}"'
-    return Problem(entry.file, entry.line, text, KEYS[key].hint)
-
-
-def _misfits(entries: list[Entry], infra_type: str | None) -> list[Problem]:
-    """Return the keys in the project's own file that its type has no use for."""
-    return [
-        Problem(
-            entry.file, entry.line, f"{entry.key} is for INFRA_TYPE={only}", f"take {entry.key} out"
-        )
-        for entry in entries
-        if (only := KEYS[entry.key].infra_type)
-        and infra_type in ("vm", "container")
-        and infra_type != only
-    ]

@@ -22,13 +22,6 @@ SMALLEST = 512  # MiB that a guest needs
 IMAGE = next(iter(images.SUITES))
 # `podman run --init` looks for it there, too.
 CATATONIT = ("catatonit", "/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit")
-# Settings by which a kernel keeps ordinary users from namespaces, the value with which they do so,
-# and one that lets them: Debian's own, Ubuntu's own, everyone's.
-NAMESPACE_SETTINGS = {
-    "kernel.unprivileged_userns_clone": ("0", "1"),
-    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
-    "user.max_user_namespaces": ("0", "15000"),
-}
 
 
 def examine(host: Host, as_json: bool) -> None:
@@ -73,8 +66,7 @@ def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "vm", partial(vm, host)
     yield "podman", partial(hostcheck.podman, info)
     yield "cgroup controllers", partial(hostcheck.cgroup, info)
-    yield "rootless", partial(hostcheck.rootless, info)
-    yield "user ids", partial(user_ids, host)
+    yield "user ids", partial(hostcheck.user_ids, host)
     yield "container storage", partial(hostcheck.container_storage, info, image)
     yield "podman network", partial(podman_network, host)
     yield "container", partial(container, host)
@@ -105,21 +97,12 @@ def vm(host: Host) -> Finding:
     return hostcheck.tried(host, "a guest runs under QEMU")
 
 
-def user_ids(host: Host) -> Finding:
-    """Become root of a namespace with the ids of /etc/subuid, which newuidmap gives."""
-    if os.getuid() == 0:
-        return Finding("ok", "root needs none")
-    answer = host.ask(["unshare", "--map-root-user", "--map-auto", "true"])
-    if answer.ok:
-        return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
-    why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return Finding("failed", f"no namespace with ids of its own: {why}", _namespaces_mend())
-
-
 def podman_network(host: Host) -> Finding:
     """Look whether podman's network of our name is one of ours, or which one would be made."""
     listing = json.loads(host.answer(["podman", "network", "ls", "--format", "json"]))
     named = [item for item in listing if item["name"] == network.NAME]
+    if os.getuid() != 0:
+        return Finding("ok", "not needed by a user's containers")
     if not named:
         return Finding("ok", "the first up makes it")
     if not network.is_ours_of_podman(named[0]):
@@ -158,16 +141,7 @@ def packet_filter(host: Host) -> Finding:
     why = lines[-1] if lines else "no reason given"
     if f"closed {nonce}" in lines:
         why = "a packet passes nft's rule against it"
-    return Finding("failed", why, _namespaces_mend())
-
-
-def _namespaces_mend() -> str:
-    """Return the command that lets an ordinary user have namespaces, where a setting forbids it."""
-    for name, (forbidding, allowing) in NAMESPACE_SETTINGS.items():
-        path = Path("/proc/sys", *name.split("."))
-        if os.getuid() != 0 and path.exists() and path.read_text().strip() == forbidding:
-            return f"sudo sysctl --write {name}={allowing}"
-    return SET_UP
+    return Finding("failed", why, hostcheck.namespaces_mend())
 
 
 def _shown(finding: Finding) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class ConflictError(VagrantpError):
 
 
 class StateError(VagrantpError):
-    """Wrong state: `ssh` when stopped, `rm` of a running one without `--force`, busy."""
+    """Wrong state: `ssh` when stopped, `rm` of a running one, `init` over a `.env`, busy."""
 
     exit_code = 8
 

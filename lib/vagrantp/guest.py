@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Literal
 
@@ -17,10 +19,26 @@ FACTS = r"""
 echo hostname "$(cat /proc/sys/kernel/hostname)"
 echo cpus "$(grep -c ^processor /proc/cpuinfo)"
 echo memory_kib "$(awk '/^MemTotal/ {print $2}' /proc/meminfo)"
-echo disk_bytes "$(($(cat /sys/block/vda/size 2>/dev/null || echo 0) * 512))"
 echo addresses $(ip -4 -o address show scope global | awk '{sub("/.*", "", $4); print $4}')
-echo root_kib "$(df -Pk / | awk 'NR == 2 {print $2}')"
+set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
+echo root_kib "$2"
+# from the root file system through LVM down to the disk; what else is on them is not for it
+cd "/sys/class/block/$(basename "$(readlink -f "$1")")" 2>/dev/null || exit 0
+beside=0
+count() { [ "$1" -ef . ] || beside=$((beside + $(cat "$1/size") / 2)); }
+while [ -d slaves ] && [ "$(ls slaves)" ]; do
+    for volume in slaves/*/holders/*; do count "$volume"; done
+    cd -P "$(ls -d slaves/* | head -n 1)"
+done
+if [ -e partition ]; then
+    for number in ../*/partition; do count "${number%/*}"; done
+    cd -P ..
+fi
+echo beside_kib "$beside"
+echo disk_bytes "$(($(cat size) * 512))"
 """
+GROW = Path(__file__).with_name("grow_root.sh")
+GROW_TIMEOUT = 300  # seconds; a file system of 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
 LEAST_ROOT = 0.90
@@ -53,6 +71,19 @@ def ask(host: Host, ssh: list[str]) -> tuple[dict[str, str], str]:
     return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line), ""
 
 
+def grow(host: Host, ssh: list[str]) -> None:
+    """Make the root file system of a guest fill its disk. `ssh` is the argv that reaches it.
+
+    Raises ProviderError when that cannot be done.
+    """
+    script = GROW.read_text(encoding="utf-8")
+    host.change(
+        [*ssh, shlex.join(["sudo", "-n", "sh", "-c", script])],
+        what="growing the root file system",
+        timeout=GROW_TIMEOUT,
+    )
+
+
 def check(facts: dict[str, str], instance: Instance, settings: Settings) -> list[Check]:
     """Compare a guest's facts, {} when it does not answer, with its settings.
 
@@ -63,7 +94,8 @@ def check(facts: dict[str, str], instance: Instance, settings: Settings) -> list
         return [hostname]
     disk, cpus = facts.get("disk_bytes"), facts.get("cpus")
     memory, least = int(facts.get("memory_kib", 0)), settings.memory * 1024 * LEAST_MEMORY
-    root, least_root = int(facts.get("root_kib", 0)), settings.disk * 1024**2 * LEAST_ROOT
+    room = settings.disk * 1024**2 - int(facts.get("beside_kib", 0))
+    root, least_root = int(facts.get("root_kib", 0)), room * LEAST_ROOT
     return [
         _at_least("memory in the guest", memory, int(least)),
         compare("cpus in the guest", settings.cpus, cpus and int(cpus)),

@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vagrantp import commands, images, network
+from vagrantp import boxes, commands, images, network
 from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
@@ -46,6 +46,13 @@ ROOM_FOR_IMAGE = {"vm": 1024, "container": 512}
 ROOM_TO_BUILD = {"vm": 2048, "container": 1024}
 GIB, MIB = 1024**3, 1024**2
 MEMINFO = Path("/proc/meminfo")
+# Settings by which a kernel keeps ordinary users from namespaces, the value with which they do so,
+# and one that lets them: Debian's own, Ubuntu's own, everyone's.
+NAMESPACE_SETTINGS = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+    "user.max_user_namespaces": ("0", "15000"),
+}
 CGROUP_HELP = "https://rootlesscontaine.rs/getting-started/common/cgroup2/"
 
 
@@ -66,7 +73,10 @@ HostCheck = Callable[[], Finding]
 def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     """Raise every reason why `instance` cannot be made here, all at once; tell the warnings."""
     infra_type = settings.infra_type
+    is_ours = settings.image in images.SUITES
     is_built = partial(images.is_built, host, infra_type, settings.image)
+    if not is_ours:  # a box that others made: there, or downloaded
+        is_built = partial(bool, boxes.find(settings.image))
     checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
     if infra_type == "vm":
         checks += [
@@ -81,16 +91,17 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         checks += [
             partial(podman, info),
             partial(cgroup, info),
-            partial(rootless, info),
+            partial(user_ids, host),
             partial(container_storage, info, is_built, settings.disk),
         ]
     checks += [
         partial(name_is_free, host, instance),
         partial(memory, settings.memory),
         partial(cpus, settings.cpus),
-        partial(image_tools, infra_type, is_built),
         partial(build_room, infra_type, is_built),
     ]
+    if is_ours:
+        checks += [partial(image_tools, infra_type, is_built)]
     refuse(host, [look(check) for check in checks])
 
 
@@ -226,12 +237,24 @@ def cgroup(info: Callable[[], dict[str, Any]]) -> Finding:
     return Finding("ok", f"{host_info['cgroupVersion']}: cpu, memory")
 
 
-def rootless(info: Callable[[], dict[str, Any]]) -> Finding:
-    """Refuse rootless containers, which this version cannot make."""
-    if info()["host"]["security"]["rootless"]:
-        text = "rootless containers are not supported yet"
-        return Finding("failed", text, "run it as root, or use INFRA_TYPE=vm")
-    return Finding("ok", "not this user: root")
+def user_ids(host: Host) -> Finding:
+    """Become root of a namespace with the ids of /etc/subuid, which newuidmap gives."""
+    if os.getuid() == 0:
+        return Finding("ok", "root needs none")
+    answer = host.ask(["unshare", "--map-root-user", "--map-auto", "true"])
+    if answer.ok:
+        return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
+    why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_mend())
+
+
+def namespaces_mend() -> str:
+    """Return the command that lets an ordinary user have namespaces, where a setting forbids it."""
+    for name, (forbidding, allowing) in NAMESPACE_SETTINGS.items():
+        path = Path("/proc/sys", *name.split("."))
+        if os.getuid() != 0 and path.exists() and path.read_text().strip() == forbidding:
+            return f"sudo sysctl --write {name}={allowing}"
+    return SET_UP
 
 
 def container_storage(

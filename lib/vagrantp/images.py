@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +41,27 @@ COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
 CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
 
 
+# Of every box of ours. vagrant-libvirt puts the file's time into the volume's name when a box has
+# no version. It holds the user, so users share no volume: a lock of one user is enough (action/
+# handle_box_image.rb, get_volume_name).
+VERSION = f"1.{os.getuid()}"
+
+
 @dataclass(frozen=True)
 class Box:
-    """A Vagrant box and the volume of pool `default` that holds it. `virtual_size` in bytes."""
+    """A box in our VAGRANT_HOME: `vagrantp-<image>-<digest>`. `virtual_size` in bytes.
+
+    `is_vagrants`: made for Vagrant, whose insecure key it lets in, and not for our seed.
+    """
 
     name: str
-    volume: str
     virtual_size: int
+    is_vagrants: bool = False
+
+    @property
+    def volume(self) -> str:
+        """The volume of pool `default` that holds it."""
+        return f"{self.name}_vagrant_box_image_{VERSION}_box.img"
 
 
 def vagrant_home() -> Path:
@@ -61,29 +75,38 @@ def ensure_box(host: Host, image: str) -> Box:
     Raises ProviderError when a tool or the pool is missing or a step fails.
     """
     name = _name(image, "vm")
-    # vagrant-libvirt puts the file's time into the volume's name when a box has no version. The
-    # version holds the user, so users share no volume: a lock of one user is enough (action/
-    # handle_box_image.rb, get_volume_name).
-    version = f"1.{os.getuid()}"
-    box = Box(name, f"{name}_vagrant_box_image_{version}_box.img", GIB)
-    folder = vagrant_home() / "boxes" / name
-    file = folder / version / "libvirt" / "box.img"
-    if file.exists() and _is_uploaded(host, box):
+
+    def build(work: Path, folder: Path) -> None:
+        with host.progress.stage("build base image", f"{image} (once)"):
+            build_box(host, SUITES[image], RECIPES / image / "vm", work, folder)
+
+    return put_into_pool(host, Box(name, GIB), build)
+
+
+def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> Box:
+    """Return `box`, made and put into libvirt's pool as far as it was not there yet.
+
+    `make` is called with a folder to work in and the folder, to be made, of the box's files:
+    `box.img` and `metadata.json` (format 1 of vagrant-libvirt). Older boxes of the same image go,
+    but for those that a disk stands on.
+
+    Raises ProviderError when the pool is missing or a step fails.
+    """
+    folder = vagrant_home() / "boxes" / box.name
+    files = Path(VERSION, "libvirt")
+    if (folder / files).exists() and _is_uploaded(host, box):
         return box
-    with host.lock(_cache(), f"image {name}", f"another build of {name}"):
-        if not file.exists():
-            with (
-                host.progress.stage("build base image", f"{image} (once)"),
-                _folder(host, name) as work,
-            ):
-                _build_box(host, image, work, version)
+    with host.lock(_cache(), f"image {box.name}", f"another build of {box.name}"):
+        if not (folder / files).exists():
+            with _folder(host, box.name) as work:
+                make(work, work / "box" / files)
                 host.make_dir(folder.parent)
                 host.remove(folder)
                 host.move(work / "box", folder)
         if not _is_uploaded(host, box):
-            with host.progress.stage("upload base image", f"{image} (once)"):
-                _upload(host, box, file)
-        _remove_old_boxes(host, image, box, version)
+            with host.progress.stage("upload base image", "(once)"):
+                _upload(host, box, folder / files / "box.img")
+        _remove_old_boxes(host, box)
     return box
 
 
@@ -104,7 +127,7 @@ def ensure_container_image(host: Host, image: str) -> str:
             host.progress.stage("build base image", f"{image} (once)"),
             _folder(host, name) as work,
         ):
-            _bootstrap(host, image, "container", work, work / "root.tar")
+            bootstrap(host, SUITES[image], RECIPES / image / "container", work, work / "root.tar")
             entry = ["/usr/bin/catatonit", "--", "/usr/local/sbin/vagrantp-entry"]
             changes = (
                 f"ENTRYPOINT {json.dumps(entry)}",
@@ -136,9 +159,10 @@ def _name(image: str, infra_type: str) -> str:
     return f"vagrantp-{image}-{recipe(RECIPES / image / infra_type)}"
 
 
-def _remove_old_boxes(host: Host, image: str, box: Box, version: str) -> None:
-    """Remove this user's boxes of older recipes, but for one that a disk still stands on."""
-    pattern = re.compile(rf"(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})_.*_{version}_box\.img")
+def _remove_old_boxes(host: Host, box: Box) -> None:
+    """Remove this user's other boxes of the same image, but for one that a disk stands on."""
+    image = re.escape(box.name.rpartition("-")[0])
+    pattern = re.compile(rf"({image}-[0-9a-f]{{10}})_.*_{re.escape(VERSION)}_box\.img")
     volumes = _volumes(host)
     if not volumes:
         return
@@ -240,17 +264,22 @@ def boot_code(boot: bytes, core: bytes, core_sector: int) -> tuple[bytes, bytes]
     return bytes(first), bytes(rest)
 
 
-def _build_box(host: Host, image: str, work: Path, version: str) -> None:
-    """Build `box` in the folder `work`."""
-    _bootstrap(host, image, "vm", work, work / "root")
-    disk, core, folder = work / "disk.raw", work / "core.img", work / "box" / version / "libvirt"
-    _step(host, "partition", "truncate", f"--size={GIB}", str(disk))
+def build_box(
+    host: Host, suite: str, source: Path, work: Path, folder: Path, size: int = 1
+) -> None:
+    """Build the box of the recipe in `source` into `folder`, in the folder `work`. `size` in GB.
+
+    Raises ProviderError when a step fails.
+    """
+    bootstrap(host, suite, source, work, work / "root")
+    disk, core = work / "disk.raw", work / "core.img"
+    _step(host, "partition", "truncate", f"--size={size}G", str(disk))
     _step(
         host,
         "partition",
         *("parted", "--script", str(disk), "mklabel", "gpt"),
         *("mkpart", "bios", "1MiB", "2MiB", "set", "1", "bios_grub", "on"),
-        *("mkpart", "root", "ext4", "2MiB", "1023MiB"),
+        *("mkpart", "root", "ext4", "2MiB", f"{size * 1024 - 1}MiB"),
     )
     # No features that a newer host's mke2fs may have and the guest's GRUB or fsck has not.
     _step(
@@ -258,7 +287,8 @@ def _build_box(host: Host, image: str, work: Path, version: str) -> None:
         "make the file system",
         *_as_root(),
         *("mke2fs", "-q", "-t", "ext4", "-L", "root", "-m", "1", "-d", str(work / "root")),
-        *("-O", "^metadata_csum_seed,^orphan_file", "-E", f"offset={2 * MIB}", str(disk), "1021M"),
+        *("-O", "^metadata_csum_seed,^orphan_file", "-E", f"offset={2 * MIB}"),
+        *(str(disk), f"{size * 1024 - 3}M"),
     )
     _step(
         host,
@@ -279,13 +309,15 @@ def _build_box(host: Host, image: str, work: Path, version: str) -> None:
         *("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd"),
         *(str(disk), str(folder / "box.img")),
     )
-    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": size}
     host.write(folder / "metadata.json", json.dumps(metadata))
 
 
-def _bootstrap(host: Host, image: str, kind: str, work: Path, target: Path) -> None:
-    """Install the packages of a recipe into `target`, a folder or a .tar file."""
-    suite, folder = SUITES[image], RECIPES / image / kind
+def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) -> None:
+    """Install the recipe in `source`, of a Debian suite, into `target`, a folder or a .tar file.
+
+    Raises ProviderError when a step fails.
+    """
     sites = mirrors(host.answer(INDEXES))
     lasting, passing = apt_settings(host.answer(["apt-config", "dump"]))
     inside = [for_guest(site, public) for site, public in zip(sites, PUBLIC, strict=True)]
@@ -293,19 +325,19 @@ def _bootstrap(host: Host, image: str, kind: str, work: Path, target: Path) -> N
     host.write(work / "sources.list", sources(suite, *inside), 0o644)
     hooks = {
         # A checkout's own owners and umask do not matter: all is root's, and everyone's to read.
-        "setup": f"tar --directory={_quote(folder / 'files')} --create --owner=root:0 "
+        "setup": f"tar --directory={_quote(source / 'files')} --create --owner=root:0 "
         '--group=root:0 --mode=u=rwX,go=rX . | tar --directory="$1" --extract && '
         f'cp {_quote(work / "apt.conf")} "$1/etc/apt/apt.conf.d/00host"',
         "customize": f'rm "$1/etc/apt/apt.conf.d/00host" && '
         f'cp {_quote(work / "sources.list")} "$1/etc/apt/sources.list" && '
-        f'sh {_quote(folder / "finish")} "$1"',
+        f'sh {_quote(source / "finish")} "$1"',
     }
     _step(
         host,
         "install packages",
         *_as_root(),
         *("mmdebstrap", "--mode=root", "--variant=minbase", f"--hook-dir={MERGED_USR}"),
-        f"--include={','.join(packages((folder / 'packages').read_text()))}",
+        f"--include={','.join(packages((source / 'packages').read_text()))}",
         *(f"--aptopt={line}" for line in lasting),
         *(f"--{when}-hook={command}" for when, command in hooks.items()),
         *(suite, str(target), sources(suite, *sites)),

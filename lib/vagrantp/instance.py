@@ -44,6 +44,11 @@ class Instance:
         return self.state_dir / "ssh_config"
 
     @property
+    def ssh_config_draft(self) -> Path:
+        """What `ssh_config` will be at the end of the `up` that makes it."""
+        return self.state_dir / "ssh_config.new"
+
+    @property
     def key(self) -> Path:
         """Its private key; the public one stands beside it in `.pub`."""
         return self.state_dir / "id_ed25519"

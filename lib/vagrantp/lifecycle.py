@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from vagrantp import commands, config, guest, hostcheck, images
 from vagrantp import instance as instances
@@ -206,10 +207,9 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             _vagrant(host, instance, "up", "--no-provision")
         if host.dry:
             return
-        draft = instance.ssh_config.with_suffix(".new")
-        host.write(draft, commands.ssh_config(instance, made["address"], 22, made["user"]))
-        _check(host, instance, settings, draft)
-        host.move(draft, instance.ssh_config)
+        _connect(host, instance, made)
+        _check(host, instance, settings, instance.ssh_config_draft)
+        host.move(instance.ssh_config_draft, instance.ssh_config)
     except (VagrantpError, KeyboardInterrupt, OSError) as error:
         host.progress.say(f"taking back what was made of {instance.full_name}")
         if isinstance(error, ProviderError) and instance.log.exists():
@@ -218,6 +218,31 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             error.hint = f"the full log is {instance.failed_log}"
         _clean_up(host, instance, provider)
         raise
+
+
+def _connect(host: Host, instance: Instance, made: dict[str, Any]) -> None:
+    """Write down how ssh reaches a new instance. `made`: what its provider prepared."""
+    draft = instance.ssh_config_draft
+    address, port = provider_for(instance.infra_type).endpoint(host, instance, made)
+    if "key" in made:
+        return host.write(draft, commands.ssh_config(instance, address, port, made["user"]))
+    # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
+    argv, env = _vagrant_command(instance, "ssh-config")
+    told = host.ask(argv, env=env)
+    lines = (line.strip().partition(" ") for line in told.stdout.splitlines())
+    login = {name: value.strip('"') for name, _, value in lines}
+    if not told.ok or not {"User", "IdentityFile"} <= login.keys():
+        raise ProviderError(f"vagrant ssh-config failed: {told.stderr.strip()}")
+    user, key = login["User"], login["IdentityFile"]
+    host.write(instance.key, Path(key).read_bytes())
+    host.remove(instance.key.with_suffix(".pub"))  # it is of another key, and ssh would go by it
+    host.write(instance.known_hosts, "")
+    with host.progress.stage("grow the root file system"):
+        host.write(draft, commands.ssh_config(instance, address, port, user, first=True))
+        ssh = commands.ssh(instance, config=draft)
+        guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: True)
+        guest.grow(host, ssh)
+    host.write(draft, commands.ssh_config(instance, address, port, user))
 
 
 def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) -> None:
@@ -294,9 +319,8 @@ def _forget(host: Host, instance: Instance) -> None:
 
 
 def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
-    home = images.vagrant_home()
-    host.make_dir(home)
-    argv, env = commands.vagrant(instance, home, environment()["PATH"], *arguments)
+    host.make_dir(images.vagrant_home())
+    argv, env = _vagrant_command(instance, *arguments)
     log = instance.log if instance.log.parent.is_dir() else None
     replace(host, log=log).change(
         argv,
@@ -306,6 +330,10 @@ def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
         cwd=instance.folder if instance.folder.is_dir() else instance.state_dir,
         explain=_vagrants_reason,
     )
+
+
+def _vagrant_command(instance: Instance, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    return commands.vagrant(instance, images.vagrant_home(), environment()["PATH"], *arguments)
 
 
 def _vagrants_reason(lines: list[str]) -> str:

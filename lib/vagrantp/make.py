@@ -5,8 +5,9 @@ from __future__ import annotations
 from invoke.collection import Collection
 from invoke.program import Program
 
-from vagrantp import links
+from vagrantp import links, template
 from vagrantp import uninstall as leftovers
+from vagrantp.instance import MASTER
 from vagrantp.run import Host
 from vagrantp.tasks import agrees, chore
 
@@ -29,7 +30,14 @@ def uninstall(host: Host, yes: bool = False) -> None:
     leftovers.uninstall(host, lambda: yes or agrees("Remove all this?"))
 
 
-ns = Collection(link, link_global, uninstall)
+@chore
+def docs(host: Host) -> None:
+    """Write .env.example and docs/configuration.md anew, from schema.py."""
+    for name, text in template.documents().items():
+        host.write(MASTER / name, text, 0o666)
+
+
+ns = Collection(link, link_global, uninstall, docs)
 
 if __name__ == "__main__":
     Program(namespace=ns).run()  # not fab: it fails at a broken ~/.fabric.yaml before we say so

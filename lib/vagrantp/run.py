@@ -144,12 +144,14 @@ class Host:
     is_patient: bool = True
     before_exec: Callable[[], None] = lambda: None
 
-    def ask(self, argv: Sequence[str], timeout: float = 60) -> Result:
+    def ask(
+        self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
+    ) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
 
         `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer.
         """
-        return self._run(argv, timeout)
+        return self._run(argv, timeout, env)
 
     def answer(self, argv: Sequence[str], timeout: float = 60) -> str:
         """Return what a query prints. `timeout` in seconds.

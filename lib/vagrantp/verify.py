@@ -37,6 +37,8 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
     facts, why = guest.ask(host, commands.ssh(instance))
     promised = instance.machine()["provider"]["address"]
     addresses = facts.get("addresses", "").split()
+    if facts:  # a rootless container has none that the host can route: it answered at a port
+        addresses.append(commands.LOOPBACK)
     return [
         compare("type", settings.infra_type, instance.infra_type),
         *provider_for(instance.infra_type).check(host, instance, settings),

@@ -14,12 +14,13 @@ from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, inventory
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
     listing = project().fab("--list").stdout
     verbs = [line.split()[0] for line in listing.splitlines() if line.startswith("  ")]
-    assert verbs == ["doctor", "rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
+    assert verbs == (
+        ["doctor", "init", "rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
+    )
 
 
 @pytest.mark.parametrize(
-    "verb",
-    ["up", "ssh", "stop", "rm", "validate", "status", "verify", "stats", "doctor"],
+    "verb", ["up", "ssh", "stop", "rm", "validate", "init", "status", "verify", "stats", "doctor"]
 )
 def test_every_verb_has_help(project: MakeProject, verb: str) -> None:
     done = project().fab("--help", verb)
@@ -55,9 +56,7 @@ def test_without_env(project: MakeProject, tripwires: tuple[str, Path], verb: st
     app = project()
     done = app.fab(verb, PATH=path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f".env: not found in {app.folder}\n  hint: README.md shows one; four lines are enough\n"
-    )
+    assert done.stderr == (f".env: not found in {app.folder}\n  hint: fab init writes one\n")
     assert not called.exists()
 
 

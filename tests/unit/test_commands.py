@@ -84,7 +84,6 @@ def test_vm_for_the_vagrantfile() -> None:
         "cpus": 2,
         "disk": 6,
         "mac": "52:54:0a:1b:2c:3d",
-        "key": "/state/vagrantp/app-0a1b2c3d/id_ed25519",
         "accel": "tcg",
         "box": "box",
         "address": "10.201.0.5",
@@ -99,6 +98,7 @@ def test_container_for_the_vagrantfile() -> None:
     assert made == {
         "image": "image:1",
         "address": "10.201.1.9",
+        "user": "vagrant",
         "key": "/state/vagrantp/app-0a1b2c3d/id_ed25519",
         "options": [
             "--init",
@@ -118,6 +118,13 @@ def test_container_for_the_vagrantfile() -> None:
             "--label=vagrantp.address=10.201.1.9",
         ],
     }
+
+
+def test_a_rootless_container_has_a_port_for_ssh_and_no_network_of_ours() -> None:
+    made = commands.rootless_container(CONTAINER, SETTINGS, "image:1", 1000)
+    assert made["address"] == "127.0.0.1"
+    assert "--publish=127.0.0.1::22" in made["options"]
+    assert not [o for o in made["options"] if o.startswith(("--network", "--ip", "--mac"))]
 
 
 def test_libvirt_network() -> None:

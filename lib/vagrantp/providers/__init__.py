@@ -38,6 +38,9 @@ class Provider(Protocol):
     def prepare(self, host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
         """Make what the instance needs before Vagrant creates it; return what Vagrant must know."""
 
+    def endpoint(self, host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
+        """Return the address and port of its ssh server. `made`: what `prepare` returned."""
+
     def is_running(self, host: Host, instance: Instance) -> bool:
         """Say quickly whether it runs."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from vagrantp import accel, commands, images, network
+from vagrantp import accel, boxes, commands, images, network
 from vagrantp.config import Settings
 from vagrantp.errors import ConfigError, ProviderError, StateError
 from vagrantp.instance import Instance, state_root
@@ -76,7 +76,7 @@ def list_all(host: Host) -> list[Found]:
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)
-    box = images.ensure_box(host, settings.image)
+    box = boxes.ensure(host, settings.image)
     if box.virtual_size > settings.disk * 1024**3:
         least = -(-box.virtual_size // 1024**3)
         raise ConfigError(
@@ -92,6 +92,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     return commands.vm(
         instance,
         settings,
+        **({"hostname": instance.name} if box.is_vagrants else {"key": str(instance.key)}),
         accel=acceleration,
         box=box.name,
         boot_timeout=BOOT_TIMEOUT,
@@ -103,6 +104,11 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         user=user,
         vnc_password=secrets.token_hex(4),  # VNC takes eight characters at most (RFC 6143)
     )
+
+
+def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
+    """Return the address and port of its ssh server."""
+    return made["address"], 22
 
 
 def is_running(host: Host, instance: Instance) -> bool:

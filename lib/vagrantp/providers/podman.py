@@ -61,15 +61,23 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     """Make the image, the network and the address of a container that is to be created."""
     host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
     image = images.ensure_container_image(host, settings.image)
+    if os.getuid() != 0:
+        return commands.rootless_container(instance, settings, image, os.getuid())
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
         # there is no container yet that would show that its address is taken
         taken = {path.read_text(encoding="ascii") for path in state_root().glob("*/address")}
         address = network.choose_address(subnet, instance.id, taken)
         host.write(instance.state_dir / "address", str(address))
-    user = "vagrant"
-    made = commands.container(instance, settings, image, network.NAME, address, os.getuid())
-    return {**made, "user": user}
+    return commands.container(instance, settings, image, network.NAME, address, os.getuid())
+
+
+def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
+    """Return the address and port of its ssh server."""
+    if made["address"] != commands.LOOPBACK:
+        return made["address"], 22
+    template = '{{(index (index .HostConfig.PortBindings "22/tcp") 0).HostPort}}'
+    return commands.LOOPBACK, int(_inspect(host, instance, template))
 
 
 def is_running(host: Host, instance: Instance) -> bool:

@@ -1,0 +1,121 @@
+"""Boxes that others made for Vagrant: found or downloaded, and put into the pool as ours are.
+
+A box gets a name and a version of ours by a folder of links to its files: so its volume is this
+user's own, arrives whole or not at all, and goes when nothing stands on it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from vagrantp import commands, images
+from vagrantp.errors import ProviderError
+from vagrantp.images import Box, vagrant_home
+from vagrantp.run import Host
+
+DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some boxes have 10 GB
+
+
+def ensure(host: Host, name: str) -> Box:
+    """Return the box that BOX=`name` stands for, in libvirt's pool.
+
+    Raises ProviderError when it cannot be had, or is not one that can be used.
+    """
+    if name in images.SUITES:
+        return images.ensure_box(host, name)
+    source = find(name)
+    if source is None:
+        with host.progress.stage("download box", name):
+            _download(host, name)
+        if host.dry:
+            return Box(f"vagrantp-{_slug(name)}-not-known-yet", 0, is_vagrants=True)
+        source = find(name)
+        if source is None:
+            raise ProviderError(f"vagrant box add {name}: it is for another provider than libvirt")
+    disk = _disk(source)
+    facts = disk.stat()
+    digest = hashlib.sha256(f"{disk} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
+    size = _virtual_size(host, name, disk)
+    box = Box(f"vagrantp-{_slug(name)}-{digest[:10]}", size, is_vagrants=True)
+
+    def link(_work: Path, folder: Path) -> None:
+        host.make_dir(folder)
+        # vagrant-libvirt knows the size in GB only; where it says less than DISK, DISK counts
+        metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
+        host.write(folder / "metadata.json", json.dumps(metadata))
+        host.link(folder / "box.img", disk)
+        for path in source.iterdir():
+            if path != disk and path.name not in ("metadata.json", "box.img"):
+                host.link(folder / path.name, path)
+
+    return images.put_into_pool(host, box, link)
+
+
+def find(name: str) -> Path | None:
+    """Return the folder of the newest version of a box for libvirt, or None.
+
+    Vagrant's own folder counts as well as ours. From Vagrant 2.4 on there may be a folder for the
+    architecture in between.
+    """
+    escaped = name.replace("/", "-VAGRANTSLASH-")  # as Vagrant's box_collection.rb does
+    for home in (vagrant_home(), Path.home() / ".vagrant.d"):
+        folders = [
+            path.parent
+            for pattern in ("*/libvirt/metadata.json", "*/amd64/libvirt/metadata.json")
+            for path in (home / "boxes" / escaped).glob(pattern)
+        ]
+        if folders:
+            depth = len((home / "boxes" / escaped).parts)
+            return max(folders, key=lambda folder: _version(folder.parts[depth]))
+    return None
+
+
+def _download(host: Host, name: str) -> None:
+    home = vagrant_home()
+    host.make_dir(home)
+    host.change(
+        ["vagrant", "box", "add", "--provider", "libvirt", "--clean", name],
+        what=f"downloading the box {name}",
+        timeout=DOWNLOAD_TIMEOUT,
+        env=commands.vagrant_environment(home, home),
+    )
+
+
+def _disk(source: Path) -> Path:
+    """Return the one disk of a box. Raises ProviderError when there are more, or none."""
+    metadata = json.loads((source / "metadata.json").read_text(encoding="utf-8"))
+    disks = metadata.get("disks") or [{"path": "box.img"}]
+    if len(disks) > 1:
+        raise ProviderError(f"the box in {source} has {len(disks)} disks: only one is supported")
+    disk = source / str(disks[0].get("path"))
+    if not disk.is_file():
+        raise ProviderError(f"the box in {source} has no {disk.name}")
+    return disk
+
+
+def _virtual_size(host: Host, name: str, disk: Path) -> int:
+    """Return the size of a disk in bytes. Raises ProviderError for one that is not safe to open."""
+    answer = host.ask(["qemu-img", "info", "--output=json", str(disk)])
+    if not answer.ok:
+        raise ProviderError(f"the box {name} cannot be read: {answer.stderr.strip()}")
+    facts = json.loads(answer.stdout)
+    if facts["format"] != "qcow2":
+        raise ProviderError(f"the box {name} has a disk of format {facts['format']}, not qcow2")
+    # QEMU would open the file that is named there, one of this host's
+    data = facts.get("format-specific", {}).get("data", {})
+    if "backing-filename" in facts or "data-file" in data:
+        raise ProviderError(f"the disk of box {name} names another file: it is not used")
+    return int(facts["virtual-size"])
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
+
+
+def _version(text: str) -> list[tuple[int, str]]:
+    """Return what versions sort by: numbers as such, and before words (a prerelease) nothing."""
+    parts = re.split(r"[.-]", text)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -1,0 +1,282 @@
+"""Whole commands, in turn with what one would type without vagrantp: `make bench`.
+
+Prints medians and ratios, and writes them to docs/benchmarks.md. Leave the machine alone meanwhile.
+PAIRS=1 makes it short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from invoke.context import Context
+from vagrantp import commands, images
+from vagrantp import instance as instances
+from vagrantp.run import Host
+
+from tests.conftest import FAB, MASTER, env_text
+
+HERE = Path(__file__).parent
+PAIRS = int(os.environ.get("PAIRS", "5"))
+SETTINGS = {"MEMORY": 1024, "CPUS": 2, "DISK": 5, "LAN_ACCESS": "yes"}
+SEED = "bench-seed.iso"
+INSECURE_KEY = (MASTER / "tests/boxes/plain/insecure.pub").read_text().strip()
+USER_DATA = {
+    "hostname": "bench",
+    "users": [
+        {
+            "name": "vagrant",
+            "shell": "/bin/bash",
+            "sudo": "ALL=(ALL) NOPASSWD:ALL",
+            "ssh_authorized_keys": [INSECURE_KEY],
+        }
+    ],
+}
+# What is compared: the row's name, ours, the rival, and the most that ours may take.
+ROWS = [
+    ("`up`, VM, as users write the Vagrantfile", "vm up", "vagrant up", "1.0 x"),
+    ("`up`, VM, `insert_key = false`", "vm up", "vagrant up, insert_key=false", "1.0 x"),
+    ("`up`, container, as users write it", "container up", "vagrant up, docker", "0.6 x"),
+    (
+        "`up`, container, `insert_key = false`",
+        "container up",
+        "vagrant up, docker, insert_key=false",
+        "",
+    ),
+    ("`up`, container, and `podman run`", "container up", "podman run and exec", ""),
+    ("`up`, VM running already", "vm up again", "vagrant up again", "0.5 x"),
+    ("`status`, VM", "vm status", "vagrant status", "0.5 x"),
+    ("`ssh --command true`, VM", "vm ssh", "vagrant ssh", "0.5 x"),
+    ("`ssh --command true` and OpenSSH", "vm ssh", "ssh", "0.35 s above"),
+    ("`rm`, VM", "vm rm", "vagrant destroy", ""),
+]
+VERSIONS = (
+    ("vagrant", "--version"),
+    ("vagrant", "plugin", "list"),
+    ("virsh", "--version"),
+    ("qemu-system-x86_64", "--version"),
+    ("podman", "--version"),
+)
+REPORT = """\
+# Benchmarks
+
+Written by `make bench` on {date}: medians of {pairs} runs, each in turn with its rival on a
+machine that did nothing else; in brackets the fastest and the slowest. {emulation}
+
+{rows}
+
+Rivals run the same image with the same memory, CPUs and disk; `tests/bench/` has their
+Vagrantfiles. vagrantp's `up` also reads back, from inside, that all is as promised.
+
+On {host}:
+
+{versions}
+"""
+Times = dict[str, list[float]]
+
+
+def main() -> None:
+    """Run all rounds, print and write the table, leave nothing."""
+    times: Times = defaultdict(list)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        vm, container = (_project(work, kind) for kind in ("vm", "container"))
+        for folder in (vm, container):  # builds and uploads images
+            _fab("before", folder, "up")
+        accel = _machine(vm)["accel"]
+        for folder in (vm, container):
+            _fab("before", folder, "rm", "--force")
+        driver = {"kvm": "kvm", "tcg": "qemu"}[accel]
+        with _bare_vm(work, driver) as bare_vm, _bare_container(work) as bare_container:
+            for _ in range(PAIRS):
+                _round_of_containers(times, container, bare_container)
+                _round_of_vms(times, vm, bare_vm)
+    report = _report(times, accel)
+    print(report)
+    (MASTER / "docs/benchmarks.md").write_text(report, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A folder with a Vagrantfile, and the environment for `vagrant` there."""
+
+    folder: Path
+    environment: dict[str, str]
+
+
+def _round_of_vms(times: Times, folder: Path, bare: Bare) -> None:
+    _fab("vm up", folder, "up", times=times)
+    _fab("vm up again", folder, "up", times=times)
+    _fab("vm status", folder, "status", times=times)
+    _fab("vm ssh", folder, "ssh", "--command", "true", times=times)
+    instance = instances.remembered(folder)
+    assert instance
+    _timed("ssh", folder, *commands.ssh(instance, "true"), times=times)
+    _fab("vm rm", folder, "rm", "--force", times=times)
+    _vagrant("vagrant up", bare, "up", times=times)
+    _vagrant("vagrant up again", bare, "up", times=times)
+    _vagrant("vagrant status", bare, "status", times=times)
+    _vagrant("vagrant ssh", bare, "ssh", "--command", "true", times=times)
+    _vagrant("vagrant destroy", bare, "destroy", "--force", times=times)
+    _vagrant("vagrant up, insert_key=false", bare, "up", times=times, INSERT_KEY="no")
+    _vagrant("after", bare, "destroy", "--force")
+
+
+def _round_of_containers(times: Times, folder: Path, bare: Bare) -> None:
+    _fab("container up", folder, "up", times=times)
+    _fab("after", folder, "rm", "--force")
+    _vagrant("vagrant up, docker", bare, "up", times=times)
+    _vagrant("after", bare, "destroy", "--force")
+    _vagrant("vagrant up, docker, insert_key=false", bare, "up", times=times, INSERT_KEY="no")
+    _vagrant("after", bare, "destroy", "--force")
+    seed, image = bare.environment["SEED"], bare.environment["IMAGE"]
+    run = f"podman run --detach --name bench --volume {seed}:/run/vagrantp-seed:ro {image}"
+    script = f"{run} && podman exec bench true"
+    _timed("podman run and exec", folder, "sh", "-ec", script, times=times)
+    _timed("after", folder, "podman", "rm", "--force", "--time", "0", "bench")
+
+
+def _project(work: Path, kind: str) -> Path:
+    folder = work / f"bench-{kind}"
+    folder.mkdir()
+    (folder / ".env").write_text(env_text({"INFRA_TYPE": kind, **SETTINGS}))
+    return folder
+
+
+def _machine(folder: Path) -> dict[str, str]:
+    instance = instances.remembered(folder)
+    assert instance
+    provider: dict[str, str] = instance.machine()["provider"]
+    return provider
+
+
+@contextmanager
+def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
+    """Give bare Vagrant the same box, and a seed that lets Vagrant's insecure key in."""
+    folder = work / "bare-vm"
+    folder.mkdir()
+    shutil.copy(HERE / "Vagrantfile", folder)
+    box = images.ensure_box(Host(Context()), "debian-12")
+    files = images.vagrant_home() / "boxes" / box.name / images.VERSION / "libvirt"
+    home = work / "home"
+    link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(files)
+    seed = work / "seed"
+    seed.mkdir()
+    (seed / "user-data").write_text("#cloud-config\n" + json.dumps(USER_DATA))
+    (seed / "meta-data").write_text(json.dumps({"instance-id": "bench"}))
+    _run(*commands.seed_iso(seed, work / SEED))
+    size = str((work / SEED).stat().st_size)
+    pool = ("--pool", images.POOL)
+    _run(*commands.virsh("vol-create-as", images.POOL, SEED, size, "--format", "raw"))
+    try:
+        _run(*commands.virsh("vol-upload", SEED, str(work / SEED), *pool))
+        bare = Bare(folder, {"VAGRANT_HOME": str(home), "DRIVER": driver})
+        _vagrant("before", bare, "up")  # uploads the box
+        _vagrant("before", bare, "destroy", "--force")
+        yield bare
+    finally:
+        for line in _run(*commands.virsh("vol-list", *pool)).splitlines():
+            if line.split() and line.split()[0].startswith(("bench-VAGRANTSLASH-", SEED)):
+                _run(*commands.virsh("vol-delete", line.split()[0], *pool))
+
+
+@contextmanager
+def _bare_container(work: Path) -> Iterator[Bare]:
+    """Give bare Vagrant the same image, through the same shim."""
+    folder, seed = work / "bare-container", work / "container-seed"
+    folder.mkdir()
+    seed.mkdir()
+    shutil.copy(HERE / "Vagrantfile.container", folder / "Vagrantfile")
+    _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(seed / "ssh_host_ed25519_key"))
+    (seed / "authorized_keys").write_text(INSECURE_KEY + "\n")
+    yield Bare(
+        folder,
+        {
+            "VAGRANT_HOME": str(work / "home"),
+            "PATH": f"{commands.SHIM}:{os.environ['PATH']}",
+            "VAGRANTP_ID": "bench",
+            "IMAGE": images.ensure_container_image(Host(Context()), "debian-12"),
+            "SEED": str(seed),
+        },
+    )
+
+
+def _fab(name: str, folder: Path, *arguments: str, times: Times | None = None) -> None:
+    _timed(name, folder, FAB, "-r", MASTER, *arguments, times=times)
+
+
+def _vagrant(
+    name: str, bare: Bare, *arguments: str, times: Times | None = None, **environment: str
+) -> None:
+    environment = {**bare.environment, **environment}
+    _timed(name, bare.folder, "vagrant", *arguments, times=times, **environment)
+
+
+def _timed(
+    name: str, cwd: Path, *argv: object, times: Times | None = None, **environment: str
+) -> None:
+    """Run a command that must succeed; keep its seconds under `name` where there are `times`."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [*map(str, argv)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - start
+    if done.returncode:
+        raise SystemExit(f"{name}: {argv} failed:\n{done.stdout}")
+    if times is not None:
+        times[name].append(seconds)
+    print(f"{seconds:8.2f} s  {name}: {' '.join(map(str, argv[-3:]))}", flush=True)
+
+
+def _run(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def _report(times: Times, accel: str) -> str:
+    rows = ["| what | vagrantp | rival | ratio | at most |", "| --- | --- | --- | --- | --- |"]
+    for what, ours, rival, limit in ROWS:
+        ratio = median(times[ours]) / median(times[rival])
+        cells = (what, _cell(times[ours]), f"{rival}: {_cell(times[rival])}", f"{ratio:.2f}", limit)
+        rows.append(f"| {' | '.join(cells)} |")
+    emulation = (
+        "The VMs run under software emulation: their figures do not carry over to KVM."
+        if accel == "tcg"
+        else "The VMs run under KVM."
+    )
+    versions = [_run(*argv).splitlines()[0].strip() for argv in VERSIONS]
+    return REPORT.format(
+        date=time.strftime("%d %B %Y"),
+        pairs=PAIRS,
+        emulation=emulation,
+        rows="\n".join(rows),
+        host=f"{os.cpu_count()} CPUs, Linux {platform.release()}",
+        versions="\n".join(f"- {version}" for version in versions),
+    )
+
+
+def _cell(seconds: list[float]) -> str:
+    return f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+
+
+if __name__ == "__main__":
+    main()

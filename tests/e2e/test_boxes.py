@@ -1,0 +1,118 @@
+"""Boxes that others made for Vagrant; and base images whose recipe changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vagrantp import images
+
+from tests import boxes
+from tests.conftest import VM, MakeProject
+from tests.e2e.conftest import guest, run, status
+
+VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
+POOL = ("--pool", images.POOL)
+
+
+@pytest.fixture
+def lvm_box(tmp_path: Path) -> Iterator[str]:
+    """Give the user a box, as `vagrant box add` does, and take it back."""
+    name = "test/mbr-lvm"
+    file = boxes.build("mbr-lvm", tmp_path / "box")
+    # Not in the checkout: Vagrant would load its Vagrantfile.
+    add = ("env", f"--chdir={tmp_path}", "vagrant", "box", "add", "--force", "--name", name)
+    run(*add, str(file))
+    yield name
+    run("env", f"--chdir={tmp_path}", "vagrant", "box", "remove", "--force", name)
+    for volume in _volumes():
+        if volume.startswith("vagrantp-test-mbr-lvm-"):
+            run(*VIRSH, "vol-delete", volume, *POOL)
+    for folder in (images.vagrant_home() / "boxes").glob("vagrantp-test-mbr-lvm-*"):
+        shutil.rmtree(folder)
+
+
+def test_a_box_without_cloud_init_and_with_lvm(guests: MakeProject, lvm_box: str) -> None:
+    app = guests("it's plain").write({**VM, "BOX": lvm_box, "DISK": 4})
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    verified = app.fab("verify", "--json")
+    checks = {check["name"]: check["outcome"] for check in json.loads(verified.stdout)["checks"]}
+    assert set(checks.values()) == {"ok"}
+    assert "root file system" in checks
+    root = int(guest(app, "df -B1 / | awk 'NR == 2 {print $2}'"))
+    assert 3.7 * 1024**3 < root < 4 * 1024**3  # of a disk of 4 GB that was one of 1 GB
+    assert guest(app, "hostname").strip() == "it-s-plain"
+
+    # Vagrant's insecure key, which everyone has, lets nobody in; its own does
+    keys = guest(app, "cat ~/.ssh/authorized_keys")
+    assert "vagrant insecure public key" not in keys
+    guest(app, "echo kept > note; sync")
+    assert app.fab("stop").returncode == 0
+    assert app.fab("up").returncode == 0
+    assert guest(app, "cat note") == "kept\n"
+    state = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / status(app)["instance"]
+    assert (state / "id_ed25519").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_box_that_is_larger_than_the_disk_or_reads_host_files(
+    guests: MakeProject, tmp_path: Path
+) -> None:
+    home = Path.home() / ".vagrant.d/boxes/test-VAGRANTSLASH-odd/0/libvirt"
+    home.mkdir(parents=True)
+    (home / "metadata.json").write_text('{"provider":"libvirt","format":"qcow2","virtual_size":1}')
+    app = guests("odd").write({**VM, "BOX": "test/odd"})
+    try:
+        run("qemu-img", "create", "-q", "-f", "qcow2", str(home / "box.img"), "5G")
+        done = app.fab("up")
+        assert done.returncode == 2
+        assert ".env: DISK must be at least 5, the size of test/odd" in done.stderr
+        secret = tmp_path / "secret"
+        secret.write_text("x" * 4096)
+        backed = ("-b", str(secret), "-F", "raw")
+        run("qemu-img", "create", "-q", "-f", "qcow2", *backed, str(home / "box.img"), "1G")
+        done = app.fab("up")
+        assert done.returncode == 5
+        assert "the disk of box test/odd names another file: it is not used" in done.stderr
+    finally:
+        shutil.rmtree(home.parents[1])
+        for volume in _volumes():
+            if volume.startswith("vagrantp-test-odd-"):
+                run(*VIRSH, "vol-delete", volume, *POOL)
+        for folder in (images.vagrant_home() / "boxes").glob("vagrantp-test-odd-*"):
+            shutil.rmtree(folder)
+
+
+def test_an_old_image_goes_when_nothing_stands_on_it(guests: MakeProject) -> None:
+    """Of two old images, the one that a disk stands on stays, whoever's disk it is."""
+    app = guests("recipes").write(VM)
+    assert app.fab("up").returncode == 0  # the present image is there
+    assert app.fab("rm", "--force").returncode == 0
+    version = f"vagrant_box_image_1.{os.getuid()}_box.img"
+    used, unused = (f"vagrantp-debian-12-{digit * 10}_{version}" for digit in "12")
+    overlay = "somebody-elses.img"
+    [present] = [name for name in _volumes() if name.endswith(version) and "debian-12-" in name]
+    try:
+        for volume in (used, unused):
+            run(*VIRSH, "vol-create-as", images.POOL, volume, "1M", "--format", "qcow2")
+        backing = ("--backing-vol", used, "--backing-vol-format", "qcow2")
+        create = (*VIRSH, "vol-create-as", images.POOL, overlay, "1M", "--format", "qcow2")
+        run(*create, *backing)
+        run(*VIRSH, "vol-delete", present, *POOL)  # as if its recipe were new
+        assert app.fab("up").returncode == 0
+        left = _volumes()
+        assert present in left
+        assert used in left
+        assert unused not in left
+    finally:
+        for volume in (overlay, used, unused):
+            if volume in _volumes():
+                run(*VIRSH, "vol-delete", volume, *POOL)
+
+
+def _volumes() -> list[str]:
+    return [line.split()[0] for line in run(*VIRSH, "vol-list", *POOL).splitlines() if line.strip()]

@@ -1,0 +1,289 @@
+"""Every reason to refuse a value, told exactly; and no content that could do anything else."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vagrantp import config, schema
+from vagrantp.errors import ConfigError
+from vagrantp.schema import LanRule, PortForward, Provisioner
+
+from tests.conftest import nobody
+from tests.unit import badenv
+
+EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "300"))
+FULL = 10_000  # `make test` runs as many
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Return a project folder with all the files, that another user can enter."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", f"{name}/config")
+        Path(name).chmod(0o755)
+        badenv.make_files(Path(name))
+        (Path(name) / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
+        yield Path(name)
+
+
+def said(folder: Path, content: str | bytes) -> str:
+    """Return what is wrong with a `.env`, or nothing."""
+    data = content.encode() if isinstance(content, str) else content
+    (folder / ".env").write_bytes(data)
+    try:
+        if b"unreadable" in data:
+            with nobody():
+                config.load(folder)
+        else:
+            config.load(folder)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("above", "problems"), badenv.ROWS, ids=lambda value: repr(value)[:60])
+def test_what_is_refused(folder: Path, above: str, problems: list[str]) -> None:
+    assert said(folder, badenv.env_of(above)) == badenv.expected(above, problems)
+
+
+def reasons(tree: ast.AST) -> Iterator[int]:
+    """Yield the line of each place in schema.py that refuses something."""
+    for node in ast.walk(tree):
+        is_refusal = isinstance(node, ast.Raise) and "Invalid(" in ast.unparse(node)
+        if is_refusal or isinstance(node, ast.Yield):
+            yield node.lineno
+        elif isinstance(node, ast.FunctionDef) and node.name == "_unreachable":
+            texts = [n for n in ast.walk(node) if isinstance(n, ast.Return)]
+            yield from (n.lineno for n in texts if ast.unparse(n) != "return ''")
+
+
+def test_every_reason_has_a_row(folder: Path) -> None:
+    path, seen = str(schema.__file__), set()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
+        if frame.f_code.co_filename != path:
+            return None
+        if event == "line":
+            seen.add(frame.f_lineno)
+        return trace
+
+    found = set(reasons(ast.parse(Path(path).read_text(encoding="utf-8"))))
+    assert len(found) > 40
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        for above, _ in badenv.ROWS:
+            said(folder, badenv.env_of(above))
+    finally:
+        sys.settrace(before)
+    assert found <= seen, f"{path}: no row for lines {sorted(found - seen)}"
+
+
+def refused(text: str) -> set[tuple[str, str]]:
+    """Return the keys in an error, each with the reason, without what is the value's own."""
+    found = re.findall(r"^\.env:\d+: ([A-Z_0-9]+) (.*?)(?:, got \"|$)", text, re.MULTILINE)
+    return {(key, re.sub(r"\([A-Z].*\)|\d[\d./]*", "#", reason)) for key, reason in found}
+
+
+TABLE = set().union(*(refused(badenv.expected(*row)) for row in badenv.ROWS))
+
+
+def test_every_key_has_its_rows() -> None:
+    for key in schema.KEYS:
+        assert any(name == key and " must " in f" {reason}" for name, reason in TABLE), key
+
+
+# -- typed values
+
+
+@pytest.mark.parametrize(
+    ("key", "raw", "value"),
+    [
+        ("FIXED_IP", "192.168.1.5", IPv4Address("192.168.1.5")),
+        ("FIXED_IP", "192.168.1.5/24", IPv4Interface("192.168.1.5/24")),
+        ("GATEWAY", "192.168.1.1", IPv4Address("192.168.1.1")),
+        ("MAC", "52:54:00:AB:CD:EF", "52:54:00:ab:cd:ef"),
+        ("PORTS", "8080:80", (PortForward(IPv4Address("127.0.0.1"), 8080, 80, "tcp"),)),
+        (
+            "PORTS",
+            "0.0.0.0:53:5353/udp, [::]:53:53/udp, auto:3000",
+            (
+                PortForward(IPv4Address("0.0.0.0"), 53, 5353, "udp"),
+                PortForward(IPv6Address("::"), 53, 53, "udp"),
+                PortForward(IPv4Address("127.0.0.1"), None, 3000, "tcp"),
+            ),
+        ),
+        (
+            "LAN_ALLOW",
+            "10.0.0.0/8,10.1.2.3:53/udp,[fd00::/8]:443,host:11434,10.0.0.0/8/udp",
+            (
+                LanRule(IPv4Network("10.0.0.0/8"), None, None),
+                LanRule(IPv4Network("10.1.2.3/32"), 53, "udp"),
+                LanRule(IPv6Network("fd00::/8"), 443, "tcp"),
+                LanRule(None, 11434, "tcp"),
+                LanRule(IPv4Network("10.0.0.0/8"), None, "udp"),
+            ),
+        ),
+        (
+            "PROVISION_SCRIPT",
+            'base, "a, b.yml", it\'s.sh',
+            (
+                Provisioner("ours", Path("base")),
+                Provisioner("playbook", Path("a, b.yml")),
+                Provisioner("script", Path("it's.sh")),
+            ),
+        ),
+        ("BOX", "generic/debian12", "generic/debian12"),
+        ("BOX", "~/images/été.qcow2", Path("~/images/été.qcow2")),
+        ("BOX", "https://example.org/x", "https://example.org/x"),
+        ("IMAGE", "localhost:5000/a__b/c:v1.2", "localhost:5000/a__b/c:v1.2"),
+        ("IMAGE_SHA256", "AB" * 32, "ab" * 32),
+        ("AUTOSTART", "no", False),
+        ("LAN_ACCESS", "yes", True),
+    ],
+)
+def test_typed_values(key: str, raw: str, value: object) -> None:
+    found = schema.KEYS[key].validate(raw)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_paths_start_from_the_folder_of_their_file(folder: Path) -> None:
+    found = schema.located(folder, Path("vars.yml"))
+    assert found == folder / "vars.yml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        assert schema.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
+    assert schema.provisioners(folder, schema.KEYS["PROVISION_SCRIPT"].validate("base,script")) == (
+        Provisioner("ours", Path("base")),
+        Provisioner("script", folder / "script"),
+    )
+
+
+@pytest.mark.parametrize("above", ["BOX=generic/debian12", "BOX=mybox", "SSH_USER=vagrant"])
+@pytest.mark.parametrize("more", ["MOUNT=none", "AUTOSTART=no", "NETWORK_TYPE=default"])
+def test_what_is_there_already_is_taken(folder: Path, above: str, more: str) -> None:
+    assert said(folder, f"{above}\n{more}\n{badenv.SOUND}") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *[("RAM", "MEMORY"), ("CPU", "CPUS"), ("DISK_SIZE", "DISK")],
+        *[("NETWORK_MODE", "NETWORK_TYPE"), ("IP_ADDRESS", "FIXED_IP"), ("TYPE", "INFRA_TYPE")],
+        *[("PROVISIONING_PLAYBOOK", "PROVISION_SCRIPT"), ("INFRA_ID", "NAME")],
+        *[("PORT", "PORTS"), ("MEMROY", "MEMORY"), ("memory", "MEMORY"), ("SSH-KEY", "SSH_KEY")],
+        *[("INFRATYPE", "INFRA_TYPE"), ("PROVISION_SCRIPTS", "PROVISION_SCRIPT")],
+        *[(name, None) for name in ("DSN", "SSL_KEY", "DATABASE_URL", "HOSTNAME", "DB_NAME")],
+        *[(name, None) for name in ("USER", "HOST", "PATH", "API_KEY", "NODE_ENV", "DEBUG", "A")],
+    ],
+)
+def test_did_you_mean(name: str, key: str | None) -> None:
+    assert schema.meant(name) == key
+
+
+# -- any content
+
+TEXT = st.text(max_size=30)
+PORT = st.integers(1, 65535).map(str)
+HOST = st.integers(1, 254).map("10.1.2.{}".format)
+WORDS = st.sampled_from
+GOOD: dict[str, st.SearchStrategy[str]] = {
+    "INFRA_TYPE": WORDS(["vm", "container"]),
+    "MEMORY": st.integers(1, 2**24).map(str),
+    "CPUS": st.integers(1, 1024).map(str),
+    "DISK": st.integers(1, 2**16).map(str),
+    "NAME": st.from_regex(schema.LABEL, fullmatch=True),
+    "BOX": st.just("debian-12") | st.from_regex(schema.VAGRANT_BOX, fullmatch=True),
+    "IMAGE": st.just("debian-12"),
+    "ACCEL": WORDS(["auto", "kvm", "tcg"]),
+    "LAN_ACCESS": st.just("yes"),
+    "NETWORK_TYPE": WORDS(["default", "bridge"]),
+    "BRIDGE": WORDS(["br0", "virbr1", "br-lan.2"]),
+    "FIXED_IP": HOST | HOST.map("{}/24".format),
+    "GATEWAY": HOST,
+    "DNS": HOST,
+    "MAC": st.integers(0, 2**24 - 1).map(lambda n: f"52:54:00:{n >> 16:02x}:{n >> 8 & 255:02x}:01"),
+    "PORTS": st.tuples(PORT, PORT).map(":".join) | PORT.map("auto:{}".format),
+    "LAN_ALLOW": st.tuples(HOST, PORT).map(":".join) | PORT.map("host:{}/udp".format),
+    "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
+    "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
+    "IMAGE_SHA256": st.from_regex(schema.SHA256, fullmatch=True),
+    "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
+    "SSH_USER": st.just("vagrant") | st.from_regex(schema.USER, fullmatch=True),
+    "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
+    "MOUNT": WORDS(["none", "ro", "rw"]),
+    "AUTOSTART": WORDS(["yes", "no"]),
+}
+ALWAYS_SOUND = {**GOOD, "SSH_USER": st.just("vagrant"), "MOUNT": st.just("none")}
+ALWAYS_SOUND |= {"NETWORK_TYPE": st.just("default"), "AUTOSTART": st.just("no")}
+OPTIONAL = ["NAME", "BOX", "ACCEL", "SSH_USER", "MOUNT", "NETWORK_TYPE", "AUTOSTART"]
+IN_TABLE = {
+    key: [line[len(key) + 1 :] for above, _ in badenv.ROWS for line in above.split("\n") if
+          line.startswith(f"{key}=") and len(line) < 999 and "unreadable" not in line]
+    for key in schema.KEYS
+}  # fmt: skip
+
+
+def line(key: str, value: str, is_quoted: bool) -> bytes:
+    """Write a value as it is, or so that it is read as it is."""
+    if is_quoted:
+        value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"{key}={value}\n".encode(errors="replace")
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> bytes:
+    """Draw a `.env`: sound, with a few values of any kind, or with arbitrary bytes."""
+    kind = draw(WORDS(["sound", "sound", "mixed", "mixed", "mixed", "noise"]))
+    if kind == "noise" and draw(st.booleans()):
+        return draw(st.binary(max_size=300) | TEXT.map(str.encode))
+    base = {"INFRA_TYPE": "vm", "MEMORY": "512", "CPUS": "1", "DISK": "3", "LAN_ACCESS": "yes"}
+    keys = [*badenv.HINTS] if kind == "mixed" else OPTIONAL
+    for key in draw(st.lists(WORDS(keys), max_size=6, unique=True)):
+        if kind != "mixed":
+            base[key] = draw(ALWAYS_SOUND[key])
+        else:
+            bad = WORDS(IN_TABLE[key]) | TEXT
+            base[key] = draw(GOOD[key] if draw(st.booleans()) else bad)
+    lines = [line(key, value, draw(st.booleans())) for key, value in base.items()]
+    if draw(st.booleans()):
+        lines.insert(0, draw(WORDS([b"# it's a comment\n", b"PORT=1\n", b"\n", b"A='b\nc'\n"])))
+    if kind == "noise":
+        lines.insert(draw(st.integers(0, len(lines))), draw(st.binary(max_size=60)))
+    return b"".join(lines)
+
+
+def test_any_content_is_settings_or_a_config_error(folder: Path) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[*HealthCheck]
+    )
+    @given(contents())
+    def check(content: bytes) -> None:
+        text = said(folder, content)
+        found = refused(text)
+        assert {(key, why) for key, why in found if "is already set" not in why} <= TABLE
+        bad = {key for key, why in found if why.startswith("must ")}
+        written = {key for key in schema.KEYS if f"{key}=".encode() in content}
+        seen.update(["all", "sound"] if not text else ["all"])
+        seen.update([f"bad {key}" for key in bad] + [f"good {key}" for key in written - bad])
+
+    check()
+    if seen["all"] >= FULL:
+        assert seen["sound"] >= 0.3 * seen["all"]
+        rare = {f"{k} {key}": seen[f"{k} {key}"] for key in schema.KEYS for k in ("good", "bad")}
+        assert min(rare.values()) >= 100, rare
