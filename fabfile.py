@@ -10,10 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
 from invoke.collection import Collection
 from vagrantp import config, instance, lifecycle, metrics, template
+from vagrantp import doctor as examination
 from vagrantp import status as states
 from vagrantp import verify as proof
 from vagrantp.run import Host
-from vagrantp.tasks import here, is_sure, verb
+from vagrantp.tasks import chore, here, is_sure, verb
 
 HERE = here()
 
@@ -75,4 +76,10 @@ def stats(host: Host, json: bool = False, verbose: bool = False) -> None:
     print(metrics.stats(as_json=json))
 
 
-ns = Collection(up, ssh, stop, rm, validate, init, status, verify, stats)
+@chore
+def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
+    """Check this host, and say what mends it; needs no project."""
+    examination.examine(host, as_json=json)
+
+
+ns = Collection(up, ssh, stop, rm, validate, init, status, verify, stats, doctor)

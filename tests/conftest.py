@@ -21,6 +21,9 @@ INVENTORY = MASTER / "tests/inventory"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 1, "DISK": 3, "LAN_ACCESS": "yes"}
+# What a verb sees in place of the host, for Project.fab_amid.
+NO_PODMAN = "mount --bind /dev/null $(command -v podman);"
+NO_LIBVIRT = "mount -t tmpfs none /run/libvirt;"
 CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256}
 
 
@@ -62,6 +65,23 @@ class Project:
             input=stdin,
             capture_output=True,
             timeout=timeout,
+            check=False,
+        )
+
+    def fab_amid(
+        self, mounts: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a verb on a host that is changed by `mounts`, shell commands, for its eyes only."""
+        if os.getuid() != 0:
+            pytest.skip("only root can mount over what a verb sees")
+        script = f'set -e; {mounts}\nexec "$@"'
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, "sh", FAB, "-r", MASTER, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
             check=False,
         )
 

@@ -7,7 +7,6 @@ import os
 import platform
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 
 from vagrantp import commands
@@ -17,29 +16,32 @@ from vagrantp.instance import state_root
 from vagrantp.run import Host
 
 DEVICE = Path("/dev/kvm")
-PROBE_SECONDS = 5.0  # a working KVM needs less than one
+PROBE_SECONDS = {"kvm": 5.0, "qemu": 60.0}  # a working KVM needs less than one, emulation two
 
 
 def choose(host: Host, wanted: str) -> str:
     """Return `kvm` or `tcg` for ACCEL. Raises ProviderError for a KVM that does not work."""
     if wanted == "tcg":
         return "tcg"
-    why = _why_not(host)
+    why = why_not_kvm(host)
     if why and wanted == "kvm":
         raise ProviderError(f"ACCEL=kvm: {why}", "ACCEL=auto takes software emulation instead")
     return "tcg" if why else "kvm"
 
 
-def _why_not(host: Host) -> str | None:
-    """Return why KVM does not work here, or None. Tried once for a kernel, QEMU and /dev/kvm."""
+def why_not_kvm(host: Host, *, afresh: bool = False) -> str | None:
+    """Return why KVM does not work here, or None.
+
+    Tried once for a kernel, QEMU and /dev/kvm, or `afresh`.
+    """
     if not DEVICE.exists():
         return "/dev/kvm is not there: switch virtualization on in the firmware"
-    versions = host.ask(commands.virsh("version")).stdout
+    versions = host.answer(commands.virsh("version"))
     host_now = [platform.release(), platform.node(), versions, oct(DEVICE.stat().st_mode)]
     cache = xdg("CACHE", ".cache") / "kvm.json"
     try:
         known = json.loads(cache.read_text())
-        if known["host"] == host_now:
+        if known["host"] == host_now and not afresh:
             return known["why_not"]  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -47,41 +49,44 @@ def _why_not(host: Host) -> str | None:
         host.change(["virsh", "create", "kvm-probe.xml"], what="trying KVM", timeout=1)
         return "not tried yet"
     with host.progress.stage("try KVM", "(once)"):
-        why = _try(host)
+        why = why_not(host, "kvm")
     host.make_dir(cache.parent)
     host.write(cache, json.dumps({"host": host_now, "why_not": why}))
     return why
 
 
-def _try(host: Host) -> str | None:
-    """Run a guest that has nothing to boot: its firmware runs in full, resets, and that ends it."""
-    name = f"vagrantp-kvm-probe-{os.getpid()}"
-    host.make_dir(state_root())
-    with TemporaryDirectory(dir=state_root(), prefix=".kvm-") as folder:
-        file = Path(folder) / "probe.xml"
-        host.write(file, probe(name))
+def why_not(host: Host, kind: str) -> str | None:
+    """Return why no guest runs by `kind`, `kvm` or `qemu` (software emulation), or None.
+
+    Tried with one that has nothing to boot: its firmware runs in full, resets, and that ends it.
+    """
+    name = f"vagrantp-{kind}-probe-{os.getpid()}"
+    with host.scratch(state_root()) as folder:
+        file = folder / "probe.xml"
+        host.write(file, probe(name, kind))
         try:
             host.change(commands.virsh("create", str(file)), what="a guest", timeout=60)
         except ProviderError as error:
             return error.message
         try:
-            deadline = monotonic() + PROBE_SECONDS
+            deadline = monotonic() + PROBE_SECONDS[kind]
             while monotonic() < deadline:
                 if not host.ask(commands.virsh("domstate", name)).ok:
                     return None
                 sleep(0.1)
-            return f"a guest does not run under it: no end in {PROBE_SECONDS:.0f} seconds"
+            return f"a guest does not run under it: no end in {PROBE_SECONDS[kind]:.0f} seconds"
         finally:
             if host.ask(commands.virsh("domstate", name)).ok:
                 host.change(commands.virsh("destroy", name), what="ending the trial", timeout=60)
 
 
-def probe(name: str) -> str:
+def probe(name: str, kind: str) -> str:
     """Return the XML of a transient guest that resets as soon as its firmware has run."""
-    domain = ET.Element("domain", type="kvm")
+    domain = ET.Element("domain", type=kind)
     ET.SubElement(domain, "name").text = name
     ET.SubElement(domain, "memory", unit="MiB").text = "64"
-    ET.SubElement(domain, "cpu", mode="host-model")
+    if kind == "kvm":
+        ET.SubElement(domain, "cpu", mode="host-model")
     operating_system = ET.SubElement(domain, "os")
     ET.SubElement(operating_system, "type").text = "hvm"
     # SeaBIOS finds nothing to boot and resets after this many milliseconds

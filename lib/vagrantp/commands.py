@@ -14,6 +14,7 @@ from vagrantp.config import Settings
 from vagrantp.instance import MASTER, VERSION, Instance
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
+PROBES = Path(__file__).parent / "probes"
 LOOPBACK = "127.0.0.1"
 SEED_MOUNT = "/run/vagrantp-seed"
 
@@ -37,6 +38,19 @@ def vagrant(
     return ["vagrant", *arguments], environment
 
 
+def vagrant_probe(folder: Path, home: Path) -> tuple[list[str], dict[str, str]]:
+    """Return argv and environment of a Vagrant command that fails without vagrant-libvirt.
+
+    `folder` is an empty one for it, `home` VAGRANT_HOME.
+    """
+    environment = {
+        **vagrant_environment(home, folder),
+        "VAGRANT_VAGRANTFILE": str(PROBES / "vagrant-libvirt.rb"),
+        "VAGRANT_DOTFILE_PATH": str(folder / "vagrant"),
+    }
+    return ["vagrant", "status"], environment
+
+
 def vagrant_environment(home: Path, cwd: Path) -> dict[str, str]:
     """Return the environment of any Vagrant command.
 
@@ -49,6 +63,20 @@ def vagrant_environment(home: Path, cwd: Path) -> dict[str, str]:
         "VAGRANT_CHECKPOINT_DISABLE": "1",  # asks no server for newer versions
         "VAGRANT_NO_COLOR": "1",
     }
+
+
+def packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:
+    """Return argv that tries a packet filter in namespaces of its own, which end with it."""
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"]
+    as_root = [] if is_root else ["--map-root-user"]
+    return [*own, *as_root, str(PROBES / "packet-filter"), python, nonce]
+
+
+def container_probe(name: str, root: Path) -> list[str]:
+    """Return argv that runs the file `init` in the folder `root` as a container with limits."""
+    limits = ["--memory=64m", "--memory-swap=64m", "--cpus=1"]
+    options = ["--rm", "--init", "--network=none", *limits, f"--name={name}"]
+    return ["podman", "run", *options, "--rootfs", str(root), "/init", "-V"]
 
 
 def virsh(*arguments: str) -> list[str]:

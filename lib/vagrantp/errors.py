@@ -1,4 +1,7 @@
-"""Everything that can go wrong, with the exit code it ends in (docs/exit-codes.md)."""
+"""Everything that can go wrong, with the exit code it ends in.
+
+docs/exit-codes.md has the first line of each docstring; a test compares them.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,22 @@ class VagrantpError(Exception):
 
 
 class ConfigError(VagrantpError):
-    """`.env` is missing, unreadable or invalid. The message holds every problem, one a line."""
+    """`.env` missing, unreadable or invalid.
+
+    The message holds every problem, one a line.
+    """
 
     exit_code = 2
 
 
 class NameTakenError(VagrantpError):
-    """A foreign domain or container, or another user's, holds the name."""
+    """A foreign VM or container, or another user's, holds the name."""
 
     exit_code = 3
 
 
 class HostLimitError(VagrantpError):
-    """The host lacks memory or disk, or cannot enforce a limit."""
+    """The host lacks memory, disk or a limit it cannot enforce."""
 
     exit_code = 4
 
@@ -45,24 +51,24 @@ class ProviderError(VagrantpError):
 
 
 class ConflictError(VagrantpError):
-    """A port, address or bridge is taken or missing."""
+    """Port, address or bridge conflict."""
 
     exit_code = 6
 
 
 class StateError(VagrantpError):
-    """The instance is not in a state in which this verb makes sense."""
+    """Wrong state: `ssh` when stopped, `rm` of a running one, `init` over a `.env`, busy."""
 
     exit_code = 8
 
 
 class PromiseError(VagrantpError):
-    """The instance is not what `.env` promised."""
+    """`verify` found a broken promise."""
 
     exit_code = 9
 
 
 class Interrupted(VagrantpError):
-    """The user (or init) asked us to stop."""
+    """Interrupted."""
 
     exit_code = 130

@@ -35,6 +35,7 @@ POOL = "default"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host and in an image
 PUBLIC = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"  # else package usrmerge comes, with Perl
+INDEXES = ("apt-get", "indextargets", "--format=$(ORIGIN)|$(LABEL)|$(SITE)")
 GRUB = Path("/usr/lib/grub/i386-pc")
 COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
 CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
@@ -73,7 +74,7 @@ def ensure_box(host: Host, image: str) -> Box:
 
     Raises ProviderError when a tool or the pool is missing or a step fails.
     """
-    name = f"vagrantp-{image}-{recipe(RECIPES / image / 'vm')}"
+    name = _name(image, "vm")
 
     def build(work: Path, folder: Path) -> None:
         with host.progress.stage("build base image", f"{image} (once)"):
@@ -114,7 +115,7 @@ def ensure_container_image(host: Host, image: str) -> str:
 
     Raises ProviderError when a tool is missing or a step fails.
     """
-    name = f"vagrantp-{image}-{recipe(RECIPES / image / 'container')}"
+    name = _name(image, "container")
     reference = f"localhost/{name}:latest"
     exists = ("podman", "image", "exists", reference)
     if host.ask(exists).ok:
@@ -146,6 +147,18 @@ def ensure_container_image(host: Host, image: str) -> str:
     return reference
 
 
+def is_built(host: Host, infra_type: str, image: str) -> bool:
+    """Say whether this user has the base image already."""
+    name = _name(image, infra_type)
+    if infra_type == "vm":
+        return (vagrant_home() / "boxes" / name).is_dir()
+    return host.ask(["podman", "image", "exists", f"localhost/{name}:latest"]).ok
+
+
+def _name(image: str, infra_type: str) -> str:
+    return f"vagrantp-{image}-{recipe(RECIPES / image / infra_type)}"
+
+
 def _remove_old_boxes(host: Host, box: Box) -> None:
     """Remove this user's other boxes of the same image, but for one that a disk stands on."""
     image = re.escape(box.name.rpartition("-")[0])
@@ -153,7 +166,7 @@ def _remove_old_boxes(host: Host, box: Box) -> None:
     volumes = _volumes(host)
     if not volumes:
         return
-    xml = _ask(host, *virsh("; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes)))
+    xml = host.answer(virsh("; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes)))
     backing = set(re.findall(r"<backingStore>\s*<path>[^<]*/([^<]+)</path>", xml))
     for volume in volumes:
         old = pattern.fullmatch(volume)
@@ -164,12 +177,12 @@ def _remove_old_boxes(host: Host, box: Box) -> None:
 
 def _remove_old_container_images(host: Host, image: str, name: str) -> None:
     """Remove images of older recipes, but for one that a container still stands on."""
-    listing = _ask(host, "podman", "images", "--noheading", "--format", "{{.Repository}}")
+    listing = host.answer(["podman", "images", "--noheading", "--format", "{{.Repository}}"])
     pattern = re.compile(rf"localhost/(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})")
     for old in map(pattern.fullmatch, listing.split()):
         if old and old[1] != name:
             used = ("podman", "ps", "--all", "--quiet", f"--filter=ancestor={old[0]}")
-            if not _ask(host, *used).strip():
+            if not host.answer(used).strip():
                 _step(host, "remove an old image", "podman", "rmi", f"{old[0]}:latest")
 
 
@@ -305,8 +318,8 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
 
     Raises ProviderError when a step fails.
     """
-    sites = mirrors(_ask(host, "apt-get", "indextargets", "--format=$(ORIGIN)|$(LABEL)|$(SITE)"))
-    lasting, passing = apt_settings(_ask(host, "apt-config", "dump"))
+    sites = mirrors(host.answer(INDEXES))
+    lasting, passing = apt_settings(host.answer(["apt-config", "dump"]))
     inside = [for_guest(site, public) for site, public in zip(sites, PUBLIC, strict=True)]
     host.write(work / "apt.conf", "\n".join(passing) + "\n", 0o644)
     host.write(work / "sources.list", sources(suite, *inside), 0o644)
@@ -374,7 +387,7 @@ def _is_uploaded(host: Host, box: Box) -> bool:
 
 
 def _volumes(host: Host) -> list[str]:
-    lines = _ask(host, *virsh("vol-list", "--pool", POOL)).splitlines()
+    lines = host.answer(virsh("vol-list", "--pool", POOL)).splitlines()
     return [line.split()[0] for line in lines if line.strip()]
 
 
@@ -410,14 +423,6 @@ def _as_root() -> list[str]:
 
 def _step(host: Host, what: str, *argv: str, timeout: float = 600) -> None:
     host.change(argv, what=what, timeout=timeout)
-
-
-def _ask(host: Host, *argv: str) -> str:
-    """Return what a query prints. Raises ProviderError when it fails."""
-    result = host.ask(argv)
-    if not result.ok:
-        raise ProviderError(f"{shlex.join(argv[:4])} failed: {result.stderr.strip()}")
-    return str(result.stdout)
 
 
 def _cache() -> Path:

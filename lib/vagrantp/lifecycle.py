@@ -11,10 +11,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from vagrantp import commands, config, guest, images
+from vagrantp import commands, config, guest, hostcheck, images
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import NameTakenError, ProviderError, StateError, VagrantpError
+from vagrantp.errors import ProviderError, StateError, VagrantpError
 from vagrantp.instance import Instance
 from vagrantp.providers import Found, Provider, provider_for
 from vagrantp.run import Host, environment
@@ -195,7 +195,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
     provider = provider_for(instance.infra_type)
     host.progress.about(instance.full_name, instance.infra_type)
     host.remove(instance.failed_log)
-    _refuse_taken_name(host, instance)
+    hostcheck.before_create(host, instance, settings)
     _clean_up(host, instance, provider)
     try:
         host.make_dir(instance.state_dir / "logs")
@@ -250,6 +250,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
     instance = found.instance
     if found.state == "paused":
         raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
+    hostcheck.before_start(host, settings)
     with host.progress.stage("start"):
         if changes:
             made = instance.machine()["provider"]
@@ -364,19 +365,6 @@ def existing(host: Host, folder: Path) -> Found:
     if found is None:
         raise StateError(f"there is no instance for {folder}", "fab up makes it")
     return found
-
-
-def _refuse_taken_name(host: Host, instance: Instance) -> None:
-    """Raise NameTakenError when something that is not this project's holds the name."""
-    if instance.infra_type == "vm":
-        argv, look = commands.virsh("domstate", instance.full_name), "virsh dominfo"
-    else:
-        argv, look = ["podman", "container", "exists", instance.full_name], "podman inspect"
-    if host.ask(argv).ok:
-        raise NameTakenError(
-            f"a {instance.infra_type} called {instance.full_name} is there and not this project's",
-            f"'{look} {instance.full_name}' shows it; NAME in .env gives yours another name",
-        )
 
 
 def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:

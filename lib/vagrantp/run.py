@@ -1,8 +1,8 @@
 """The only module that starts processes, changes files, takes locks and handles signals.
 
 Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`,
-`move`, `link`, `remove`, `lock` or `become`, and each of them holds back under `fab --dry`: one
-gate for every side effect.
+`move`, `link`, `remove`, `scratch`, `lock` or `become`, and each of them holds back under
+`fab --dry`: one gate for every side effect.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import grp
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -23,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 
 from invoke.context import Context
@@ -41,6 +43,8 @@ ALLOWED = (
 )
 # An ordinary user's PATH often lacks the folders of nft, ip and the like.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What mends most of what can be wrong with a host, as it is typed in any folder.
+SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
@@ -102,6 +106,7 @@ class Log:
     verbose: bool
     note: Callable[[str], None] | None = None
     tail: list[str] = field(default_factory=list)
+    pending: str = ""  # the beginning of a line: virsh writes its errors piece by piece
 
     def write(self, text: str) -> None:
         """Take a piece of a child's output."""
@@ -111,10 +116,15 @@ class Log:
                 file.write(text)
         if self.verbose:
             sys.stderr.write(text)
-        for line in filter(None, map(str.strip, text.splitlines())):
+        *lines, self.pending = re.split(r"[\r\n]", self.pending + text)
+        for line in filter(None, map(str.strip, lines)):
             self.tail.append(line)
             if self.note:
                 self.note(line)
+
+    def lines(self) -> list[str]:
+        """Return all lines, with a last one that has no end."""
+        return [*self.tail, *filter(None, [self.pending.strip()])]
 
     def flush(self) -> None:
         """Flush the terminal; the file is closed after every write."""
@@ -143,6 +153,20 @@ class Host:
         """
         return self._run(argv, timeout, env)
 
+    def answer(self, argv: Sequence[str], timeout: float = 60) -> str:
+        """Return what a query prints. `timeout` in seconds.
+
+        Raises ProviderError, with the last line of its stderr, when it fails.
+        """
+        result = self.ask(argv, timeout)
+        if result.ok:
+            return str(result.stdout)
+        lines = result.stderr.strip().splitlines() or ["no reason given"]
+        why = lines[-1].removeprefix("error: ").removeprefix("Error: ")
+        if argv[0] == "virsh" and "failed to connect" in result.stderr.lower():
+            raise ProviderError(f"libvirt does not answer: {why}", SET_UP)
+        raise ProviderError(f"{argv[0]} failed: {why}")
+
     def change(
         self,
         argv: Sequence[str],
@@ -167,9 +191,9 @@ class Host:
         sink.tail.clear()
         result = self._run(argv, timeout, env, cwd, sink)
         if not result.ok:
-            why = (explain or _last_error)(sink.tail) or f"exit status {result.return_code}"
+            why = (explain or _last_error)(sink.lines()) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
-            is_full = any(os.strerror(errno.ENOSPC) in line for line in sink.tail)
+            is_full = any(os.strerror(errno.ENOSPC) in line for line in sink.lines())
             raise (HostLimitError if is_full else ProviderError)(f"{what} failed: {why}", hint)
 
     def write(self, path: Path, content: str | bytes, mode: int = 0o600) -> None:
@@ -250,6 +274,16 @@ class Host:
             path.unlink(missing_ok=True)
 
     @contextmanager
+    def scratch(self, parent: Path) -> Iterator[Path]:
+        """Give a folder in `parent` for a moment."""
+        self.make_dir(parent)
+        if self.dry:
+            yield parent / ".scratch"
+            return
+        with TemporaryDirectory(dir=parent, prefix=".scratch.") as folder:
+            yield Path(folder)
+
+    @contextmanager
     def lock(
         self, folder: Path, key: str, waiting_for: str, is_patient: bool = True
     ) -> Iterator[None]:
@@ -281,7 +315,7 @@ class Host:
         """Replace this process by another one, streams and all; under --dry print it."""
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
-        path = _found(argv[0])
+        path = find_tool(argv[0])
         self.before_exec()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -295,7 +329,7 @@ class Host:
         cwd: Path | None = None,
         sink: Log | None = None,
     ) -> Result:
-        _found(argv[0])
+        find_tool(argv[0])
         command = shlex.join(_in_group(argv))
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
@@ -342,6 +376,14 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": path, "LC_ALL": "C.UTF-8"}
 
 
+def find_tool(tool: str) -> str:
+    """Return the path of a program. Raises ProviderError when it is not there to be run."""
+    path = shutil.which(tool, path=environment()["PATH"])
+    if not path:
+        raise ProviderError(f"{tool} is not installed", SET_UP)
+    return path
+
+
 def is_installed(tool: str) -> bool:
     """Say whether a program is there to be run."""
     return shutil.which(tool, path=environment()["PATH"]) is not None
@@ -351,15 +393,6 @@ def handle_signals() -> None:
     """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-
-
-def _found(tool: str) -> str:
-    path = shutil.which(tool, path=environment()["PATH"])
-    if not path:
-        raise ProviderError(
-            f"{tool} is not installed", "run 'make setup' in the folder of vagrantp"
-        )
-    return path
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:

@@ -60,7 +60,7 @@ def chore(body: Callable[..., None]) -> Callable[..., None]:
     @wraps(body)
     def guarded(c: Context, *args: object, **kwargs: object) -> None:
         with _exits():
-            body(Host(c, dry=c.config.run.dry), *args, **kwargs)
+            body(Host(c, c.config.run.dry, bool(kwargs.get("verbose"))), *args, **kwargs)
             sys.stdout.flush()
 
     return task(guarded, auto_shortflags=False)

@@ -135,7 +135,7 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
                 f"{user} stands on it" if user else None,
             )
     if network.NAME in _names(host, "net-list", "--all"):
-        xml = ET.fromstring(_answer(host, *commands.virsh("net-dumpxml", network.NAME)))
+        xml = ET.fromstring(host.answer(commands.virsh("net-dumpxml", network.NAME)))
         stays = None if network.is_ours(xml) else "it is not one of ours"
         for domain in domains:
             for source in domain.iterfind("devices/interface/source"):
@@ -154,7 +154,7 @@ def _volumes(host: Host) -> list[ET.Element]:
     volumes = []
     for pool in _names(host, "pool-list"):
         host.ask(commands.virsh("pool-refresh", pool))  # else files made past libvirt do not show
-        listing = _answer(host, *commands.virsh("vol-list", pool))
+        listing = host.answer(commands.virsh("vol-list", pool))
         names = re.findall(r"^ *(\S.*?) {2,}/.*$", listing, re.MULTILINE)
         where = f"--pool {shlex.quote(pool)}"
         found = _documents(host, [f"vol-dumpxml {shlex.quote(n)} {where}" for n in names])
@@ -242,13 +242,13 @@ def _remove_folder(host: Host, path: Path) -> None:
 
 
 def _names(host: Host, *listing: str) -> list[str]:
-    lines = _answer(host, *commands.virsh(*listing, "--name")).splitlines()
+    lines = host.answer(commands.virsh(*listing, "--name")).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
 def _documents(host: Host, queries: list[str]) -> list[ET.Element]:
     """Return the XML documents that virsh answers to several queries. Raises ProviderError."""
-    text = _answer(host, *commands.virsh("; ".join(queries))) if queries else ""
+    text = host.answer(commands.virsh("; ".join(queries))) if queries else ""
     documents = list(ET.fromstring(f"<all>{text}</all>"))
     if len(documents) != len(queries):
         raise ProviderError("libvirt's volumes or VMs are changing just now", "try again")
@@ -257,17 +257,9 @@ def _documents(host: Host, queries: list[str]) -> list[ET.Element]:
 
 def _json(host: Host, *query: str) -> list[dict[str, Any]]:
     listing: list[dict[str, Any]] = json.loads(
-        _answer(host, "podman", *query, "--format", "json") or "[]"
+        host.answer(["podman", *query, "--format", "json"]) or "[]"
     )
     return listing
-
-
-def _answer(host: Host, *argv: str) -> str:
-    result = host.ask(argv)
-    if not result.ok:
-        why = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ProviderError(f"{argv[0]} does not answer: {why}")
-    return str(result.stdout)
 
 
 def _run(host: Host, argv: list[str]) -> None:

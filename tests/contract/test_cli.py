@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text
 
 VAGRANTP = FAB.with_name("vagrantp")
-VERBS = ["init", "rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
+VERBS = ["doctor", "init", "rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
 
 
 def run(project: Project, *argv: str | Path, **environment: str) -> tuple[str, str, int]:

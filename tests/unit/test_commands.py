@@ -160,7 +160,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
 
 
 def test_the_kvm_probe_ends_when_its_firmware_resets() -> None:
-    xml = accel.probe("x")
+    xml = accel.probe("x", "kvm")
     assert '<domain type="kvm">' in xml
     assert '<bios rebootTimeout="0" />' in xml
     assert "<on_reboot>destroy</on_reboot>" in xml

@@ -15,9 +15,9 @@ LAYERS = [
     {"commands", "metrics", "network", "template"},
     {"accel", "fabricyaml", "guest", "images"},
     {"boxes", "links"},
-    {"providers"},
+    {"hostcheck", "providers"},
     {"lifecycle"},
-    {"status", "uninstall", "verify"},
+    {"doctor", "status", "uninstall", "verify"},
     {"tasks"},
     {"cli", "make"},
 ]

@@ -57,6 +57,20 @@ def test_a_failure_names_the_line_that_matters(host: Host, tmp_path: Path) -> No
     assert "three" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("end", ["", "\\n"])
+def test_a_line_that_comes_in_pieces_is_one(host: Host, end: str) -> None:
+    script = f"for i in 'error: ' t wo '{end}'; do printf \"$i\" >&2; sleep 0.1; done; exit 1"
+    with pytest.raises(ProviderError, match=r"^it failed: error: two$"):
+        host.change(["sh", "-c", script], what="it", timeout=9)
+
+
+def test_an_answer_or_the_reason_why_there_is_none(host: Host) -> None:
+    assert host.answer(["printf", "yes"]) == "yes"
+    with pytest.raises(ProviderError, match=r"^sh failed: two$") as caught:
+        host.answer(["sh", "-c", "printf 'one\\nerror: two\\n' >&2; exit 1"])
+    assert caught.value.hint is None
+
+
 def test_dry_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     host = Host(Context(), dry=True)
     (tmp_path / "old").write_text("old")

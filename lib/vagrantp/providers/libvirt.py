@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shlex
@@ -244,18 +243,4 @@ def _change(host: Host, *arguments: str) -> None:
 
 def _ask(host: Host, *arguments: str) -> str:
     """Return virsh's answer. Raises ProviderError when libvirt refuses it or does not answer."""
-    answer = host.ask(commands.virsh(*arguments))
-    if not answer.ok:
-        why = answer.stderr.strip().splitlines()
-        is_down = "failed to connect" in answer.stderr or "Failed to connect" in answer.stderr
-        raise ProviderError(
-            f"libvirt does not answer: {why[-1] if why else 'no reason given'}",
-            _mend() if is_down else None,
-        )
-    return answer.stdout
-
-
-def _mend() -> str:
-    if os.getuid() != 0:
-        return "you must be in group libvirt, and libvirtd must run: 'make setup' sees to both"
-    return "start it with 'make setup' in the folder of vagrantp"
+    return host.answer(commands.virsh(*arguments))

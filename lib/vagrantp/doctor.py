@@ -1,0 +1,153 @@
+"""Whether a VM and a container could be made on this host: the checks of `up`, and proofs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from vagrantp import accel, commands, hostcheck, images, network
+from vagrantp.errors import ConflictError, ProviderError
+from vagrantp.hostcheck import Finding, HostCheck
+from vagrantp.instance import state_root
+from vagrantp.run import SET_UP, Host, environment
+
+SMALLEST = 512  # MiB that a guest needs
+IMAGE = next(iter(images.SUITES))
+# `podman run --init` looks for it there, too.
+CATATONIT = ("catatonit", "/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit")
+
+
+def examine(host: Host, as_json: bool) -> None:
+    """Print every check of this host as it is made.
+
+    Raises the error of the first one that failed: with them a VM or a container cannot be made.
+    """
+    listed, failed = [], []
+    for name, check in checks(host):
+        finding = hostcheck.look(check)
+        listed.append({"name": name, **_shown(finding)})
+        if finding.outcome == "failed":
+            failed.append(finding)
+        if not as_json:
+            print(_line(name, finding), flush=True)
+    if as_json:
+        print(json.dumps({"schema": 1, "ok": not failed, "checks": listed}, indent=2))
+    if failed:
+        raise failed[0].error(f"{len(failed)} of {len(listed)} checks failed")
+
+
+def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
+    """Yield every check with its name. Those that try something do so when they are called."""
+    info = cache(partial(hostcheck.podman_info, host))
+    box = partial(images.is_built, host, "vm", IMAGE)
+    image = partial(images.is_built, host, "container", IMAGE)
+    needed = dict.fromkeys([*hostcheck.TOOLS["vm"], *hostcheck.TOOLS["container"], "nft", "ip"])
+    yield "tools", partial(hostcheck.tools, needed)
+    for infra_type in ("vm", "container"):
+        # as if none were built: the next version may bring a new recipe
+        check = partial(hostcheck.image_tools, infra_type, lambda: False)
+        yield f"image tools ({infra_type})", check
+    yield "memory", partial(hostcheck.memory, SMALLEST)
+    yield "processors", partial(hostcheck.cpus, 1)
+    yield "room to build images", partial(hostcheck.build_room, "vm", box)
+    yield "libvirt", partial(hostcheck.libvirt, host)
+    yield "vagrant-libvirt", partial(hostcheck.vagrant_libvirt, host)
+    yield "storage pool", partial(hostcheck.pool, host, box)
+    yield "libvirt network", partial(hostcheck.libvirt_network, host)
+    yield "libvirt nwfilter", partial(nwfilter, host)
+    yield "kvm", partial(kvm, host)
+    yield "vm", partial(vm, host)
+    yield "podman", partial(hostcheck.podman, info)
+    yield "cgroup controllers", partial(hostcheck.cgroup, info)
+    yield "user ids", partial(hostcheck.user_ids, host)
+    yield "container storage", partial(hostcheck.container_storage, info, image)
+    yield "podman network", partial(podman_network, host)
+    yield "container", partial(container, host)
+    yield "packet filter", partial(packet_filter, host)
+
+
+def nwfilter(host: Host) -> Finding:
+    """Ask libvirt's driver of packet filters."""
+    names = host.answer(commands.virsh("nwfilter-list"))
+    return Finding("ok", f"answers, {len(names.split()) // 2} filters")
+
+
+def kvm(host: Host) -> Finding:
+    """Run a guest under KVM for a moment. Without one, VMs are emulated: only a warning."""
+    why = accel.why_not_kvm(host, afresh=True)
+    if why:
+        firmware = "switch virtualization on in the firmware; until then VMs are emulated, and slow"
+        return Finding("warning", why, SET_UP if "Permission denied" in why else firmware)
+    return Finding("ok", "a guest runs under it")
+
+
+def vm(host: Host) -> Finding:
+    """Run a guest in software emulation for a moment, as every host with QEMU can."""
+    if host.dry:
+        host.change(["virsh", "create", "qemu-probe.xml"], what="trying QEMU", timeout=1)
+    elif why := accel.why_not(host, "qemu"):
+        raise ProviderError(why)
+    return hostcheck.tried(host, "a guest runs under QEMU")
+
+
+def podman_network(host: Host) -> Finding:
+    """Look whether podman's network of our name is one of ours, or which one would be made."""
+    listing = json.loads(host.answer(["podman", "network", "ls", "--format", "json"]))
+    named = [item for item in listing if item["name"] == network.NAME]
+    if os.getuid() != 0:
+        return Finding("ok", "not needed by a user's containers")
+    if not named:
+        return Finding("ok", "the first up makes it")
+    if not network.is_ours_of_podman(named[0]):
+        mend = f"podman network rm {network.NAME}"
+        text = f"the podman network {network.NAME} is not one of ours"
+        return Finding("failed", text, mend, ConflictError)
+    return Finding("ok", "there")
+
+
+def container(host: Host) -> Finding:
+    """Run a container for a moment, out of a folder: no image is needed."""
+    paths = (shutil.which(place, path=environment()["PATH"]) for place in CATATONIT)
+    catatonit = next(filter(None, paths), None)
+    if catatonit is None:
+        return Finding("failed", "catatonit is not installed, a container's first process", SET_UP)
+    name = f"vagrantp-probe-{os.getpid()}"
+    with host.scratch(state_root()) as root:
+        host.write(root / "init", b"" if host.dry else Path(catatonit).read_bytes(), 0o755)
+        try:
+            argv = commands.container_probe(name, root)
+            host.change(argv, what="a container", timeout=60)
+        finally:
+            remove = ["podman", "rm", "--force", "--ignore", name]
+            host.change(remove, what="ending the trial", timeout=60)
+    return hostcheck.tried(host, "one runs")
+
+
+def packet_filter(host: Host) -> Finding:
+    """See that nft stops a packet: on a veth pair between network namespaces of their own."""
+    nonce = secrets.token_hex(8)
+    argv = commands.packet_filter_probe(os.getuid() == 0, sys.executable, nonce)
+    answer = host.ask(argv)
+    if answer.stdout.splitlines() == [f"open {nonce}", "closed nothing"]:
+        return Finding("ok", "nft stops a packet that passes without it")
+    lines = (answer.stdout + answer.stderr).strip().splitlines()
+    why = lines[-1] if lines else "no reason given"
+    if f"closed {nonce}" in lines:
+        why = "a packet passes nft's rule against it"
+    return Finding("failed", why, hostcheck.namespaces_mend())
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    return {"outcome": finding.outcome, "found": finding.found, "mend": finding.mend}
+
+
+def _line(name: str, finding: Finding) -> str:
+    mend = f"; to mend: {finding.mend}" if finding.mend else ""
+    return f"{finding.outcome:<7}  {name:<23}  {finding.found}{mend}"

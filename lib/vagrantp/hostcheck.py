@@ -1,0 +1,375 @@
+"""What this host must have and be before an instance is made: asked by `up` and by `doctor`.
+
+A check is a function that returns a Finding, or raises the error that `up` is to end in. To add
+one, write it and name it in `before_create`, and in doctor.py when it needs no project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from vagrantp import boxes, commands, images, network
+from vagrantp.config import Settings
+from vagrantp.errors import (
+    ConflictError,
+    HostLimitError,
+    NameTakenError,
+    ProviderError,
+    VagrantpError,
+)
+from vagrantp.instance import Instance, state_root
+from vagrantp.run import SET_UP, Host, is_installed
+
+TOOLS = {
+    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
+    "container": ("vagrant", "ssh", "ssh-keygen", "podman"),
+}
+IMAGE_TOOLS = {
+    "vm": ("mmdebstrap", "parted", "mke2fs", "grub-mkimage", "qemu-img"),
+    "container": ("mmdebstrap",),
+}
+# MiB, from what was seen, rounded up: an instance's first boot; a base image in the provider's
+# storage, with the copy that is there for a moment; the build of one.
+ROOM_TO_BOOT = {"vm": 512, "container": 256}
+ROOM_FOR_IMAGE = {"vm": 1024, "container": 512}
+ROOM_TO_BUILD = {"vm": 2048, "container": 1024}
+GIB, MIB = 1024**3, 1024**2
+MEMINFO = Path("/proc/meminfo")
+# Settings by which a kernel keeps ordinary users from namespaces, the value with which they do so,
+# and one that lets them: Debian's own, Ubuntu's own, everyone's.
+NAMESPACE_SETTINGS = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+    "user.max_user_namespaces": ("0", "15000"),
+}
+CGROUP_HELP = "https://rootlesscontaine.rs/getting-started/common/cgroup2/"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. `mend` is the command, or else the advice, that makes it well;
+    a failed one ends `up` in `error`."""
+
+    outcome: Literal["ok", "warning", "failed"]
+    found: str
+    mend: str | None = None
+    error: type[VagrantpError] = ProviderError
+
+
+HostCheck = Callable[[], Finding]
+
+
+def before_create(host: Host, instance: Instance, settings: Settings) -> None:
+    """Raise every reason why `instance` cannot be made here, all at once; tell the warnings."""
+    infra_type = settings.infra_type
+    is_ours = settings.image in images.SUITES
+    is_built = partial(images.is_built, host, infra_type, settings.image)
+    if not is_ours:  # a box that others made: there, or downloaded
+        is_built = partial(bool, boxes.find(settings.image))
+    checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
+    if infra_type == "vm":
+        checks += [
+            partial(libvirt, host),
+            partial(libvirt_network, host),
+            partial(pool, host, is_built, settings.disk),
+        ]
+        if not is_built():  # two seconds, where it would be minutes until Vagrant says so
+            checks += [partial(vagrant_libvirt, host)]
+    else:
+        info = cache(partial(podman_info, host))
+        checks += [
+            partial(podman, info),
+            partial(cgroup, info),
+            partial(user_ids, host),
+            partial(container_storage, info, is_built, settings.disk),
+        ]
+    checks += [
+        partial(name_is_free, host, instance),
+        partial(memory, settings.memory),
+        partial(cpus, settings.cpus),
+        partial(build_room, infra_type, is_built),
+    ]
+    if is_ours:
+        checks += [partial(image_tools, infra_type, is_built)]
+    refuse(host, [look(check) for check in checks])
+
+
+def before_start(host: Host, settings: Settings) -> None:
+    """Raise HostLimitError when a stopped instance cannot be started with its memory."""
+    refuse(host, [memory(settings.memory)])
+
+
+def refuse(host: Host, findings: Iterable[Finding]) -> None:
+    """Tell the warnings, and raise all failures as one error, of the first one's kind."""
+    failed = []
+    for finding in findings:
+        if finding.outcome == "warning":
+            host.progress.say(f"warning: {finding.found}")
+        if finding.outcome == "failed":
+            failed.append(finding)
+    if failed:
+        # when libvirt or podman is away, several checks say the same
+        texts = dict.fromkeys(str(VagrantpError(each.found, each.mend)) for each in failed)
+        raise failed[0].error("\n".join(texts))
+
+
+def look(check: HostCheck) -> Finding:
+    """Return what a check found: an error that it raises is a failure."""
+    try:
+        return check()
+    except ProviderError as error:
+        return Finding("failed", error.message, error.hint or SET_UP)
+    except VagrantpError as error:
+        return Finding("failed", error.message, error.hint, type(error))
+
+
+def tools(names: Iterable[str]) -> Finding:
+    """Look for programs."""
+    missing = [name for name in names if not is_installed(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        return Finding("failed", f"{', '.join(missing)} {verb} not installed", SET_UP)
+    return Finding("ok", "all there")
+
+
+def image_tools(infra_type: str, is_built: Callable[[], bool]) -> Finding:
+    """Look for what builds a base image, where there is none yet."""
+    found = tools(IMAGE_TOOLS[infra_type])
+    boot = images.GRUB / "boot.img"
+    if found.outcome == "ok" and infra_type == "vm" and not boot.exists():
+        found = Finding("failed", f"{boot} is not there", SET_UP)
+    return Finding("ok", "not needed") if found.outcome == "failed" and is_built() else found
+
+
+def memory(wanted: int) -> Finding:
+    """Compare `wanted` MiB with what the host has, and has left."""
+    amounts = dict(re.findall(r"^(\w+): +(\d+) kB$", MEMINFO.read_text(), re.MULTILINE))
+    total, free = (int(amounts[key]) // 1024 for key in ("MemTotal", "MemAvailable"))
+    if wanted > total:
+        text = f"MEMORY={wanted} is more than this host's {total} MB"
+        return Finding("failed", text, f"MEMORY={free} would fit now", HostLimitError)
+    if wanted > free:
+        text = f"MEMORY={wanted} is more than the {free} MB that this host has left now, of {total}"
+        return Finding("warning", text, "stop something else first")
+    return Finding("ok", f"{total} MB, {free} MB of it available")
+
+
+def cpus(wanted: int) -> Finding:
+    """Compare with the host's processors: more of them in a guest work, but make it slower."""
+    count = os.cpu_count() or 1
+    if wanted > count:
+        text = f"CPUS={wanted} is more than this host's {count}: they will take turns"
+        return Finding("warning", text, f"CPUS={count} is faster")
+    return Finding("ok", str(count))
+
+
+def libvirt(host: Host) -> Finding:
+    """Ask libvirt for its version, and for a QEMU that it can use."""
+    answer = host.answer(commands.virsh("version"))
+    host.answer(commands.virsh("domcapabilities", "--virttype", "qemu"))
+    version = re.search(r"^Running hypervisor: (.*)$", answer, re.MULTILINE)
+    return Finding("ok", f"answers, {version[1] if version else 'QEMU'}")
+
+
+def libvirt_network(host: Host) -> Finding:
+    """Look whether libvirt's network of our name is one of ours, or which one would be made."""
+    if network.NAME not in host.answer(commands.virsh("net-list", "--all", "--name")).split():
+        subnet = network.free_subnet(host, network.FOR_LIBVIRT, also_taken=[])
+        return Finding("ok", f"the first up makes it, {subnet}")
+    xml = ET.fromstring(host.answer(commands.virsh("net-dumpxml", network.NAME)))
+    if not network.is_ours(xml):
+        text = f"the libvirt network {network.NAME} is not one of ours"
+        virsh = "virsh -c qemu:///system"
+        mend = f"{virsh} net-destroy {network.NAME}; {virsh} net-undefine {network.NAME}"
+        return Finding("failed", text, mend, ConflictError)
+    return Finding("ok", "there")
+
+
+def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
+    """See that the storage pool is active and has room for what a VM takes at once.
+
+    A `disk` in GiB that would not fit is a warning.
+    """
+    if images.POOL not in host.answer(commands.virsh("pool-list", "--name")).split():
+        return Finding("failed", f"libvirt has no active storage pool {images.POOL}", SET_UP)
+    xml = ET.fromstring(host.answer(commands.virsh("pool-dumpxml", images.POOL)))
+    path = Path(xml.findtext("target/path", "/"))
+    # libvirt's own figure of a folder is as old as its last look, and has what only root may fill
+    is_folder = xml.get("type") == "dir" and path.is_dir()
+    free = shutil.disk_usage(path).free if is_folder else int(xml.findtext("available", "0"))
+    return _room(str(path), free, "vm", is_built, disk)
+
+
+def podman_info(host: Host) -> dict[str, Any]:
+    """Return what podman says of itself and this host."""
+    info: dict[str, Any] = json.loads(host.answer(["podman", "info", "--format", "json"]))
+    return info
+
+
+def podman(info: Callable[[], dict[str, Any]]) -> Finding:
+    """Ask podman for its version."""
+    return Finding("ok", f"answers, {info()['version']['Version']}")
+
+
+def cgroup(info: Callable[[], dict[str, Any]]) -> Finding:
+    """See that MEMORY and CPUS of a container can be enforced (rootless on cgroup v1: no)."""
+    host_info = info()["host"]
+    missing = {"cpu", "memory"} - set(host_info.get("cgroupControllers") or [])
+    if missing:
+        return Finding(
+            "failed",
+            f"podman cannot enforce MEMORY and CPUS here: its cgroup {host_info['cgroupVersion']} "
+            f"has no {' and no '.join(sorted(missing))} controller for this user",
+            f"boot with cgroup v2 and delegate the controllers ({CGROUP_HELP}), or run it as root",
+            HostLimitError,
+        )
+    return Finding("ok", f"{host_info['cgroupVersion']}: cpu, memory")
+
+
+def user_ids(host: Host) -> Finding:
+    """Become root of a namespace with the ids of /etc/subuid, which newuidmap gives."""
+    if os.getuid() == 0:
+        return Finding("ok", "root needs none")
+    answer = host.ask(["unshare", "--map-root-user", "--map-auto", "true"])
+    if answer.ok:
+        return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
+    why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_mend())
+
+
+def namespaces_mend() -> str:
+    """Return the command that lets an ordinary user have namespaces, where a setting forbids it."""
+    for name, (forbidding, allowing) in NAMESPACE_SETTINGS.items():
+        path = Path("/proc/sys", *name.split("."))
+        if os.getuid() != 0 and path.exists() and path.read_text().strip() == forbidding:
+            return f"sudo sysctl --write {name}={allowing}"
+    return SET_UP
+
+
+def container_storage(
+    info: Callable[[], dict[str, Any]], is_built: Callable[[], bool], disk: int = 0
+) -> Finding:
+    """See that podman's storage has room for what a container takes at once, as `pool` does."""
+    root = info()["store"]["graphRoot"]
+    return _room(root, _free(Path(root)), "container", is_built, disk)
+
+
+def build_room(infra_type: str, is_built: Callable[[], bool]) -> Finding:
+    """See that there is room to build a base image, where there is none yet."""
+    folder, needed = images.vagrant_home(), ROOM_TO_BUILD[infra_type]
+    free = _free(folder)
+    if free < needed * MIB and not is_built():
+        text = f"{folder} has {free // MIB} MB free, and building the base image takes {needed} MB"
+        return Finding("failed", text, f"make room: df -h {_existing(folder)}", HostLimitError)
+    return Finding("ok", f"{free // GIB} GB free in {folder}")
+
+
+def name_is_free(host: Host, instance: Instance) -> Finding:
+    """Refuse a name that something holds which is not this project's, and say whose it is.
+
+    To be asked only where this project has no instance.
+    """
+    name, kind = instance.full_name, instance.infra_type
+    owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
+    if owner is None:
+        return Finding("ok", f"{name} is free")
+    program = "virsh -c qemu:///system dumpxml" if kind == "vm" else "podman inspect"
+    return Finding(
+        "failed",
+        f"a {kind} called {name} is there and not this project's: {owner}",
+        f"'{program} {name}' shows it; NAME in .env gives yours another name",
+        NameTakenError,
+    )
+
+
+def vagrant_libvirt(host: Host) -> Finding:
+    """Let Vagrant load vagrant-libvirt from our own VAGRANT_HOME, and that connect to libvirt."""
+    home = images.vagrant_home()
+    host.make_dir(home)
+    with host.scratch(state_root()) as folder:
+        argv, env = commands.vagrant_probe(folder, home)
+        what = "loading vagrant-libvirt"
+        try:
+            with host.progress.stage("try vagrant-libvirt"):
+                host.change(argv, what=what, timeout=120, env=env, cwd=folder, explain=_reason)
+        except ProviderError as error:
+            # Arch has no package of the plugin, and one in ~/.vagrant.d is not seen from our home.
+            install = f"VAGRANT_HOME={shlex.quote(str(home))} vagrant plugin install"
+            mend = f"{install} vagrant-libvirt" if is_installed("pacman") else SET_UP
+            raise ProviderError(error.message, mend) from None
+    return tried(host, "loads and connects to libvirt")
+
+
+def tried(host: Host, found: str) -> Finding:
+    """Return what a trial found that went well, unless --dry held it back."""
+    return Finding("warning", "not tried") if host.dry else Finding("ok", found)
+
+
+def _reason(lines: list[str]) -> str:
+    """Pick the line that matters: Vagrant tells errors of a Vagrantfile in a paragraph."""
+    marked = [line for line in lines if line.startswith("Message: ")]
+    return (marked or lines[1:] or [""])[0].removeprefix("Message: ")
+
+
+def _room(
+    place: str, free: int, infra_type: str, is_built: Callable[[], bool], disk: int
+) -> Finding:
+    """Judge `free` bytes by what an instance takes at once and, in GiB, over its life."""
+    needed = ROOM_TO_BOOT[infra_type]
+    if free < (needed + ROOM_FOR_IMAGE[infra_type]) * MIB and not is_built():
+        needed += ROOM_FOR_IMAGE[infra_type]
+    if free < needed * MIB:
+        text = f"{place} has {free // MIB} MB free, and {needed} MB are needed at once"
+        return Finding("failed", text, f"make room: df -h {place}", HostLimitError)
+    if free < disk * GIB:
+        text = f"DISK={disk} is more than the {free // GIB} GB that are free in {place}"
+        return Finding("warning", text, "it works until they are full")
+    return Finding("ok", f"{free // GIB} GB free in {place}")
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or what there is of it."""
+    return next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
+
+
+def _owner_of_domain(host: Host, name: str) -> str | None:
+    """Say who made the domain `name`, as far as its metadata tells; None: there is none."""
+    if not host.ask(commands.virsh("domstate", name)).ok:
+        return None
+    metadata = host.ask(commands.virsh("metadata", name, "urn:vagrantp:instance"))
+    return _owner(dict(ET.fromstring(metadata.stdout).attrib) if metadata.ok else {})
+
+
+def _owner_of_container(host: Host, name: str) -> str | None:
+    """Say who made the container `name`, as far as its labels tell; None: there is none."""
+    template = "{{json .Config.Labels}}"
+    answer = host.ask(["podman", "inspect", "--type=container", f"--format={template}", name])
+    if not answer.ok:
+        return None
+    labels = json.loads(answer.stdout) or {}
+    return _owner({k.removeprefix("vagrantp."): v for k, v in labels.items() if "vagrantp." in k})
+
+
+def _owner(values: dict[str, str]) -> str:
+    if not {"uid", "folder"} <= set(values):
+        return "vagrantp did not make it"
+    try:
+        user = pwd.getpwuid(int(values["uid"])).pw_name
+    except (KeyError, ValueError):
+        user = "unknown"
+    return f"it is of user {user} (uid {values['uid']}), in {values['folder']}"
