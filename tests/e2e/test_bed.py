@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from invoke.context import Context
@@ -47,12 +46,9 @@ class Bed:
         return text
 
 
-@pytest.fixture(
-    scope="module",
-    params=["bookworm", pytest.param("trixie", marks=pytest.mark.soak)],
-)
+@pytest.fixture(scope="module")
 def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    """Make a bed, with this checkout in it and the host set-up done."""
+    """Make a bed of the Debian suite that is asked for, with this checkout in it."""
     before, work = inventory(), tmp_path_factory.mktemp("bed")
     assert request.config.cache
     baked = beds.make(request.param, request.config.cache.mkdir("boxes"), work / "box")
@@ -82,25 +78,40 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def _fill(app: Project, bed: Bed) -> None:
-    """Put this checkout and the container image in, and set the host up for every user."""
+    """Let the users log in, and put this checkout in."""
+    for user in beds.USERS:
+        keys = f"/home/{user}/.ssh/authorized_keys"
+        guest(app, f"sudo install -o {user} -m 600 ~/.ssh/authorized_keys {keys}")
     files = run("git", "-C", MASTER, "ls-files", "--cached", "--others", "--exclude-standard")
     pack = ("tar", "-C", str(MASTER), "-c", "--owner=root:0", "--mode=go+rX", "-T", "-")
     checkout = subprocess.run(pack, input=files.encode(), check=True, capture_output=True).stdout
     bed.run("one", "sudo tar -C /srv/master -x", data=checkout)
-    reference = _container_image()
+
+
+def _give_project(bed: Bed, user: str, **values: object) -> None:
+    """Give a user the container image of this checkout and a project `app`."""
+    reference = images.ensure_container_image(Host(Context()), "debian-12")
     image = subprocess.run(["podman", "save", reference], check=True, capture_output=True).stdout
-    for user in beds.USERS:
-        play = ".venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml"
-        done = bed.run(user, f"cd /srv/master && sudo {play}")
-        assert "failed=0" in done
-        bed.run(user, "podman load --quiet", data=image)
-        bed.run(user, "mkdir app")
+    bed.run(user, "podman load --quiet", data=image)
+    text = env_text({**CONTAINER, **LIMITS, **values})
+    bed.run(user, "mkdir app; cat > app/.env", data=text.encode())
 
 
-def _container_image() -> str:
-    """Return the container image of this checkout, built on this host where it was not."""
-    host = Host(Context())
-    return images.ensure_container_image(host, "debian-12")
+def _verb(bed: Bed, user: str, what: str, expected: int = 0) -> str:
+    return bed.run(user, f"cd app && {FAB} {what}", expected)
+
+
+def _is_as_promised(bed: Bed, user: str, memory: int) -> None:
+    verified = json.loads(_verb(bed, user, "verify --json"))
+    assert verified["ok"], verified
+    # by the kernel, not by what Podman says
+    listed = bed.run(user, "podman ps --format '{{.Names}} {{.Pid}}'").split()
+    assert listed[0] == verified["instance"]
+    assert len(listed) == 2  # nothing of another user's
+    group = bed.run(user, f"cut -d: -f3 /proc/{listed[1]}/cgroup").strip()
+    files = "memory.max memory.swap.max cpu.max"
+    limits = bed.run(user, f"cd /sys/fs/cgroup/{group} && cat {files}").split()
+    assert limits == [str(memory * 1024**2), "0", "100000", "100000"]
 
 
 def _forget(box: str) -> None:
@@ -114,46 +125,46 @@ def _forget(box: str) -> None:
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("bed", ["bookworm"], indirect=True)
+def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
+    _give_project(bed, "one")
+    assert "app is running (container, 1 CPU, 300.0 MiB memory" in _verb(bed, "one", "up")
+    _is_as_promised(bed, "one", memory=300)
+    assert _verb(bed, "one", "ssh --command 'id -un; exit 42'", expected=42) == "vagrant\n"
+    _verb(bed, "one", "rm --force")
+    left = "podman ps --all --quiet; ls app ~/.local/state/vagrantp"
+    assert bed.run("one", left).split() == [".local/state/vagrantp:", "lock", "metrics.jsonl"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("bed", ["bookworm", "trixie"], indirect=True)
 def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     def both(what: str) -> list[str]:
         with ThreadPoolExecutor() as pool:
-            return [*pool.map(lambda user: bed.run(user, f"cd app && {FAB} {what}"), beds.USERS)]
+            return [*pool.map(lambda user: _verb(bed, user, what), beds.USERS)]
 
-    def as_json(user: str, what: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(bed.run(user, f"cd app && {FAB} {what} --json"))
-        return found
-
-    before = bed.run("one", "/srv/master/tests/inventory --but-images")
-    for user, values in zip(beds.USERS, ({}, {"MEMORY": 400}), strict=True):
-        text = env_text({**CONTAINER, **LIMITS, **values})
-        bed.run(user, "cat > app/.env", data=text.encode())
+    inventory = "/srv/master/tests/inventory --but-images"
+    memory = dict(zip(beds.USERS, (300, 400), strict=True))
+    for user in beds.USERS:
+        play = ".venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml"
+        done = bed.run(user, f"cd /srv/master && sudo {play}")
+        assert "failed=0" in done
+        _give_project(bed, user, MEMORY=memory[user])
+    before = bed.run("one", f"sudo {inventory}; {inventory}")
     for text in both("up"):
         assert "app is running (container, 1 CPU, " in text
+    for user in beds.USERS:
+        _is_as_promised(bed, user, memory[user])
 
-    for user, memory in zip(beds.USERS, (300, 400), strict=True):
-        verified = as_json(user, "verify")
-        assert verified["ok"], verified
-        facts = as_json(user, "status")
-        assert facts["state"] == "running"
-        # by the kernel, not by what Podman says
-        listed = bed.run(user, "podman ps --format '{{.Names}} {{.Pid}}'").split()
-        assert listed[0] == facts["instance"]
-        assert len(listed) == 2  # nothing of the other user's
-        group = bed.run(user, f"cut -d: -f3 /proc/{listed[1]}/cgroup").strip()
-        limits = bed.run(
-            user, f"cd /sys/fs/cgroup/{group} && cat memory.max memory.swap.max cpu.max"
-        )
-        assert limits.split() == [str(memory * 1024**2), "0", "100000", "100000"]
-
-    inside = f"cd app && {FAB} ssh --command "
-    assert bed.run("one", f"{inside} 'echo kept > note; exit 42'", expected=42) == ""
-    bed.run("one", f"cd app && {FAB} stop")
+    assert _verb(bed, "one", "ssh --command 'echo kept > note; exit 42'", expected=42) == ""
+    _verb(bed, "one", "stop")
     bed.run("one", "sed -i s/MEMORY=300/MEMORY=350/ app/.env")
-    assert "MEMORY" not in bed.run("two", f"cd app && {FAB} up")  # running, untouched
-    bed.run("one", f"cd app && {FAB} up")
-    assert bed.run("one", f"{inside} 'cat note'") == "kept\n"
-    assert as_json("one", "verify")["ok"]
+    assert "is running already" in _verb(bed, "two", "up")
+    _verb(bed, "one", "up")
+    assert _verb(bed, "one", "ssh --command 'cat note'") == "kept\n"
+    _is_as_promised(bed, "one", memory=350)
+    _is_as_promised(bed, "two", memory=400)
     both("rm --force")
-    assert bed.run("one", "/srv/master/tests/inventory --but-images") == before
+    assert bed.run("one", f"sudo {inventory}; {inventory}") == before
     for user in beds.USERS:
         assert bed.run(user, "podman ps --all --quiet; ls -A app") == ".env\n"

@@ -116,16 +116,28 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
 
 
 def limits(host: Host, instance: Instance) -> tuple[int | None, float | None]:
-    """Return memory in bytes and CPUs as the kernel enforces them, None for no limit."""
-    path = _inspect(host, instance, "{{.State.CgroupPath}}").lstrip("/")
+    """Return memory in bytes and CPUs as the kernel enforces them, None for no limit.
+
+    Asked of the cgroup that its first process is in: crun sets the limits of a rootless container
+    in one below the one that Podman names.
+    """
+    pid = _inspect(host, instance, "{{.State.Pid}}")
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except FileNotFoundError:  # it has just stopped
+        return None, None
+    groups = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in lines}
     if (CGROUP / "cgroup.controllers").exists():
-        memory = (CGROUP / path / "memory.max").read_text().strip()
-        quota, period = (CGROUP / path / "cpu.max").read_text().split()
+        path = CGROUP / groups[""]
+        memory = (path / "memory.max").read_text().strip()
+        quota, period = (path / "cpu.max").read_text().split()
     else:  # cgroup v1, where "no limit" is a huge number and -1
-        memory = (CGROUP / "memory" / path / "memory.limit_in_bytes").read_text().strip()
+        path = CGROUP / "memory" / groups["memory"]
+        memory = (path / "memory.limit_in_bytes").read_text().strip()
+        named = next(names for names in groups if "cpu" in names.split(","))
+        path = CGROUP / named / groups[named]
         quota, period = (
-            (CGROUP / "cpu" / path / f"cpu.cfs_{name}_us").read_text().strip()
-            for name in ("quota", "period")
+            (path / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
         )
     return (
         None if memory == "max" else int(memory),
