@@ -19,7 +19,7 @@ from vagrantp.run import Host
 from tests.boxes import bed as beds
 from tests.boxes import run
 from tests.conftest import CONTAINER, MASTER, VM, Project, env_text, inventory
-from tests.e2e.conftest import status
+from tests.e2e.conftest import guest, status
 
 LIMITS = {"MEMORY": 300, "CPUS": 1}
 FAB = "/srv/master/.venv/bin/fab -r /srv/master"
