@@ -98,10 +98,7 @@ def _disk(source: Path) -> Path:
 
 def _virtual_size(host: Host, name: str, disk: Path) -> int:
     """Return the size of a disk in bytes. Raises ProviderError for one that is not safe to open."""
-    answer = host.ask(["qemu-img", "info", "--output=json", str(disk)])
-    if not answer.ok:
-        raise ProviderError(f"the box {name} cannot be read: {answer.stderr.strip()}")
-    facts = json.loads(answer.stdout)
+    facts = json.loads(host.answer(["qemu-img", "info", "--output=json", str(disk)]))
     if facts["format"] != "qcow2":
         raise ProviderError(f"the box {name} has a disk of format {facts['format']}, not qcow2")
     # QEMU would open the file that is named there, one of this host's

@@ -228,11 +228,8 @@ def _connect(host: Host, instance: Instance, made: dict[str, Any]) -> None:
         return host.write(draft, commands.ssh_config(instance, address, port, made["user"]))
     # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
     argv, env = _vagrant_command(instance, "ssh-config")
-    told = host.ask(argv, env=env)
-    lines = (line.strip().partition(" ") for line in told.stdout.splitlines())
+    lines = (line.strip().partition(" ") for line in host.answer(argv, env=env).splitlines())
     login = {name: value.strip('"') for name, _, value in lines}
-    if not told.ok or not {"User", "IdentityFile"} <= login.keys():
-        raise ProviderError(f"vagrant ssh-config failed: {told.stderr.strip()}")
     user, key = login["User"], login["IdentityFile"]
     host.write(instance.key, Path(key).read_bytes())
     host.remove(instance.key.with_suffix(".pub"))  # it is of another key, and ssh would go by it

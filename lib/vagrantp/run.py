@@ -153,12 +153,14 @@ class Host:
         """
         return self._run(argv, timeout, env)
 
-    def answer(self, argv: Sequence[str], timeout: float = 60) -> str:
+    def answer(
+        self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
+    ) -> str:
         """Return what a query prints. `timeout` in seconds.
 
         Raises ProviderError, with the last line of its stderr, when it fails.
         """
-        result = self.ask(argv, timeout)
+        result = self.ask(argv, timeout, env)
         if result.ok:
             return str(result.stdout)
         lines = result.stderr.strip().splitlines() or ["no reason given"]
