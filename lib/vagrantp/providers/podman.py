@@ -154,10 +154,9 @@ def clean_up(host: Host, instance: Instance) -> None:
 
 def _ensure_network(host: Host) -> IPv4Network:
     """Make the NAT network if it is not there and return its subnet."""
-    listing = json.loads(_ask(host, "network", "inspect", *_network_names(host)))
     subnets = {
         item["name"]: [IPv4Network(s["subnet"]) for s in item["subnets"] if "." in s["subnet"]]
-        for item in listing
+        for item in json.loads(_ask(host, "network", "ls", "--format", "json"))
         if item.get("subnets")
     }
     if network.NAME in subnets:
@@ -167,10 +166,6 @@ def _ensure_network(host: Host) -> IPv4Network:
     argv = ["podman", "network", "create", f"--subnet={subnet}", network.NAME]
     host.change(argv, what="making the network", timeout=60)
     return subnet
-
-
-def _network_names(host: Host) -> list[str]:
-    return _ask(host, "network", "ls", "--format", "{{.Name}}").split()
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:
