@@ -76,8 +76,8 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
     """Return the address and port of its ssh server."""
     if made["address"] != commands.LOOPBACK:
         return made["address"], 22
-    template = '{{(index (index .HostConfig.PortBindings "22/tcp") 0).HostPort}}'
-    return commands.LOOPBACK, int(_inspect(host, instance, template))
+    published = _ask(host, "port", instance.full_name, "22/tcp")  # 127.0.0.1:40123
+    return commands.LOOPBACK, int(published.rpartition(":")[2])
 
 
 def is_running(host: Host, instance: Instance) -> bool:
