@@ -114,6 +114,14 @@ def _is_as_promised(bed: Bed, user: str, memory: int) -> None:
     assert limits == [str(memory * 1024**2), "0", "100000", "100000"]
 
 
+def _is_a_sound_host(bed: Bed) -> None:
+    """Let `doctor` try this suite's libvirt, vagrant-libvirt, QEMU, Podman and nft."""
+    doctor = json.loads(bed.run("one", f"{FAB} doctor --json 2>/dev/null; true"))
+    outcomes = {check["name"]: check["outcome"] for check in doctor["checks"]}
+    tried = ("libvirt", "vagrant-libvirt", "vm", "podman", "cgroup controllers", "container")
+    assert {outcomes[name] for name in tried} == {"ok"}, doctor
+
+
 def _forget(box: str) -> None:
     """Remove what was put into the pool of a box."""
     slug = "vagrantp-" + box.replace("/", "-")
@@ -150,6 +158,7 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
         done = bed.run(user, f"cd /srv/master && sudo {play}")
         assert "failed=0" in done
         _give_project(bed, user, MEMORY=memory[user])
+    _is_a_sound_host(bed)
     before = bed.run("one", f"sudo {inventory}; {inventory}")
     for text in both("up"):
         assert "app is running (container, 1 CPU, " in text
