@@ -140,8 +140,8 @@ def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
     _is_as_promised(bed, "one", memory=300)
     assert _verb(bed, "one", "ssh --command 'id -un; exit 42'", expected=42) == "vagrant\n"
     _verb(bed, "one", "rm --force")
-    left = "podman ps --all --quiet; ls app ~/.local/state/vagrantp"
-    assert bed.run("one", left).split() == [".local/state/vagrantp:", "lock", "metrics.jsonl"]
+    left = bed.run("one", "podman ps --all --quiet; ls ~/.local/state/vagrantp; ls -A app")
+    assert left.split() == ["lock", "metrics.jsonl", ".env"]
 
 
 @pytest.mark.soak
