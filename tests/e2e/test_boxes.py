@@ -21,25 +21,25 @@ VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 POOL = ("--pool", images.POOL)
 
 
-@pytest.fixture
-def lvm_box(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["mbr-lvm", pytest.param("gpt-btrfs", marks=pytest.mark.soak)])
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Give the user a box, as `vagrant box add` does, and take it back."""
-    name = "test/mbr-lvm"
-    file = boxes.build("mbr-lvm", tmp_path / "box")
+    name = f"test/{request.param}"
+    file = boxes.build(request.param, tmp_path / "box")
     # Not in the checkout: Vagrant would load its Vagrantfile.
     add = ("env", f"--chdir={tmp_path}", "vagrant", "box", "add", "--force", "--name", name)
     run(*add, str(file))
     yield name
     run("env", f"--chdir={tmp_path}", "vagrant", "box", "remove", "--force", name)
     for volume in _volumes():
-        if volume.startswith("vagrantp-test-mbr-lvm-"):
+        if volume.startswith(f"vagrantp-test-{request.param}-"):
             run(*VIRSH, "vol-delete", volume, *POOL)
-    for folder in (images.vagrant_home() / "boxes").glob("vagrantp-test-mbr-lvm-*"):
+    for folder in (images.vagrant_home() / "boxes").glob(f"vagrantp-test-{request.param}-*"):
         shutil.rmtree(folder)
 
 
-def test_a_box_without_cloud_init_and_with_lvm(guests: MakeProject, lvm_box: str) -> None:
-    app = guests("it's plain").write({**VM, "BOX": lvm_box, "DISK": 4})
+def test_a_box_without_cloud_init(guests: MakeProject, box: str) -> None:
+    app = guests("it's plain").write({**VM, "BOX": box, "DISK": 4})
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
     verified = app.fab("verify", "--json")
