@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
@@ -48,6 +49,12 @@ def choose_address(subnet: IPv4Network, identity: str, taken: Collection[str]) -
         if str(address) not in taken:
             return address
     raise ConflictError(f"no free address is left in {subnet}, the network {NAME}")
+
+
+def leased(listing: str, but_to: str) -> set[str]:
+    """Return the addresses in `virsh net-dhcp-leases` that others than the MAC `but_to` hold."""
+    leases = re.findall(r"(\S+) +ipv4 +([\d.]+)/", listing)
+    return {address for mac, address in leases if mac != but_to}
 
 
 def is_ours(xml: ET.Element) -> bool:

@@ -73,3 +73,12 @@ def test_which_podman_network_is_ours(subnets: list[str], is_ours: bool) -> None
     listed = {"driver": "bridge", "subnets": [{"subnet": subnet} for subnet in subnets]}
     assert network.is_ours_of_podman(listed) == is_ours
     assert not network.is_ours_of_podman({**listed, "driver": "macvlan"})
+
+
+def test_an_address_that_a_removed_vm_still_leases_is_taken() -> None:
+    listing = """\
+ 2026-11-23 18:23:06   52:54:af:5a:e0:b3   ipv4   10.201.0.63/24    a-af5ae0b3   ff:66:18:dd
+ 2026-11-23 18:48:21   52:54:48:00:42:bd   ipv4   10.201.0.56/24    -            -
+"""
+    assert network.leased(listing, but_to="52:54:00:00:00:01") == {"10.201.0.63", "10.201.0.56"}
+    assert network.leased(listing, but_to="52:54:af:5a:e0:b3") == {"10.201.0.56"}
