@@ -223,7 +223,10 @@ def _keep_address(host: Host, instance: Instance, subnet: IPv4Network) -> str:
             return entry.get("ip", "")
     taken = {entry.get("ip", "") for entry in entries}
     # dnsmasq gives no address away that is leased, be it to a VM that was removed within the hour
-    taken |= network.leased(_ask(host, "net-dhcp-leases", network.NAME), but_to=instance.mac)
+    leases = host.ask(
+        commands.virsh("net-dhcp-leases", network.NAME)
+    )  # under --dry it may be absent
+    taken |= network.leased(leases.stdout, but_to=instance.mac)
     address = str(network.choose_address(subnet, instance.id, taken))
     _update_dhcp(host, "add-last", commands.dhcp_host(instance, address))
     return address
