@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -23,7 +24,7 @@ from statistics import median
 from invoke.context import Context
 from vagrantp import commands, images
 from vagrantp import instance as instances
-from vagrantp.run import Host
+from vagrantp.run import Host, handle_signals
 
 from tests.conftest import FAB, MASTER, env_text
 
@@ -31,6 +32,7 @@ HERE = Path(__file__).parent
 PAIRS = int(os.environ.get("PAIRS", "5"))
 SETTINGS = {"MEMORY": 1024, "CPUS": 2, "DISK": 5, "LAN_ACCESS": "yes"}
 SEED = "bench-seed.iso"
+SETTLE = "systemctl is-system-running --wait || true"  # what a boot goes on with is over then
 INSECURE_KEY = (MASTER / "tests/boxes/plain/insecure.pub").read_text().strip()
 USER_DATA = {
     "hostname": "bench",
@@ -88,6 +90,8 @@ Times = dict[str, list[float]]
 
 def main() -> None:
     """Run all rounds, print and write the table, leave nothing."""
+    handle_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
     times: Times = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -117,6 +121,7 @@ class Bare:
 
 def _round_of_vms(times: Times, folder: Path, bare: Bare) -> None:
     _fab("vm up", folder, "up", times=times)
+    _fab("settle", folder, "ssh", "--command", SETTLE)
     _fab("vm up again", folder, "up", times=times)
     _fab("vm status", folder, "status", times=times)
     _fab("vm ssh", folder, "ssh", "--command", "true", times=times)
@@ -125,6 +130,7 @@ def _round_of_vms(times: Times, folder: Path, bare: Bare) -> None:
     _timed("ssh", folder, *commands.ssh(instance, "true"), times=times)
     _fab("vm rm", folder, "rm", "--force", times=times)
     _vagrant("vagrant up", bare, "up", times=times)
+    _vagrant("settle", bare, "ssh", "--command", SETTLE)
     _vagrant("vagrant up again", bare, "up", times=times)
     _vagrant("vagrant status", bare, "status", times=times)
     _vagrant("vagrant ssh", bare, "ssh", "--command", "true", times=times)
@@ -181,13 +187,14 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     size = str((work / SEED).stat().st_size)
     pool = ("--pool", images.POOL)
     _run(*commands.virsh("vol-create-as", images.POOL, SEED, size, "--format", "raw"))
+    bare = Bare(folder, {"VAGRANT_HOME": str(home), "DRIVER": driver})
     try:
         _run(*commands.virsh("vol-upload", SEED, str(work / SEED), *pool))
-        bare = Bare(folder, {"VAGRANT_HOME": str(home), "DRIVER": driver})
         _vagrant("before", bare, "up")  # uploads the box
         _vagrant("before", bare, "destroy", "--force")
         yield bare
     finally:
+        _vagrant("after", bare, "destroy", "--force")
         for line in _run(*commands.virsh("vol-list", *pool)).splitlines():
             if line.split() and line.split()[0].startswith(("bench-VAGRANTSLASH-", SEED)):
                 _run(*commands.virsh("vol-delete", line.split()[0], *pool))
