@@ -75,8 +75,13 @@ class Project:
         if os.getuid() != 0:
             pytest.skip("only root can mount over what a verb sees")
         script = f'set -e; {mounts}\nexec "$@"'
+        amid = ("unshare", "--mount", "sh", "-c", script, "sh")
+        return self.run(*amid, FAB, "-r", MASTER, *arguments, **environment)
+
+    def run(self, *argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run any program in the project to its end, with nothing on its stdin."""
         return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script, "sh", FAB, "-r", MASTER, *arguments],
+            argv,
             cwd=self.folder,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,

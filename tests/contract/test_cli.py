@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,15 +14,7 @@ VERBS = ["doctor", "init", "rm", "ssh", "stats", "status", "stop", "up", "valida
 
 def run(project: Project, *argv: str | Path, **environment: str) -> tuple[str, str, int]:
     """Run a program in a project; return stdout, stderr (but for times) and exit status."""
-    done = subprocess.run(
-        argv,
-        cwd=project.folder,
-        env={**project.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = project.run(*argv, **environment)
     return done.stdout, re.sub(r"\d+\.\d s", "N s", done.stderr), done.returncode
 
 

@@ -220,15 +220,7 @@ def execs(app: Project, tmp_path: Path, environment: dict[str, str], *calls: str
     prefix = [strace, "-f", "-qq", "-e", "trace=execve", "-o", trace] if strace else []
     found = set()
     for call in calls:
-        done = subprocess.run(
-            [*prefix, FAB, "-r", MASTER, *call.split()],
-            cwd=app.folder,
-            env={**app.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = app.run(*prefix, FAB, "-r", MASTER, *call.split(), **environment)
         assert "Traceback" not in done.stderr
         if strace:
             lines = trace.read_text(errors="replace")

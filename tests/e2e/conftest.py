@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from vagrantp import commands, images
 
 from tests.conftest import MakeProject, Project, inventory
 
@@ -30,6 +32,22 @@ def guest(app: Project, command: str) -> str:
     done = app.fab("ssh", "--command", command)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def volumes() -> list[str]:
+    """Return the names of all volumes in the pool of the base images."""
+    listing = run(*commands.virsh("vol-list", "--pool", images.POOL))
+    return [line.split()[0] for line in listing.splitlines() if line.strip()]
+
+
+def forget_box(name: str) -> None:
+    """Remove what `up` made of a Vagrant box: its volume and its folder of links."""
+    ours = "vagrantp-" + name.replace("/", "-") + "-"
+    for volume in volumes():
+        if volume.startswith(ours):
+            run(*commands.virsh("vol-delete", volume, "--pool", images.POOL))
+    for folder in (images.vagrant_home() / "boxes").glob(f"{ours}*"):
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from vagrantp.run import Host
 from tests.boxes import bed as beds
 from tests.boxes import run
 from tests.conftest import CONTAINER, MASTER, VM, Project, env_text, inventory
-from tests.e2e.conftest import guest, status
+from tests.e2e.conftest import forget_box, guest, status
 
 LIMITS = {"MEMORY": 300, "CPUS": 1}
 FAB = "/srv/master/.venv/bin/fab -r /srv/master"
@@ -32,15 +31,10 @@ class Bed:
     ssh: tuple[str, ...]
     name: str
 
-    def argv(self, user: str, command: str) -> list[str]:
-        """Return the argv of a command in a login session of a user."""
-        return [*self.ssh, "-l", user, self.name, command]
-
     def run(self, user: str, command: str, expected: int = 0, data: bytes = b"") -> str:
-        """Run a command; return its stdout and stderr."""
-        done = subprocess.run(
-            self.argv(user, command), input=data, capture_output=True, check=False
-        )
+        """Run a command in a login session of a user; return its stdout, then stderr."""
+        argv = [*self.ssh, "-l", user, self.name, command]
+        done = subprocess.run(argv, input=data, capture_output=True, check=False)
         text = done.stdout.decode() + done.stderr.decode()
         assert done.returncode == expected, text
         return text
@@ -72,7 +66,7 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     finally:
         done = app.fab("rm", "--force")
         link.unlink()
-        _forget(name)
+        forget_box(name)
         assert done.returncode == 0, done.stderr
         assert inventory() == before
 
@@ -120,17 +114,6 @@ def _is_a_sound_host(bed: Bed) -> None:
     outcomes = {check["name"]: check["outcome"] for check in doctor["checks"]}
     tried = ("libvirt", "vagrant-libvirt", "vm", "podman", "cgroup controllers", "container")
     assert {outcomes[name] for name in tried} == {"ok"}, doctor
-
-
-def _forget(box: str) -> None:
-    """Remove what was put into the pool of a box."""
-    slug = "vagrantp-" + box.replace("/", "-")
-    for line in run("virsh", "-q", "-c", "qemu:///system", "vol-list", images.POOL).splitlines():
-        if line.strip().startswith(slug):
-            virsh = ("virsh", "-q", "-c", "qemu:///system")
-            run(*virsh, "vol-delete", line.split()[0], "--pool", images.POOL)
-    for folder in (images.vagrant_home() / "boxes").glob(f"{slug}-*"):
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("bed", ["bookworm"], indirect=True)

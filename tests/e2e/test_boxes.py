@@ -15,7 +15,7 @@ from vagrantp.run import Host
 
 from tests import boxes
 from tests.conftest import VM, MakeProject
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import forget_box, guest, run, status, volumes
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 POOL = ("--pool", images.POOL)
@@ -31,11 +31,7 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     run(*add, str(file))
     yield name
     run("env", f"--chdir={tmp_path}", "vagrant", "box", "remove", "--force", name)
-    for volume in _volumes():
-        if volume.startswith(f"vagrantp-test-{request.param}-"):
-            run(*VIRSH, "vol-delete", volume, *POOL)
-    for folder in (images.vagrant_home() / "boxes").glob(f"vagrantp-test-{request.param}-*"):
-        shutil.rmtree(folder)
+    forget_box(name)
 
 
 def test_a_box_without_cloud_init(guests: MakeProject, box: str) -> None:
@@ -78,11 +74,7 @@ def test_a_box_that_is_larger_than_the_disk_or_reads_host_files(
         assert "the disk of box test/odd names another file: it is not used" in done.stderr
     finally:
         shutil.rmtree(home.parents[1])
-        for volume in _volumes():
-            if volume.startswith("vagrantp-test-odd-"):
-                run(*VIRSH, "vol-delete", volume, *POOL)
-        for folder in (images.vagrant_home() / "boxes").glob("vagrantp-test-odd-*"):
-            shutil.rmtree(folder)
+        forget_box("test/odd")
 
 
 def test_an_old_image_goes_when_nothing_stands_on_it() -> None:
@@ -99,15 +91,11 @@ def test_an_old_image_goes_when_nothing_stands_on_it() -> None:
         run(*create, *backing)
         run(*VIRSH, "vol-delete", present, *POOL)  # as if its recipe were new
         images.ensure_box(Host(Context()), "debian-12")
-        left = _volumes()
+        left = volumes()
         assert present in left
         assert used in left
         assert unused not in left
     finally:
         for volume in (overlay, used, unused):
-            if volume in _volumes():
+            if volume in volumes():
                 run(*VIRSH, "vol-delete", volume, *POOL)
-
-
-def _volumes() -> list[str]:
-    return [line.split()[0] for line in run(*VIRSH, "vol-list", *POOL).splitlines() if line.strip()]

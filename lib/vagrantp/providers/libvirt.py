@@ -222,10 +222,9 @@ def _keep_address(host: Host, instance: Instance, subnet: IPv4Network) -> str:
         if entry.get("mac") == instance.mac:
             return entry.get("ip", "")
     taken = {entry.get("ip", "") for entry in entries}
-    # dnsmasq gives no address away that is leased, be it to a VM that was removed within the hour
-    leases = host.ask(
-        commands.virsh("net-dhcp-leases", network.NAME)
-    )  # under --dry it may be absent
+    # dnsmasq gives no address away that is leased, be it to a VM that was removed within the hour.
+    # Under --dry there may be no network yet, and then no lease.
+    leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
     taken |= network.leased(leases.stdout, but_to=instance.mac)
     address = str(network.choose_address(subnet, instance.id, taken))
     _update_dhcp(host, "add-last", commands.dhcp_host(instance, address))
