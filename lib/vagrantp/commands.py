@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from vagrantp.config import Settings
-from vagrantp.instance import MASTER, VERSION, Instance
+from vagrantp.instance import MASTER, VERSION, Instance, as_json
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
 PROBES = Path(__file__).parent / "probes"
+GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
 LOOPBACK = "127.0.0.1"
+HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has the same
 SEED_MOUNT = "/run/vagrantp-seed"
 
 
@@ -167,10 +170,15 @@ def libvirt_network(name: str, subnet: IPv4Network) -> str:
     network = ET.Element("network")
     ET.SubElement(network, "name").text = name
     ET.SubElement(network, "forward", mode="nat")
-    ET.SubElement(network, "bridge", name=f"{name}0", stp="on", delay="0")
+    # no spanning tree: guests have no say in it
+    ET.SubElement(network, "bridge", name=f"{name}0", stp="off", delay="0")
     ip = ET.SubElement(network, "ip", address=str(subnet[1]), netmask=str(subnet.netmask))
+    dns = ET.SubElement(network, "dns")
+    ET.SubElement(ET.SubElement(dns, "host", ip=str(subnet[1])), "hostname").text = HOST_NAME
     dhcp = ET.SubElement(ip, "dhcp")
-    ET.SubElement(dhcp, "range", start=str(subnet[2]), end=str(subnet[-2]))
+    leases = ET.SubElement(dhcp, "range", start=str(subnet[2]), end=str(subnet[-2]))
+    # short, as nobody gets the address of a removed VM before its lease has ended
+    ET.SubElement(leases, "lease", expiry="5", unit="minutes")
     return ET.tostring(network, encoding="unicode")
 
 
@@ -192,8 +200,51 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "cpus": settings.cpus,
         "disk": settings.disk,
         "mac": instance.mac,
+        "port": f"vgp{instance.id}",
+        "metadata": domain_metadata(instance, settings, str(facts["address"])),
         **facts,
     }
+
+
+def domain_metadata(instance: Instance, settings: Settings, address: str) -> dict[str, str]:
+    """Return what a domain says of itself: whose it is, and to `guard` what it may reach."""
+    wishes = isolation(settings)
+    return {
+        "id": instance.id,
+        "name": instance.name,
+        "folder": str(instance.folder),
+        "uid": str(os.getuid()),
+        "version": str(VERSION),
+        "address": address,
+        "lan_access": "yes" if wishes["lan_access"] else "no",
+        "lan_allow": json.dumps(wishes["lan_allow"]),
+    }
+
+
+def set_domain_metadata(
+    instance: Instance, settings: Settings, address: str, *when: str
+) -> list[str]:
+    """Return argv that writes a domain's metadata anew. `when`: --config, --live."""
+    element = ET.Element("instance", domain_metadata(instance, settings, address))
+    xml = ET.tostring(element, encoding="unicode")
+    which = ("--uri", "urn:vagrantp:instance", "--key", "vagrantp")
+    return virsh("metadata", instance.full_name, *which, *when, "--set", xml)
+
+
+def isolation(settings: Settings) -> dict[str, Any]:
+    """Return what a guest may reach of the LAN, as `guard` reads it."""
+    values = as_json(settings)
+    return {key: values[key] for key in ("lan_access", "lan_allow")}
+
+
+def guard(*arguments: str) -> list[str]:
+    """Return argv of the keeper of the packet filter, which root alone may be."""
+    return [*([] if os.getuid() == 0 else ["sudo", "-n"]), str(GUARD), *arguments]
+
+
+def guard_inside(verb: str, pid: str, instance: Instance) -> list[str]:
+    """Return argv for the rules in a user's container. `verb`: check, load."""
+    return ["podman", "unshare", str(GUARD), "inside", verb, pid, str(instance.state_dir)]
 
 
 def container(
@@ -231,6 +282,10 @@ def _container(
         *container_limits(settings),
         *network,
         f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",
+        # by it the OCI hook knows the container, and finds what it may reach
+        f"--annotation=io.vagrantp.state={instance.state_dir}",
+        "--cap-drop=NET_ADMIN",
+        "--cap-drop=NET_RAW",
         *(f"--label={key}={value}" for key, value in labels.items()),
     ]
     return {

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from dotenv.parser import parse_stream
 from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.errors import ConfigError
-from vagrantp.schema import KEYS, MAX_BYTES, Key, items, meant, misfits, never, one_line
+from vagrantp.schema import KEYS, MAX_BYTES, Key, LanRule, items, meant, misfits, never, one_line
 
 MAX_SHOWN = 100  # characters of a value in a message
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -41,6 +42,8 @@ class Settings:
     image: str  # BOX or IMAGE, whichever the type has
     accel: Literal["auto", "kvm", "tcg"]
     lan_access: bool
+    lan_allow: tuple[LanRule, ...]
+    fixed_ip: IPv4Address | None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         image=values["BOX" if values["INFRA_TYPE"] == "vm" else "IMAGE"],
         accel=values["ACCEL"],
         lan_access=values["LAN_ACCESS"],
+        lan_allow=values.get("LAN_ALLOW", ()),
+        fixed_ip=values.get("FIXED_IP"),
     )
 
 

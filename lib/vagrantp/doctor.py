@@ -12,11 +12,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from vagrantp import accel, commands, hostcheck, images, network
+from vagrantp import accel, commands, hostcheck, images, isolation, network
 from vagrantp.errors import ConflictError, ProviderError
 from vagrantp.hostcheck import Finding, HostCheck
 from vagrantp.instance import state_root
-from vagrantp.run import SET_UP, Host, environment
+from vagrantp.run import SET_UP, Host, environment, is_installed
 
 SMALLEST = 512  # MiB that a guest needs
 IMAGE = next(iter(images.SUITES))
@@ -70,6 +70,7 @@ def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "container storage", partial(hostcheck.container_storage, info, image)
     yield "podman network", partial(podman_network, host)
     yield "container", partial(container, host)
+    yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
 
 
@@ -77,6 +78,14 @@ def nwfilter(host: Host) -> Finding:
     """Ask libvirt's driver of packet filters."""
     names = host.answer(commands.virsh("nwfilter-list"))
     return Finding("ok", f"answers, {len(names.split()) // 2} filters")
+
+
+def isolated(host: Host) -> Finding:
+    """Ask whether the rules that keep guests from the LAN are in force; change nothing."""
+    why = isolation.why_not_installed()
+    if not why and (os.getuid() == 0 or is_installed("sudo")):
+        why = "; ".join(isolation.live(host)["problems"])
+    return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
 
 
 def kvm(host: Host) -> Finding:

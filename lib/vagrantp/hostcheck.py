@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vagrantp import boxes, commands, images, network
+from vagrantp import boxes, commands, images, isolation, network
 from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
@@ -95,6 +95,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
             partial(container_storage, info, is_built, settings.disk),
         ]
     checks += [
+        partial(isolated, host, infra_type),
         partial(name_is_free, host, instance),
         partial(memory, settings.memory),
         partial(cpus, settings.cpus),
@@ -106,8 +107,8 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def before_start(host: Host, settings: Settings) -> None:
-    """Raise HostLimitError when a stopped instance cannot be started with its memory."""
-    refuse(host, [memory(settings.memory)])
+    """Raise why a stopped instance cannot be started: its memory, no isolation."""
+    refuse(host, [look(partial(isolated, host, settings.infra_type)), memory(settings.memory)])
 
 
 def refuse(host: Host, findings: Iterable[Finding]) -> None:
@@ -150,6 +151,12 @@ def image_tools(infra_type: str, is_built: Callable[[], bool]) -> Finding:
     if found.outcome == "ok" and infra_type == "vm" and not boot.exists():
         found = Finding("failed", f"{boot} is not there", SET_UP)
     return Finding("ok", "not needed") if found.outcome == "failed" and is_built() else found
+
+
+def isolated(host: Host, infra_type: str) -> Finding:
+    """See that guests are kept from the LAN; put the rules back where they were lost."""
+    isolation.ensure(host, infra_type)
+    return Finding("ok", "the rules are in force")
 
 
 def memory(wanted: int) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ class Instance:
         pairs = [self.id[i : i + 2] for i in range(0, 8, 2)]
         return ":".join(["52", "54", *pairs])
 
+    @property
+    def isolation_json(self) -> Path:
+        """What a container may reach, for the OCI hook."""
+        return self.state_dir / "isolation.json"
+
     def is_complete(self) -> bool:
         """Say whether an `up` got to its end for it."""
         return self.ssh_config.exists()
@@ -117,6 +123,19 @@ def state_root() -> Path:
     return xdg("STATE", ".local/state")
 
 
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Return the settings as machine.json has them: addresses as text."""
+    document: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
+    return document
+
+
+def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> dict[str, Any]:
+    """Return machine.json's document with the settings called `keys` as they are in `settings`."""
+    document, values = instance.machine(), as_json(settings)
+    document["settings"] |= {key: values[key] for key in keys}
+    return document
+
+
 def document(instance: Instance, settings: Settings, provider: dict[str, Any]) -> str:
     """Return machine.json: all resolved settings, who it is, and what its provider needs."""
     return json.dumps(
@@ -127,7 +146,7 @@ def document(instance: Instance, settings: Settings, provider: dict[str, Any]) -
             "id": instance.id,
             "folder": str(instance.folder),
             "uid": os.getuid(),
-            "settings": asdict(settings),
+            "settings": as_json(settings),
             "provider": provider,
         },
         indent=2,

@@ -6,31 +6,33 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
-from vagrantp import commands, config, guest, hostcheck, images
+from vagrantp import commands, config, guest, hostcheck, images, isolation
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, StateError, VagrantpError
+from vagrantp.errors import ProviderError, StateError
 from vagrantp.instance import Instance
 from vagrantp.providers import Found, Provider, provider_for
-from vagrantp.run import Host, environment
+from vagrantp.run import SET_UP, Host, environment
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
+AT_START = ("memory", "cpus")  # settings that a start brings; the others need a new instance
+AT_ONCE = ("lan_access", "lan_allow")
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that differs from what the instance was made with."""
+    """A setting that differs from what the instance has, and when it can be had."""
 
     key: str
     old: object
     new: object
-    needs_rm: bool
+    applies: Literal["at once", "at the next start", "to a new instance"]
 
     def __str__(self) -> str:
         return f"{self.key}: {self.old} → {self.new}"
@@ -93,8 +95,7 @@ def up(host: Host, settings: Settings, folder: Path) -> str:
             _refuse_what_needs_rm(found.instance, changes)
             wanted = found.instance
             if found.state == "running":
-                for change in changes:
-                    host.progress.say(f"{change} at the next start")
+                _refresh(host, wanted, settings, changes)
                 return summary(wanted, "is running already")
             _start(host, found, settings, changes)
         if host.dry:
@@ -159,10 +160,11 @@ def login(host: Host, folder: Path, command: str) -> None:
 def drift(instance: Instance, settings: Settings) -> list[Change]:
     """Return what `settings` ask for and the instance was not made with."""
     old = instance.machine().get("settings", {})
-    at_start = ("memory", "cpus")
+    when: dict[str, Any] = dict.fromkeys(AT_START, "at the next start")
+    when |= dict.fromkeys(AT_ONCE, "at once")
     return [
-        Change(key.upper(), old.get(key), value, key not in at_start)
-        for key, value in asdict(settings).items()
+        Change(key.upper(), old.get(key), value, when.get(key, "to a new instance"))
+        for key, value in instances.as_json(settings).items()
         if old.get(key) != value
     ]
 
@@ -184,7 +186,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
-            "  isolation  none",
+            f"  isolation  {isolation.text(settings)}",
             "  next       fab ssh",
         ]
     )
@@ -209,8 +211,9 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             return
         _connect(host, instance, made)
         _check(host, instance, settings, instance.ssh_config_draft)
+        _check_isolation(host, instance, settings)
         host.move(instance.ssh_config_draft, instance.ssh_config)
-    except (VagrantpError, KeyboardInterrupt, OSError) as error:
+    except BaseException as error:
         host.progress.say(f"taking back what was made of {instance.full_name}")
         if isinstance(error, ProviderError) and instance.log.exists():
             host.make_dir(instance.failed_log.parent)
@@ -248,17 +251,60 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
     if found.state == "paused":
         raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     hostcheck.before_start(host, settings)
+    provider = provider_for(instance.infra_type)
     with host.progress.stage("start"):
-        if changes:
-            made = instance.machine()["provider"]
-            made |= {key: asdict(settings)[key] for key in ("memory", "cpus") if key in made}
-            host.write(instance.machine_json, instances.document(instance, settings, made))
-        if changes and instance.infra_type == "vm":
+        _take(host, instance, settings, changes)
+        if instance.infra_type == "vm" and any(c.applies == "at the next start" for c in changes):
             _vagrant(host, instance, "up", "--no-provision")
         else:
-            provider_for(instance.infra_type).start(host, instance)
+            provider.start(host, instance)
     if not host.dry:
+        try:
+            _check_isolation(host, instance, settings)
+        except BaseException:  # it may be reaching what it must not
+            provider.stop(host, instance, force=True)
+            raise
         _check(host, instance, settings, instance.ssh_config)
+
+
+def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
+    """Give a running instance what it can have while it runs, and what it has lost."""
+    at_once = [change for change in changes if change.applies == "at once"]
+    for change in changes:
+        host.progress.say(f"{change} {change.applies}")
+    _take(host, instance, settings, at_once)
+    isolation.ensure(host, instance.infra_type)
+    if host.dry:
+        return
+    if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
+        isolation.restore(host, instance)
+    try:
+        _check_isolation(host, instance, settings)
+    except BaseException:
+        provider_for(instance.infra_type).stop(host, instance, force=True)
+        raise
+
+
+def _take(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
+    """Write changed settings down, for whatever makes them so."""
+    if not changes:
+        return
+    keys = [change.key.lower() for change in changes]
+    document = instances.amended(instance, settings, keys)
+    provider = document["provider"]
+    provider |= {key: document["settings"][key] for key in AT_START if key in provider}
+    if "metadata" in provider:
+        address = provider["address"]
+        provider["metadata"] = commands.domain_metadata(instance, settings, address)
+    host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
+    if any(change.applies == "at once" for change in changes):
+        provider_for(instance.infra_type).isolate(host, instance, settings)
+
+
+def _check_isolation(host: Host, instance: Instance, settings: Settings) -> None:
+    found = isolation.check(host, instance, settings)
+    if found.outcome == "FAILED":
+        raise ProviderError(f"{instance.full_name} is {found.found}; it was stopped", SET_UP)
 
 
 def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) -> None:
@@ -365,7 +411,7 @@ def existing(host: Host, folder: Path) -> Found:
 
 
 def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
-    fixed = [str(change) for change in changes if change.needs_rm]
+    fixed = [str(change) for change in changes if change.applies == "to a new instance"]
     if fixed:
         raise StateError(
             f"{instance.full_name} was made with other settings:\n  " + "\n  ".join(fixed),

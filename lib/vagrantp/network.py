@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address, ip_network
 from typing import Any
 
-from vagrantp.errors import ConflictError
+from vagrantp.errors import ConfigError, ConflictError
 from vagrantp.run import Host
 
 NAME = "vagrantp"
-BRIDGE = f"{NAME}0"  # of libvirt's
+BRIDGE, PODMAN_BRIDGE = f"{NAME}0", f"{NAME}1"  # programs/guard.py knows them, too
 # Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
 CANDIDATES = IPv4Network("10.201.0.0/16")
 # A half for each provider: the bridge, and so the route, of a Podman network is there only while
@@ -38,11 +38,31 @@ def choose_subnet(within: IPv4Network, taken: Collection[IPv4Network]) -> IPv4Ne
     raise ConflictError(f"no free /24 is left in {within} for the network {NAME}")
 
 
-def choose_address(subnet: IPv4Network, identity: str, taken: Collection[str]) -> IPv4Address:
-    """Return a free address of `subnet`: the one its id points at, or the next free one.
+def choose_address(
+    subnet: IPv4Network,
+    identity: str,
+    taken: Mapping[str, str],
+    fixed: IPv4Address | None = None,
+) -> IPv4Address:
+    """Return `fixed`, or else a free address of `subnet`: the one its id points at, or the next.
 
-    The network's own address, the gateway (.1) and the broadcast address are never given.
+    `taken`: addresses that are given away, and to whom. The network's own address, the gateway (.1)
+    and the broadcast address are never given. Raises ConfigError where `fixed` cannot be on
+    `subnet`, ConflictError where it is taken.
     """
+    if fixed:
+        address = IPv4Address(int(fixed))
+        prefix = fixed.network.prefixlen if isinstance(fixed, IPv4Interface) else subnet.prefixlen
+        if address not in subnet or prefix != subnet.prefixlen:
+            raise ConfigError(
+                f'.env: FIXED_IP must be on {subnet}, the network {NAME}, got "{fixed}"',
+                f"{subnet[2]} to {subnet[-2]} are the addresses there",
+            )
+        if address in (subnet[0], subnet[1], subnet[-1]):
+            raise ConfigError(f'.env: FIXED_IP must not be of the network itself, got "{fixed}"')
+        if holder := taken.get(str(address)):
+            raise ConflictError(f"FIXED_IP={fixed} is taken by {holder}")
+        return address
     count = subnet.num_addresses - 3
     for step in range(count):
         address = subnet[2 + (int(identity, 16) + step) % count]
@@ -51,10 +71,10 @@ def choose_address(subnet: IPv4Network, identity: str, taken: Collection[str]) -
     raise ConflictError(f"no free address is left in {subnet}, the network {NAME}")
 
 
-def leased(listing: str, but_to: str) -> set[str]:
+def leased(listing: str, but_to: str) -> dict[str, str]:
     """Return the addresses in `virsh net-dhcp-leases` that others than the MAC `but_to` hold."""
-    leases = re.findall(r"(\S+) +ipv4 +([\d.]+)/", listing)
-    return {address for mac, address in leases if mac != but_to}
+    leases = re.findall(r"(\S+ \S+) +(\S+) +ipv4 +([\d.]+)/", listing)
+    return {a: f"{mac}, leased until {time}" for time, mac, a in leases if mac != but_to}
 
 
 def is_ours(xml: ET.Element) -> bool:
@@ -72,7 +92,8 @@ def is_ours_of_podman(listed: dict[str, Any]) -> bool:
     """Say whether Podman's network of our name has the form that we give it."""
     subnets = [ip_network(item["subnet"]) for item in listed.get("subnets") or []]
     of_ours = [n for n in subnets if isinstance(n, IPv4Network) and n.subnet_of(CANDIDATES)]
-    return listed.get("driver") == "bridge" and bool(of_ours) and len(of_ours) == len(subnets)
+    is_bridge = (listed.get("driver"), listed.get("network_interface")) == ("bridge", PODMAN_BRIDGE)
+    return is_bridge and bool(of_ours) and len(of_ours) == len(subnets)
 
 
 def _networks(destinations: Iterable[str]) -> list[IPv4Network]:

@@ -86,6 +86,10 @@ class LanRule:
     port: int | None
     protocol: Protocol | None
 
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        return f"{self.network or 'host'}{port}{'/udp' if self.protocol == 'udp' else ''}"
+
 
 @dataclass(frozen=True)
 class Provisioner:
@@ -575,13 +579,11 @@ KEYS: dict[str, Key] = {
         Key(
             "LAN_ACCESS",
             "yes or no",
-            "whether the guest can reach your LAN, which this version cannot prevent",
-            "yes",
+            "whether the guest can reach your LAN; this host and other guests it never can",
+            "no",
             yes_or_no,
-            is_required=True,
-            hint="LAN_ACCESS=yes says that you know the guest can reach your LAN",
-            is_built=lambda value: value is True,
-            so_far="yes",
+            default="no",
+            hint="LAN_ACCESS=no keeps the guest from your LAN; LAN_ALLOW opens single services",
         ),
         Key(
             "NETWORK_TYPE",
@@ -613,7 +615,6 @@ KEYS: dict[str, Key] = {
             fixed_ip,
             hint="FIXED_IP=192.168.1.50/24 is one",
             words=("IP_ADDRESS", "STATIC_IP"),
-            is_built=never,
         ),
         Key(
             "GATEWAY",
@@ -660,7 +661,8 @@ KEYS: dict[str, Key] = {
             "192.168.1.0/24:443,host:11434",
             All(items, (lan_rule,)),
             hint="LAN_ALLOW=192.168.1.7/32:443,host:11434 allows two services",
-            is_built=never,
+            is_built=lambda rules: all(r.network is None or r.network.version == 4 for r in rules),
+            so_far="IPv4, which is all that guests have",
         ),
         Key(
             "PROVISION_SCRIPT",

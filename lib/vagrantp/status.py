@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp import lifecycle
+from vagrantp import isolation, lifecycle
 from vagrantp.config import Settings
 from vagrantp.run import Host
 from vagrantp.schema import KEYS
@@ -32,21 +32,32 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
 
 def settings_text(settings: Settings) -> str:
     """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = {key.upper(): value for key, value in asdict(settings).items()}
+    values = {field.name.upper(): getattr(settings, field.name) for field in fields(settings)}
     values["BOX"] = values["IMAGE"]
-    values["LAN_ACCESS"] = "yes" if settings.lan_access else "no"
     lines = [
-        f"  {key.name}={values[key.name]}"
+        f"  {key.name}={_as_written(value)}"
         for key in KEYS.values()
-        if key.name in values and key.infra_type in (None, settings.infra_type)
+        if (value := values.get(key.name)) not in (None, ())
+        and key.infra_type in (None, settings.infra_type)
     ]
     return "\n".join([".env is valid", *lines])
+
+
+def _as_written(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _facts(host: Host, folder: Path) -> dict[str, Any]:
     found = lifecycle.find(host, folder)
     if found is None:
         return {"state": "absent", "folder": str(folder.resolve())}
+    settings = found.instance.machine().get("settings", {"lan_access": False, "lan_allow": []})
+    isolated: str | None = isolation.text(settings)
+    why = isolation.why_not(host, found.instance, settings) if found.state == "running" else ""
+    if why:
+        found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     return {
         "state": found.state,
         "reason": found.reason,
@@ -59,7 +70,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "memory_mib": found.memory,
         "cpus": found.cpus,
         "disk_gib": found.disk,
-        "isolation": "none",
+        "isolation": isolated,
         "console": found.console,
         "vnc": found.vnc,
     }

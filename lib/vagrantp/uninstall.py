@@ -24,8 +24,16 @@ from vagrantp.instance import MASTER, state_root
 from vagrantp.providers import Found, provider_for
 from vagrantp.run import Host, is_installed
 
-PODMAN_SETTINGS = Path("/etc/containers/containers.conf.d/50-vagrantp.conf")
-WRITTEN_BY_US = "# Written by vagrantp"  # playbooks/host.yml
+# What playbooks/host.yml writes; the first of them keep guests from the LAN.
+SET_UP_FILES = (
+    "usr/local/lib/vagrantp/guard",
+    "etc/libvirt/hooks/qemu.d/vagrantp",
+    "etc/containers/oci/hooks.d/vagrantp.json",
+    "etc/sudoers.d/vagrantp",
+    "etc/systemd/system/vagrantp-guard.service",
+    "etc/systemd/system/multi-user.target.wants/vagrantp-guard.service",
+    "etc/containers/containers.conf.d/50-vagrantp.conf",
+)
 # The volume's version holds the user: images.ensure_box.
 VOLUME = re.compile(
     rf"vagrantp-.+-[0-9a-f]{{10}}_vagrant_box_image_1\.{os.getuid()}_box\.img(\.part)?"
@@ -46,10 +54,8 @@ class Leftover:
         return f"  keep    {self.name}: {self.stays}" if self.stays else f"  remove  {self.name}"
 
 
-def uninstall(
-    host: Host, is_sure: Callable[[], bool], podman_settings: Path = PODMAN_SETTINGS
-) -> None:
-    """Remove all that is this user's or this host's, and print what that is.
+def uninstall(host: Host, is_sure: Callable[[], bool], root: Path = Path("/")) -> None:
+    """Remove all that is this user's or this host's, and print what that is. `root`: of the host.
 
     Raises StateError, with nothing removed, while the user has an instance, or is not sure;
     ProviderError when something cannot be asked or removed.
@@ -58,7 +64,7 @@ def uninstall(
     mine = [found for found in instances if found.uid == os.getuid()]
     _refuse(mine)
     others = len(instances) > len(mine)
-    last = [*_settings(host, podman_settings, others)]
+    last = [*_set_up(host, root, others)]
     found = [*_find(host), *last]
     going = [thing for thing in found if not thing.stays]
     for thing in found:
@@ -218,18 +224,20 @@ def _search_root(host: Host) -> Iterator[Leftover]:
             yield Leftover(name, partial(fabricyaml.write, host, text))
 
 
-def _settings(host: Host, path: Path, others: bool) -> Iterator[Leftover]:
-    if not path.is_file():
+def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
+    files = [path for name in SET_UP_FILES if os.path.lexists(path := root / name)]
+    if not files:
         return
-    remove, stays = partial(host.remove, path), None
-    if not os.access(path.parent, os.W_OK):
-        remove = partial(host.become, ["sudo", "rm", "--", str(path)])
+    guard = root / SET_UP_FILES[0]
+    script = f"{shlex.quote(str(guard))} unload; rm -f -- {shlex.join(map(str, files))}"
+    remove, stays = partial(_run, host, ["sh", "-c", script]), None
+    if not all(os.access(path.parent, os.W_OK) for path in files):
+        remove = partial(host.become, ["sudo", "sh", "-c", script])
         stays = None if is_installed("sudo") else "only root can remove it"
     if others:
         stays = "other users have instances"
-    if not path.read_text(encoding="utf-8", errors="replace").startswith(WRITTEN_BY_US):
-        stays = "it is not one of ours"
-    yield Leftover(f"file {path}", remove, stays)
+    listed = ", ".join(map(str, files))
+    yield Leftover(f"the rules that keep guests from the LAN, and {listed}", remove, stays)
 
 
 def _remove_folder(host: Host, path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vagrantp import commands, guest, lifecycle
+from vagrantp import commands, guest, isolation, lifecycle
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import PromiseError, StateError
@@ -44,6 +44,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *provider_for(instance.infra_type).check(host, instance, settings),
         *guest.check(facts, instances.new(settings, instance.folder), settings),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
+        isolation.check(host, instance, settings),
         compare("ssh", "answers", "answers" if facts else why),
     ]
 

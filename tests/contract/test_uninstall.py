@@ -103,10 +103,13 @@ class Stage:
         return [line for line in lines if line.split(maxsplit=1)[1].startswith(verbs)]
 
     def settings(self) -> Path:
-        return self.home / "50-vagrantp.conf"
+        return self.home / "root/etc/containers/containers.conf.d/50-vagrantp.conf"
+
+    def guard(self) -> Path:
+        return self.home / "root/usr/local/lib/vagrantp/guard"
 
     def uninstall(self, dry: bool = False) -> None:
-        uninstall.uninstall(Host(Context(), dry=dry), lambda: True, self.settings())
+        uninstall.uninstall(Host(Context(), dry=dry), lambda: True, self.home / "root")
 
 
 @pytest.fixture
@@ -137,14 +140,22 @@ def fill(stage: Stage) -> None:
     stage.put("active/vagrantp", "")
     name = IMAGE.removeprefix("localhost/")
     stage.put(f"store/images/{name}", {"Id": "1", "Names": [IMAGE]})
-    network = {"name": "vagrantp", "driver": "bridge", "subnets": [{"subnet": "10.201.0.0/24"}]}
+    network = {
+        "name": "vagrantp",
+        "driver": "bridge",
+        "network_interface": "vagrantp1",
+        "subnets": [{"subnet": "10.201.0.0/24"}],
+    }
     stage.put("store/networks/vagrantp", network)
     for folder in (".cache", ".local/share", ".local/state"):
         (stage.home / folder / "vagrantp/sub").mkdir(parents=True)
     (stage.home / "repos").mkdir()
     argv = [sys.executable, "-m", "vagrantp.make", "link", "--root=~/repos", "link-global"]
     subprocess.run(argv, check=True, capture_output=True)
-    stage.settings().write_text("# Written by vagrantp's playbooks/host.yml\n")
+    for path in (stage.settings(), stage.guard()):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\necho guard $* >> '{stage.folder}/calls'\n")
+        path.chmod(0o755)
 
 
 def put_foreign(stage: Stage) -> None:
@@ -157,7 +168,10 @@ def put_foreign(stage: Stage) -> None:
         image = {"Id": "2", "Names": [name]}
         stage.put(f"store/images/{name.split('/')[1]}", image)
     stage.put("store/images/none", {"Id": "3", "Names": None})
-    stage.put("store/networks/podman", {"name": "podman", "driver": "bridge", "subnets": []})
+    stage.put(
+        "store/networks/podman",
+        {"name": "podman", "driver": "bridge", "subnets": []},
+    )
     (stage.home / ".config/vagrantp").mkdir(parents=True)
     (stage.home / ".local/bin").mkdir(parents=True)
     (stage.home / ".local/bin/mine").symlink_to("/usr/bin/env")
@@ -169,7 +183,11 @@ def test_everything_goes_and_nothing_else(stage: Stage, capsys: pytest.CaptureFi
     fill(stage)
     stage.uninstall()
     assert stage.there() == foreign[0]
+    root = stage.home / "root"
+    assert not stage.guard().exists() and not stage.settings().exists()
+    assert "guard unload" in (stage.folder / "calls").read_text()
     left = [path for path in stage.home.rglob("*") if path.name not in ("repos", "share", "state")]
+    left = [path for path in left if not path.is_relative_to(root)]
     assert sorted(left) == sorted({*foreign[1], stage.home / ".cache"})
     assert stage.calls() == [
         f"virsh vol-delete {BOX} --pool default",
@@ -197,7 +215,7 @@ def test_dry(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert f"would run virsh --quiet --connect qemu:///system vol-delete {BOX}" in told
     assert f"would remove {stage.home}/.local/bin/fab\n" in told
-    assert f"would remove {stage.settings()}\n" in told
+    assert "would run sh -c " in told
 
 
 def test_what_somebody_uses_stays(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,21 +238,25 @@ def test_what_somebody_uses_stays(stage: Stage, capsys: pytest.CaptureFixture[st
         "  keep    libvirt network vagrantp: app-12345678 is on it",
         f"  keep    podman image {IMAGE}: container mine is made of it",
         "  keep    podman network vagrantp: container mine is on it",
-        f"  keep    file {stage.settings()}: other users have instances",
+        "  keep    the rules that keep guests from the LAN, and "
+        f"{stage.guard()}, {stage.settings()}: other users have instances",
     ]
 
 
 def test_what_only_bears_our_name_stays(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.put("networks/vagrantp", NETWORK.format(bridge="virbr7", address="10.201.3.1"))
-    network = {"name": "vagrantp", "driver": "bridge", "subnets": [{"subnet": "10.0.0.0/8"}]}
+    network = {
+        "name": "vagrantp",
+        "driver": "bridge",
+        "network_interface": "vagrantp1",
+        "subnets": [{"subnet": "10.0.0.0/8"}],
+    }
     stage.put("store/networks/vagrantp", network)
-    stage.settings().write_text("# mine\n")
     stage.uninstall()
     assert not stage.calls()
     assert capsys.readouterr().out == (
         "  keep    libvirt network vagrantp: it is not one of ours\n"
         "  keep    podman network vagrantp: it is not one of ours\n"
-        f"  keep    file {stage.settings()}: it is not one of ours\n"
         "there is nothing to remove\n"
     )
 

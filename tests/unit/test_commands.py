@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from email import message_from_string
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -12,7 +13,7 @@ from vagrantp import accel, commands, instance
 from vagrantp.config import Settings
 from vagrantp.instance import MASTER, Instance
 
-SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True)
+SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None)
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -84,12 +85,24 @@ def test_vm_for_the_vagrantfile() -> None:
         "cpus": 2,
         "disk": 6,
         "mac": "52:54:0a:1b:2c:3d",
+        "port": "vgp0a1b2c3d",
+        "metadata": {
+            "id": "0a1b2c3d",
+            "name": "app",
+            "folder": '/home/av/it\'s "my" app',
+            "uid": str(os.getuid()),
+            "version": "1",
+            "address": "10.201.0.5",
+            "lan_access": "yes",
+            "lan_allow": "[]",
+        },
         "accel": "tcg",
         "box": "box",
         "address": "10.201.0.5",
     }
-    assert commands.vm(VM, SETTINGS, accel="kvm")["driver"] == "kvm"
-    assert commands.vm(VM, SETTINGS, accel="kvm")["cpu"] == {"mode": "host-model"}
+    made = commands.vm(VM, SETTINGS, accel="kvm", address="10.201.0.5")
+    assert made["driver"] == "kvm"
+    assert made["cpu"] == {"mode": "host-model"}
 
 
 def test_container_for_the_vagrantfile() -> None:
@@ -110,6 +123,9 @@ def test_container_for_the_vagrantfile() -> None:
             "--ip=10.201.1.9",
             "--mac-address=52:54:0a:1b:2c:3d",
             "--volume=/state/vagrantp/app-0a1b2c3d/guest:/run/vagrantp-seed:ro,Z",
+            "--annotation=io.vagrantp.state=/state/vagrantp/app-0a1b2c3d",
+            "--cap-drop=NET_ADMIN",
+            "--cap-drop=NET_RAW",
             "--label=vagrantp.id=0a1b2c3d",
             "--label=vagrantp.name=app",
             "--label=vagrantp.folder=/home/av/app",
@@ -130,9 +146,12 @@ def test_a_rootless_container_has_a_port_for_ssh_and_no_network_of_ours() -> Non
 def test_libvirt_network() -> None:
     assert commands.libvirt_network("vagrantp", IPv4Network("10.201.7.0/24")) == (
         '<network><name>vagrantp</name><forward mode="nat" />'
-        '<bridge name="vagrantp0" stp="on" delay="0" />'
+        '<bridge name="vagrantp0" stp="off" delay="0" />'
         '<ip address="10.201.7.1" netmask="255.255.255.0">'
-        '<dhcp><range start="10.201.7.2" end="10.201.7.254" /></dhcp></ip></network>'
+        '<dhcp><range start="10.201.7.2" end="10.201.7.254"><lease expiry="5" unit="minutes" />'
+        "</range></dhcp></ip>"
+        '<dns><host ip="10.201.7.1"><hostname>host.containers.internal</hostname></host></dns>'
+        "</network>"
     )
 
 
@@ -155,6 +174,8 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "image": "debian-12",
         "accel": "auto",
         "lan_access": True,
+        "lan_allow": [],
+        "fixed_ip": None,
     }
     assert document["provider"] == {"box": "b"}
 

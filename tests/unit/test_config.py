@@ -41,6 +41,8 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "image": "debian-12",
         "accel": "auto",
         "lan_access": True,
+        "lan_allow": (),
+        "fixed_ip": None,
     }
 
 
@@ -250,7 +252,7 @@ def test_what_is_missing_comes_in_the_order_of_the_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(folder_with(tmp_path, ""))
     keys = [line.split()[4] for line in str(caught.value).splitlines()]
-    assert keys == ["INFRA_TYPE", "MEMORY", "CPUS", "DISK", "LAN_ACCESS"]
+    assert keys == ["INFRA_TYPE", "MEMORY", "CPUS", "DISK"]
 
 
 @pytest.mark.parametrize(

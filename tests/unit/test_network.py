@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vagrantp import commands, network
-from vagrantp.errors import ConflictError
+from vagrantp.errors import ConfigError, ConflictError
+from vagrantp.schema import fixed_ip
 
 SUBNET = IPv4Network("10.201.0.0/24")
 
@@ -37,7 +38,7 @@ def test_no_subnet_is_left_beside_a_vpn_that_takes_all_of_ten() -> None:
 def test_an_address_is_never_taken_nor_the_gateways_nor_the_broadcast(
     number: int, hosts: set[int]
 ) -> None:
-    taken = {str(SUBNET[host]) for host in hosts}
+    taken = dict.fromkeys((str(SUBNET[host]) for host in hosts), "somebody")
     address = network.choose_address(SUBNET, f"{number:08x}", taken)
     assert str(address) not in taken
     assert address in list(SUBNET.hosts())[1:]
@@ -45,14 +46,14 @@ def test_an_address_is_never_taken_nor_the_gateways_nor_the_broadcast(
 
 def test_a_full_subnet() -> None:
     with pytest.raises(ConflictError, match="no free address"):
-        network.choose_address(SUBNET, "00000000", {str(host) for host in SUBNET})
+        network.choose_address(SUBNET, "00000000", dict.fromkeys(map(str, SUBNET), "x"))
 
 
 @pytest.mark.parametrize(
     ("bridge", "address", "is_ours"),
     [
-        ("vagrantp0", "10.201.7.1", True),
-        ("virbr1", "10.201.7.1", False),
+        ("vagrantp0", "10.201.0.1", True),
+        ("virbr1", "10.201.0.1", False),
         ("vagrantp0", "192.168.7.1", False),
         ("vagrantp0", "fd00::1", False),
     ],
@@ -70,9 +71,27 @@ def test_which_network_is_ours(bridge: str, address: str, is_ours: bool) -> None
     [(["10.201.0.0/24"], True), (["10.201.0.0/24", "fd00::/64"], False), ([], False)],
 )
 def test_which_podman_network_is_ours(subnets: list[str], is_ours: bool) -> None:
-    listed = {"driver": "bridge", "subnets": [{"subnet": subnet} for subnet in subnets]}
+    bridge = {"driver": "bridge", "network_interface": "vagrantp1"}
+    listed: dict[str, object] = {**bridge, "subnets": [{"subnet": subnet} for subnet in subnets]}
     assert network.is_ours_of_podman(listed) == is_ours
     assert not network.is_ours_of_podman({**listed, "driver": "macvlan"})
+    assert not network.is_ours_of_podman({**listed, "network_interface": "podman1"})
+
+
+def test_a_fixed_address_is_had_or_refused() -> None:
+    def choose(text: str, **taken: str) -> str:
+        fixed = fixed_ip(text)
+        return str(network.choose_address(SUBNET, "00000000", taken, fixed))
+
+    assert choose("10.201.0.9") == choose("10.201.0.9/24") == "10.201.0.9"
+    with pytest.raises(ConflictError, match=r"FIXED_IP=10\.201\.0\.9 is taken by app-12345678"):
+        choose("10.201.0.9", **{"10.201.0.9": "app-12345678"})
+    for outside in ("10.201.8.9", "10.201.0.9/16", "192.168.1.5/24"):
+        with pytest.raises(ConfigError, match=r"must be on 10\.201\.0\.0/24, the network vagrantp"):
+            choose(outside)
+    for reserved in ("10.201.0.0", "10.201.0.1", "10.201.0.255"):
+        with pytest.raises(ConfigError, match="must not be of the network itself"):
+            choose(reserved)
 
 
 def test_an_address_that_a_removed_vm_still_leases_is_taken() -> None:
@@ -80,5 +99,8 @@ def test_an_address_that_a_removed_vm_still_leases_is_taken() -> None:
  2026-11-23 18:23:06   52:54:af:5a:e0:b3   ipv4   10.201.0.63/24    a-af5ae0b3   ff:66:18:dd
  2026-11-23 18:48:21   52:54:48:00:42:bd   ipv4   10.201.0.56/24    -            -
 """
-    assert network.leased(listing, but_to="52:54:00:00:00:01") == {"10.201.0.63", "10.201.0.56"}
-    assert network.leased(listing, but_to="52:54:af:5a:e0:b3") == {"10.201.0.56"}
+    assert network.leased(listing, but_to="52:54:00:00:00:01") == {
+        "10.201.0.63": "52:54:af:5a:e0:b3, leased until 2026-11-23 18:23:06",
+        "10.201.0.56": "52:54:48:00:42:bd, leased until 2026-11-23 18:48:21",
+    }
+    assert network.leased(listing, but_to="52:54:af:5a:e0:b3").keys() == {"10.201.0.56"}

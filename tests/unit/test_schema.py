@@ -209,7 +209,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "BOX": st.just("debian-12") | st.from_regex(schema.VAGRANT_BOX, fullmatch=True),
     "IMAGE": st.just("debian-12"),
     "ACCEL": WORDS(["auto", "kvm", "tcg"]),
-    "LAN_ACCESS": st.just("yes"),
+    "LAN_ACCESS": WORDS(["yes", "no"]),
     "NETWORK_TYPE": WORDS(["default", "bridge"]),
     "BRIDGE": WORDS(["br0", "virbr1", "br-lan.2"]),
     "FIXED_IP": HOST | HOST.map("{}/24".format),
@@ -230,6 +230,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
 ALWAYS_SOUND = {**GOOD, "SSH_USER": st.just("vagrant"), "MOUNT": st.just("none")}
 ALWAYS_SOUND |= {"NETWORK_TYPE": st.just("default"), "AUTOSTART": st.just("no")}
 OPTIONAL = ["NAME", "BOX", "ACCEL", "SSH_USER", "MOUNT", "NETWORK_TYPE", "AUTOSTART"]
+OPTIONAL += ["LAN_ACCESS", "LAN_ALLOW", "FIXED_IP"]
 IN_TABLE = {
     key: [line[len(key) + 1 :] for above, _ in badenv.ROWS for line in above.split("\n") if
           line.startswith(f"{key}=") and len(line) < 999 and "unreadable" not in line]
@@ -250,7 +251,7 @@ def contents(draw: st.DrawFn) -> bytes:
     kind = draw(WORDS(["sound", "sound", "mixed", "mixed", "mixed", "noise"]))
     if kind == "noise" and draw(st.booleans()):
         return draw(st.binary(max_size=300) | TEXT.map(str.encode))
-    base = {"INFRA_TYPE": "vm", "MEMORY": "512", "CPUS": "1", "DISK": "3", "LAN_ACCESS": "yes"}
+    base = {"INFRA_TYPE": "vm", "MEMORY": "512", "CPUS": "1", "DISK": "3"}
     keys = [*badenv.HINTS] if kind == "mixed" else OPTIONAL
     for key in draw(st.lists(WORDS(keys), max_size=6, unique=True)):
         if kind != "mixed":

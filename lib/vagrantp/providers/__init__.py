@@ -44,6 +44,9 @@ class Provider(Protocol):
     def is_running(self, host: Host, instance: Instance) -> bool:
         """Say quickly whether it runs."""
 
+    def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
+        """Write down what it may reach, where what starts it finds that."""
+
     def start(self, host: Host, instance: Instance) -> None:
         """Start a stopped instance."""
 

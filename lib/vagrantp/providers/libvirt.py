@@ -6,7 +6,7 @@ import re
 import secrets
 import shlex
 import xml.etree.ElementTree as ET
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -85,7 +85,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         )
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host, instance)
-        address = _keep_address(host, instance, subnet)
+        address = _keep_address(host, instance, subnet, settings.fixed_ip)
     user = "vagrant"
     with host.progress.stage("seed"):
         seed = _make_seed(host, instance, user)
@@ -115,6 +115,14 @@ def is_running(host: Host, instance: Instance) -> bool:
     """Say whether the domain runs."""
     answer = host.ask(commands.virsh("domstate", instance.full_name))
     return answer.stdout.strip() == "running"
+
+
+def isolate(host: Host, instance: Instance, settings: Settings) -> None:
+    """Write into the domain what it may reach, for the hook of libvirt."""
+    address = instance.machine()["provider"]["address"]
+    when = ("--config", "--live") if is_running(host, instance) else ("--config",)
+    argv = commands.set_domain_metadata(instance, settings, address, *when)
+    host.change(argv, what="virsh metadata", timeout=60)
 
 
 def start(host: Host, instance: Instance) -> None:
@@ -169,7 +177,7 @@ def clean_up(host: Host, instance: Instance) -> None:
         if volume in (f"{name}.img", f"{name}-seed.iso"):
             _change(host, "vol-delete", volume, "--pool", POOL)
     for entry in _dhcp_hosts(host):
-        if entry.get("name") == name:
+        if entry.get("name") == name or entry.get("mac") == instance.mac:
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
@@ -215,18 +223,16 @@ def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
     return subnet
 
 
-def _keep_address(host: Host, instance: Instance, subnet: IPv4Network) -> str:
+def _keep_address(
+    host: Host, instance: Instance, subnet: IPv4Network, fixed: IPv4Address | None
+) -> str:
     """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
-    entries = _dhcp_hosts(host)
-    for entry in entries:
-        if entry.get("mac") == instance.mac:
-            return entry.get("ip", "")
-    taken = {entry.get("ip", "") for entry in entries}
-    # dnsmasq gives no address away that is leased, be it to a VM that was removed within the hour.
+    # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
     # Under --dry there may be no network yet, and then no lease.
     leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
-    taken |= network.leased(leases.stdout, but_to=instance.mac)
-    address = str(network.choose_address(subnet, instance.id, taken))
+    taken = network.leased(leases.stdout, but_to=instance.mac)
+    taken |= {entry.get("ip", ""): entry.get("name", "") for entry in _dhcp_hosts(host)}
+    address = str(network.choose_address(subnet, instance.id, taken, fixed))
     _update_dhcp(host, "add-last", commands.dhcp_host(instance, address))
     return address
 

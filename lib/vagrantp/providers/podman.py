@@ -24,6 +24,7 @@ STATES: dict[str, State] = {
     "stopping": "running",
 }
 GIB = 1024**3
+NETWORK = Path("/etc/containers/networks") / f"{network.NAME}.json"
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -61,13 +62,15 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     """Make the image, the network and the address of a container that is to be created."""
     host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
     image = images.ensure_container_image(host, settings.image)
+    isolate(host, instance, settings)
     if os.getuid() != 0:
         return commands.rootless_container(instance, settings, image, os.getuid())
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
         # there is no container yet that would show that its address is taken
-        taken = {path.read_text(encoding="ascii") for path in state_root().glob("*/address")}
-        address = network.choose_address(subnet, instance.id, taken)
+        files = state_root().glob("*/address")
+        taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
+        address = network.choose_address(subnet, instance.id, taken, settings.fixed_ip)
         host.write(instance.state_dir / "address", str(address))
     return commands.container(instance, settings, image, network.NAME, address, os.getuid())
 
@@ -84,6 +87,11 @@ def is_running(host: Host, instance: Instance) -> bool:
     """Say whether the container runs."""
     answer = _inspect(host, instance, "{{.State.Running}}")
     return answer == "true"
+
+
+def isolate(host: Host, instance: Instance, settings: Settings) -> None:
+    """Write down what the container may reach, for the OCI hook."""
+    host.write(instance.isolation_json, json.dumps(commands.isolation(settings)))
 
 
 def start(host: Host, instance: Instance) -> None:
@@ -165,7 +173,19 @@ def _ensure_network(host: Host) -> IPv4Network:
     subnet = network.free_subnet(host, network.FOR_PODMAN, also_taken=taken)
     argv = ["podman", "network", "create", f"--subnet={subnet}", network.NAME]
     host.change(argv, what="making the network", timeout=60)
+    _name_bridge(host)
     return subnet
+
+
+def _name_bridge(host: Host) -> None:
+    """Give the network's bridge the name that `guard` knows. Podman 4.3 has no option for it.
+
+    The file is Podman's own record of the network; no container has used it so far.
+    """
+    if host.dry:
+        return
+    record = json.loads(NETWORK.read_text(encoding="utf-8"))
+    host.write(NETWORK, json.dumps({**record, "network_interface": network.PODMAN_BRIDGE}), 0o644)
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

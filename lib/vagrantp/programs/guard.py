@@ -1,0 +1,544 @@
+#!/usr/bin/python3 -IS
+"""Keeps guests from the LAN: the packet filter of this host, written whenever a guest starts.
+
+Host set-up puts this file, owned by root, into /usr/local/lib/vagrantp/ and registers it as a hook
+of libvirt and of the OCI runtimes. So whatever starts a guest runs it, before the guest's first
+instruction, and a guest whose rules cannot be written does not start. docs/isolation.md says what
+is filtered, docs/adr/0010-isolation-by-hooks.md why so.
+
+    guard load                the rules of all running guests, as after a boot
+    guard check               one line of JSON: are the live rules those that were loaded?
+    guard sync                what runs is asked of libvirt and Podman, then the rules loaded
+    guard unload              no rules, no record
+    guard qemu NAME OPERATION libvirt's hook, the domain's XML on stdin (hooks.html of libvirt)
+    guard oci                 an OCI hook, the container's state on stdin (runtime-spec, config.md)
+    guard inside check PID FOLDER, guard inside load PID FOLDER
+                              the same for a user's container, in `podman unshare`: its first
+                              process, and the folder that has its isolation.json
+
+Standard library only, and no module of ours: root runs it, and the checkout may be a user's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
+from pathlib import Path
+from typing import Any
+
+RUN = Path("/run/vagrantp")  # of root's: guests/<name>.json, the rules as they were loaded
+BRIDGES = {"vm": "vagrantp0", "container": "vagrantp1"}
+METADATA = "{urn:vagrantp:instance}instance"
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?-[0-9a-f]{8}")
+TAPS = "vgp"  # what the names of our VMs' network cards begin with, on the host
+ANNOTATION = "io.vagrantp.state"  # of a container: the folder that has its isolation.json
+HOOKS = (
+    Path("/etc/libvirt/hooks/qemu.d/vagrantp"),
+    Path("/etc/containers/oci/hooks.d/vagrantp.json"),
+)
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+# RFC 6890, and multicast and class E: what is not the internet, wherever it is routed to.
+PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+    *("172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "224.0.0.0/3"),
+)
+# Of packets to what the host has a route of its own to, and not the default one (nor the two halves
+# of it that VPNs write): routing marks them, so this is never older than the routes.
+REALM = 77
+RULE = 77  # its priority among the rules of ip-rule(8)
+# What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
+SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
+SEEN_RESOLVERS = ("10.0.2.3", "169.254.1.1")
+
+Guest = dict[str, Any]
+
+
+class Refused(Exception):
+    """What a guest must not start with."""
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; return the exit status."""
+    command, *arguments = argv or ["help"]
+    try:
+        if command == "check":
+            return _report(problems(), guests())
+        if command == "inside":
+            pid, folder = int(arguments[1]), Path(arguments[2])
+            if arguments[0] == "load":
+                _load_inside(pid, folder)
+            return _report(inside_problems(pid, folder), [])
+        if command == "qemu":
+            on_qemu(*arguments[:2])
+        elif command == "oci":
+            on_oci(json.load(sys.stdin))
+        elif command == "sync":
+            with _locked():
+                _sync()
+                _load()
+        elif command == "load":
+            with _locked():
+                _load()
+        elif command == "unload":
+            for query in LIST:
+                _tool("nft", "delete", *query[3:], check=False)
+            for bridge in BRIDGES.values():
+                _tool("ip", "rule", "delete", "priority", str(RULE), "iif", bridge, check=False)
+            shutil.rmtree(RUN, ignore_errors=True)
+        else:
+            print(__doc__, file=sys.stderr)
+            return 2
+    except (Refused, OSError, ValueError, KeyError, ET.ParseError) as error:
+        print(f"vagrantp guard: {command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# Hooks
+
+
+def on_qemu(name: str, operation: str) -> None:
+    """Admit a VM of ours before it starts, forget it when it has ended.
+
+    A domain that is not ours gets nothing: on our network that is no packet at all.
+    """
+    if operation in ("start", "reconnect"):
+        guest = guest_of_domain(sys.stdin.read())
+        if guest:
+            with _locked():
+                _remember(guest)
+                _load()
+    elif operation == "release" and NAME.fullmatch(name) and _file(name).exists():
+        with _locked():
+            _file(name).unlink(missing_ok=True)
+            _load()
+
+
+def on_oci(state: dict[str, Any]) -> None:
+    """Admit a container of ours before its first process, forget it when it has ended.
+
+    In a user's container there is no host's filter to write: it gets rules in its own network
+    namespace, which nobody in it has the capability to change.
+    """
+    folder = Path(state["annotations"][ANNOTATION])
+    if state["status"] == "stopped":
+        if not is_rootless() and _file(folder.name).exists():
+            with _locked():
+                _file(folder.name).unlink(missing_ok=True)
+                _load()
+        return
+    if is_rootless():
+        return _load_inside(int(state["pid"]), folder)
+    with _locked():
+        _remember({"name": folder.name, **_interface_of(int(state["pid"])), **_wishes(folder)})
+        _load()
+
+
+def guest_of_domain(xml: str) -> Guest | None:
+    """Return what a domain's XML says of a guest of ours, None for a foreign one.
+
+    Raises Refused when it is ours, and not as it must be.
+    """
+    domain = ET.fromstring(xml)
+    values = domain.find(f"metadata/{METADATA}")
+    name = domain.findtext("name", "")
+    if values is None or name != f"{values.get('name')}-{values.get('id')}":
+        return None
+    cards = domain.findall("devices/interface")
+    if len(cards) != 1 or cards[0].get("type") not in ("network", "bridge"):
+        raise Refused(f"{name} must have one network card, on {BRIDGES['vm']}")
+    mac, tap = cards[0].find("mac"), cards[0].find("target")
+    assert mac is not None and tap is not None
+    return checked(
+        {
+            "name": name,
+            "bridge": BRIDGES["vm"],
+            "port": tap.get("dev", ""),
+            "mac": mac.get("address", ""),
+            "ip": values.get("address", ""),
+            "lan_access": values.get("lan_access") == "yes",
+            "lan_allow": json.loads(values.get("lan_allow", "[]")),
+        }
+    )
+
+
+def checked(guest: Guest) -> Guest:
+    """Return a guest whose values can go into a rule as they are. Raises Refused, ValueError."""
+    if not NAME.fullmatch(guest["name"]) or guest["bridge"] not in BRIDGES.values():
+        raise Refused(f"{guest['name']} is no name of a guest")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", guest["port"]):
+        raise Refused(f"{guest['name']} has no network card with a name of ours")
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", guest["mac"]):
+        raise Refused(f"{guest['name']} has no MAC address")
+    guest["ip"] = str(IPv4Address(guest["ip"]))
+    guest |= _checked_wishes(guest)
+    return guest
+
+
+def _checked_wishes(wishes: Guest) -> Guest:
+    allowed = []
+    for rule in wishes["lan_allow"]:
+        network = rule["network"] and str(IPv4Network(rule["network"]))
+        port = rule["port"] and int(rule["port"])
+        if rule["protocol"] not in (None, "tcp", "udp") or not (network or port):
+            raise Refused(f"{rule} is no rule")
+        allowed.append({"network": network, "port": port, "protocol": rule["protocol"]})
+    return {"lan_access": wishes["lan_access"] is True, "lan_allow": allowed}
+
+
+def _wishes(folder: Path) -> Guest:
+    """Read what a container may reach. Raises Refused where others could have written that."""
+    path = folder / "isolation.json"
+    with path.open(encoding="utf-8") as file:
+        facts = os.fstat(file.fileno())
+        if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Refused(f"{path} may be written by others")
+        return _checked_wishes(json.load(file))
+
+
+# Rules
+
+
+def rules(all_guests: Iterable[Guest]) -> str:
+    """Return the rules of this host for these guests, as input for nft(8). Pure.
+
+    In `by_own_route` are packets to what this host has a route of its own to. Behind a router that
+    is a part of the internet; without one, the host is on it: then the next hop is the destination,
+    which was put among those tried a moment ago (nft cannot compare the two with each other).
+    """
+    known = list(all_guests)
+    allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
+    for guest in known:
+        for rule in guest["lan_allow"]:
+            service = f". {rule['protocol']} . {rule['port']}" if rule["port"] else ""
+            if rule["network"]:
+                places[f"{guest['ip']} . % {service}"].append(IPv4Network(rule["network"]))
+            else:
+                allowed_host.append(f"{guest['ip']} {service}")
+    # nft refuses networks that overlap
+    merged = [
+        form.replace("%", str(n)) for form, all_ in places.items() for n in collapse_addresses(all_)
+    ]
+    allowed = [text for text in merged if text.count(" . ") == 1]
+    allowed_ports = [text for text in merged if text.count(" . ") == 3]
+    # The port's name is in quotes: a veth's may start with a digit.
+    ports = [f'"{g["port"]}" . {g["mac"]} . {g["ip"]}' for g in known]
+    cards = [f'"{g["port"]}" . {g["mac"]}' for g in known]
+    bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
+    tables = "".join(f"table {t} vagrantp\ndelete table {t} vagrantp\n" for t in ("bridge", "inet"))
+    return f"""\
+{tables}table bridge vagrantp {{
+  set guests {{ type ifname . ether_addr . ipv4_addr; {_elements(ports)} }}
+  set cards {{ type ifname . ether_addr; {_elements(cards)} }}
+  set ports {{ type ifname; {_elements(f'"{g["port"]}"' for g in known)} }}
+  chain pinned {{
+    iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether @cards accept
+    iifname . ether saddr . ip saddr @guests accept
+    iifname . ether saddr @cards ip saddr 0.0.0.0 ip daddr 255.255.255.255 jump dhcp
+    drop
+  }}
+  chain dhcp {{
+    udp sport 68 udp dport 67 accept
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -350; policy accept;
+    iifname "{TAPS}*" jump pinned
+    iifname @ports jump pinned
+  }}
+  chain input {{
+    type filter hook input priority -350; policy accept;
+    iifname "{TAPS}*" jump pinned
+    iifname @ports jump pinned
+  }}
+  chain forward {{
+    type filter hook forward priority -350; policy accept;
+    iifname "{TAPS}*" drop
+    oifname "{TAPS}*" drop
+    iifname @ports drop
+    oifname @ports drop
+  }}
+}}
+table inet vagrantp {{
+  set private {{ type ipv4_addr; flags interval; auto-merge; {_elements(PRIVATE)} }}
+  set tried {{
+    type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 1s;
+  }}
+  set open {{ type ipv4_addr; {_elements(g["ip"] for g in known if g["lan_access"])} }}
+  set allowed {{ type ipv4_addr . ipv4_addr; flags interval; {_elements(allowed)} }}
+  set allowed_ports {{
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags interval;
+    {_elements(allowed_ports)}
+  }}
+  set allowed_host {{ type ipv4_addr . inet_proto . inet_service; {_elements(allowed_host)} }}
+  chain input {{
+    type filter hook input priority -5; policy accept;
+    iifname != {{ {bridges} }} accept
+    ct direction reply ct state established,related accept
+    udp sport 68 udp dport 67 accept
+    fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
+    ip saddr . meta l4proto . th dport @allowed_host accept
+    reject with icmpx admin-prohibited
+  }}
+  chain forward {{
+    type filter hook forward priority -5; policy accept;
+    iifname != {{ {bridges} }} oifname != {{ {bridges} }} accept
+    ct direction reply ct state established,related accept
+    oifname {{ {bridges} }} reject with icmpx admin-prohibited
+    meta nfproto != ipv4 drop
+    ip saddr . ip daddr @allowed accept
+    ip saddr . ip daddr . meta l4proto . th dport @allowed_ports accept
+    ip saddr @open accept
+    ip daddr @private reject with icmpx admin-prohibited
+    rt classid {REALM} goto by_own_route
+  }}
+  chain by_own_route {{
+    update @tried {{ ip saddr . ip daddr }} ip saddr . rt ip nexthop != @tried accept
+    reject with icmpx admin-prohibited
+  }}
+}}
+"""
+
+
+def inside_rules(wishes: Guest, networks: Iterable[IPv4Interface]) -> str:
+    """Return the rules of a user's container's own network namespace. Pure.
+
+    `networks`: the addresses of the host, with the networks that they are in.
+    """
+    known = list(networks)
+    hosts = [*SEEN_HOSTS, *(str(interface.ip) for interface in known)]
+    on_link = [str(interface.network) for interface in known]
+    closed = ["@host"] if wishes["lan_access"] else ["@host", "@private", "@on_link"]
+    dns = ", ".join(SEEN_RESOLVERS)
+    accept = [f"ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept"]
+    for rule in wishes["lan_allow"]:
+        where = f"ip daddr {rule['network'] or '@host'}"
+        port = f" {rule['protocol']} dport {rule['port']}" if rule["port"] else ""
+        accept.append(f"{where}{port} accept")
+    lines = [
+        'oifname "lo" accept',
+        "ct direction reply ct state established,related accept",
+        *accept,
+        "meta nfproto != ipv4 reject with icmpx admin-prohibited",
+        *(f"ip daddr {places} reject with icmpx admin-prohibited" for places in closed),
+        "accept",
+    ]
+    body = "\n    ".join(lines)
+    return f"""\
+table inet vagrantp
+delete table inet vagrantp
+table inet vagrantp {{
+  set private {{ type ipv4_addr; flags interval; auto-merge; {_elements(PRIVATE)} }}
+  set host {{ type ipv4_addr; {_elements(hosts)} }}
+  set on_link {{ type ipv4_addr; flags interval; auto-merge; {_elements(on_link)} }}
+  chain output {{
+    type filter hook output priority 0; policy drop;
+    {body}
+  }}
+}}
+"""
+
+
+def _elements(items: Iterable[str]) -> str:
+    listed = ", ".join(dict.fromkeys(items))
+    return f"elements = {{ {listed} }}" if listed else ""
+
+
+# The live state
+
+
+LIST = [
+    ("nft", "--stateless", "list", "table", family, "vagrantp") for family in ("bridge", "inet")
+]
+LIST_INSIDE = ("nft", "--stateless", "list", "table", "inet", "vagrantp")
+
+
+def problems() -> list[str]:
+    """Return why guests may not be isolated now; nothing when they are."""
+    found = []
+    try:
+        loaded = (RUN / "rules").read_text()
+    except FileNotFoundError:
+        return ["the rules were never loaded since this host started"]
+    live = _listed()
+    if not live:
+        found.append("the rules are gone: something has flushed nftables")
+    elif live != loaded:
+        found.append("the rules are not as they were loaded: something has changed them")
+    found += [f"the routing rule of {bridge} is gone" for bridge in _missing_rules()]
+    found += [
+        f"{hook} is gone: a guest would start without rules" for hook in HOOKS if not hook.exists()
+    ]
+    return found
+
+
+def inside_problems(pid: int, folder: Path) -> list[str]:
+    """Return why a user's container may not be isolated now."""
+    live = _inside(pid, *LIST_INSIDE, check=False)
+    if not live:
+        return ["it has no rules"]
+    loaded = json.loads((folder / "rules.json").read_text(encoding="utf-8"))
+    if live != loaded["rules"]:
+        return ["its rules are not as they were loaded: something has changed them"]
+    return [] if loaded["wishes"] == _wishes(folder) else ["its rules are of older settings"]
+
+
+def guests() -> list[Guest]:
+    """Return the guests that are admitted now."""
+    found = []
+    for path in sorted((RUN / "guests").glob("*.json")):
+        found.append(checked(json.loads(path.read_text(encoding="utf-8"))))
+    return found
+
+
+def _load() -> None:
+    """Write all rules, in one transaction: no packet meets half of them. Raises Refused."""
+    for bridge in _missing_rules():
+        _tool(
+            *("ip", "rule", "add", "priority", str(RULE), "iif", bridge, "lookup", "main"),
+            *("suppress_prefixlength", "1", "realms", str(REALM)),
+        )
+    _tool("nft", "-f", "-", stdin=rules(guests()))
+    _write(RUN / "rules", _listed())
+
+
+def _load_inside(pid: int, folder: Path) -> None:
+    """Write the rules into the network namespace of a user's container."""
+    wishes = _wishes(folder)
+    _inside(pid, "nft", "-f", "-", stdin=inside_rules(wishes, _networks_of_host()))
+    loaded = {"wishes": wishes, "rules": _inside(pid, *LIST_INSIDE)}
+    _write(folder / "rules.json", json.dumps(loaded))
+
+
+def _listed() -> str:
+    """Return the live rules, without what packets have left in them."""
+    text = "".join(_tool(*query, check=False) for query in LIST)
+    return re.sub(r"(set tried {[^{}]*?)\n\s*elements = {[^{}]*}", r"\1", text)
+
+
+def _missing_rules() -> list[str]:
+    found = json.loads(_tool("ip", "-json", "rule"))
+    there = {
+        rule.get("iif")
+        for rule in found
+        if rule["priority"] == RULE and rule.get("suppress_prefixlen") == 1
+    }
+    return [bridge for bridge in BRIDGES.values() if bridge not in there]
+
+
+def _networks_of_host() -> list[IPv4Interface]:
+    """Return the IPv4 addresses of this host, with their networks."""
+    links = json.loads(_tool("ip", "-4", "-json", "address"))
+    found = [a for link in links for a in link["addr_info"] if a["family"] == "inet"]
+    return sorted(IPv4Interface(f"{a['local']}/{a['prefixlen']}") for a in found)
+
+
+def _sync() -> None:
+    """Take the guests that run from libvirt and Podman. Never in a hook: they wait for it."""
+    found = []
+    virsh = ("virsh", "--quiet", "--connect", "qemu:///system")
+    for name in _tool(*virsh, "list", "--name", check=False).split():
+        guest = NAME.fullmatch(name) and guest_of_domain(_tool(*virsh, "dumpxml", name))
+        found += [guest] if guest else []
+    listing = _tool("podman", "ps", "--quiet", "--filter", "label=vagrantp.id", check=False)
+    for container in json.loads(_tool("podman", "inspect", *listing.split()) if listing else "[]"):
+        folder = container["Config"]["Annotations"].get(ANNOTATION)
+        if folder:
+            card = _interface_of(container["State"]["Pid"])
+            found.append({"name": Path(folder).name, **card, **_wishes(Path(folder))})
+    for path in (RUN / "guests").glob("*.json"):
+        path.unlink()
+    for guest in found:
+        _remember(guest)
+
+
+def _interface_of(pid: int) -> Guest:
+    """Return address, MAC and host's end of the network card of a rootful container."""
+    [card] = [
+        link
+        for link in json.loads(_inside(pid, "ip", "-json", "address"))
+        if link.get("link_type") == "ether"
+    ]
+    ends = json.loads(_tool("ip", "-json", "link"))
+    [port] = [end for end in ends if end["ifindex"] == card["link_index"]]
+    if port.get("master") != BRIDGES["container"]:
+        raise Refused(f"it is not on {BRIDGES['container']} but on {port.get('master')}")
+    [address] = [a["local"] for a in card["addr_info"] if a["family"] == "inet"]
+    return {
+        "bridge": BRIDGES["container"],
+        "port": port["ifname"],
+        "mac": card["address"],
+        "ip": address,
+    }
+
+
+def is_rootless() -> bool:
+    """Say whether this runs in a user's namespace: root there is the user, and root is nobody."""
+    return Path("/").stat().st_uid != 0
+
+
+def _remember(guest: Guest) -> None:
+    _write(_file(guest["name"]), json.dumps(checked(guest)))
+
+
+def _file(name: str) -> Path:
+    return RUN / "guests" / f"{name}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    RUN.mkdir(mode=0o755, exist_ok=True)
+    with (RUN / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _inside(pid: int, *argv: str, stdin: str = "", check: bool = True) -> str:
+    return _tool("nsenter", f"--target={pid}", "--net", *argv, stdin=stdin, check=check)
+
+
+def _tool(*argv: str, stdin: str = "", check: bool = True) -> str:
+    """Return what a program prints. Raises Refused, with its last words, when it fails."""
+    done = subprocess.run(
+        argv,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": PATH, "LC_ALL": "C.UTF-8", **_runtime()},
+        timeout=30,
+    )
+    if done.returncode and check:
+        said = done.stderr.strip().splitlines() or ["it failed"]
+        raise Refused(f"{argv[0]}: {next((line for line in said if 'rror' in line), said[-1])}")
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _runtime() -> dict[str, str]:
+    return {k: os.environ[k] for k in ("HOME", "XDG_RUNTIME_DIR") if k in os.environ}
+
+
+def _report(found: list[str], admitted: list[Guest]) -> int:
+    print(json.dumps({"problems": found, "guests": {guest["name"]: guest for guest in admitted}}))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,280 @@
+"""LAN_ACCESS and LAN_ALLOW: what a guest reaches, tried from inside, and counted outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+import pytest
+from vagrantp import commands
+
+from tests import network
+from tests.conftest import CONTAINER, VM, MakeProject, Project
+from tests.e2e.conftest import guest, run, status
+from tests.network import LAN_NETWORKS, SERVER, StandIn
+
+PROBE = (network.HERE / "probe.py").read_text()
+LAN = "192.168.77"
+REPLY_PORTS = (22, 53, 67, 8000)  # what a rule without memory takes for an answer
+
+Probe = tuple[str, str, int, dict[str, object] | None]
+
+
+def to_lan() -> Iterator[Probe]:
+    """What LAN_ACCESS decides."""
+    for net in LAN_NETWORKS:
+        yield "tcp", f"{net}.9", 80, None
+        yield "udp", f"{net}.9", 53, None
+        yield "icmp", f"{net}.9", 0, None
+    for port in (22, 53, 7000):
+        yield "tcp", f"{LAN}.9", port, None
+    yield "udp", f"{LAN}.9", 5353, None
+    yield "fragments", f"{LAN}.9", 7000, None
+    for port in REPLY_PORTS:
+        yield "udp", f"{LAN}.9", 7000, {"port": port}
+        if port != 22:  # the guest's own sshd has it
+            yield "tcp", f"{LAN}.9", 7000, {"port": port}
+    yield "tcp", f"{network.ROUTER}.2", 80, None
+
+
+def to_internet() -> Iterator[Probe]:
+    """What is always open."""
+    for kind, port in (("tcp", 80), ("udp", 53), ("icmp", 0), ("fragments", 7000)):
+        yield kind, SERVER, port, None
+
+
+def to_host(*gateways: str) -> Iterator[Probe]:
+    """What only LAN_ALLOW=host:7000 opens."""
+    for address in (*gateways, f"{LAN}.1", f"{LAN_NETWORKS[-1]}.1", f"{network.ROUTER}.1"):
+        yield "tcp", address, 7000, None
+        for port in REPLY_PORTS[1:]:
+            yield "tcp", address, 7000, {"port": port}
+
+
+def never(*others: str) -> Iterator[Probe]:
+    """What nothing opens: IPv6, and other guests."""
+    for kind in ("tcp", "udp"):
+        for address in ("fd77::9", "fd77::1", "ff02::1"):
+            yield kind, address, 7000, None
+    for address in others:
+        yield "tcp", address, 22, None
+        yield "icmp", address, 0, None
+        yield "udp", address, 5353, {"port": 53}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The stand-ins of a test."""
+
+    lan: StandIn
+    internet: StandIn
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Have a LAN, an internet, and a service on this host."""
+    with (
+        network.lan(tmp_path) as lan,
+        network.internet(tmp_path) as internet,
+        network.echo_of_host(tmp_path),
+    ):
+        yield Place(lan, internet)
+
+
+def named(probes: Iterable[Probe]) -> dict[str, Probe]:
+    """Return the probes, each with a name."""
+    return {f"{p[0]} {p[1]} {p[2]} {p[3] or ''}".strip(): p for p in probes}
+
+
+def opened(
+    app: Project, probes: Iterable[Probe], first: str = "true", last: str = "true"
+) -> set[str]:
+    """Try the probes in the guest, between two commands; return those that got through."""
+    stdin = json.dumps([(name, *probe) for name, probe in named(probes).items()]).encode()
+    script = f'{first}; found=$(python3 -c {quote(PROBE)}); {last}; echo "$found"'
+    done = app.fab("ssh", "--command", f"sudo sh -c {quote(script)}", stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return {name for name, outcome in json.loads(done.stdout).items() if outcome == "open"}
+
+
+def up(app: Project, **changes: object) -> str:
+    """Run `up` with these settings, and return what it told."""
+    kind = CONTAINER if "container" in app.folder.name else VM
+    done = app.write({**kind, "LAN_ACCESS": "no", **changes}).fab("up")
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def reaches_what_env_says(app: Project, other: Project, place: Place) -> None:
+    """Hold a running guest to `.env`, and to what changes in it."""
+    address, neighbour = status(app)["address"], status(other)["address"]
+    gateway, far = (a.rpartition(".")[0] + ".1" for a in (address, neighbour))
+    closed = [*to_lan(), *to_host(gateway, far), *never(neighbour)]
+    of_lan, of_host = named(to_lan()), named(to_host(gateway, far))
+    before = place.lan.packets()
+    assert len(closed) >= 40
+    assert opened(app, closed) == set()
+    assert opened(app, to_internet()) == set(named(to_internet()))
+    assert opened(app, [("dns", gateway, 53, None)]) == {f"dns {gateway} 53"}
+    assert place.lan.packets() == before
+
+    started = guest(app, "cat /proc/1/stat")
+    said = up(app, LAN_ACCESS="yes")
+    assert "LAN_ACCESS: False → True at once" in said and "LAN open" in said
+    assert opened(app, closed) == set(of_lan)
+    assert place.lan.packets() > before
+
+    up(app, LAN_ALLOW=f"{LAN}.9/32:80,{LAN}.0/24:53/udp,10.0.0.0/8,host:7000")
+    allowed = {f"tcp {LAN}.9 80", f"udp {LAN}.9 53"}
+    allowed |= {name for name in of_lan if " 10.77.0.9 " in name}
+    assert opened(app, closed) == allowed | set(of_host)
+    up(app)
+    assert opened(app, closed) == set()
+    assert (
+        guest(app, "cat /proc/1/stat").split()[21] == started.split()[21]
+    )  # the same first process
+
+
+def test_a_container_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
+    app, other = guests("container"), guests("other-container")
+    up(app)
+    up(other)
+    reaches_what_env_says(app, other, place)
+    # root in it has nothing to change an address, a route or a rule with
+    for command in (
+        "ip addr add 10.201.128.250/24 dev eth0",
+        "ip route del default",
+        "ip link set eth0 down",
+    ):
+        assert "not permitted" in guest(app, f"sudo {command} 2>&1 || true")
+    raw = "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)"
+    assert "PermissionError" in guest(app, f"sudo python3 -c '{raw}' 2>&1 || true")
+
+
+FIRST = """
+import socket, time
+while True:
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        made = socket.socket(socket.AF_INET, kind)
+        made.setblocking(False)
+        made.connect_ex(("192.168.77.9", 7000))
+        try: made.send(b"first")
+        except OSError: pass
+    time.sleep(0.005)
+"""
+
+
+def test_no_packet_gets_out_however_a_container_starts(guests: MakeProject, place: Place) -> None:
+    app = guests("container")
+    up(app)
+    name = status(app)["instance"]
+    guest(app, "sudo tee /usr/local/sbin/first >/dev/null <<'END'\n" + FIRST + "END")
+    guest(app, "sudo sed -i '2i python3 /usr/local/sbin/first &' /usr/local/sbin/vagrantp-entry")
+    before = place.lan.packets()
+    for start in (
+        ("podman", "restart", "--time", "0", name),
+        ("podman", "stop", "--time", "0", name),
+        ("podman", "start", name),
+    ):
+        run(*start)
+    assert app.fab("stop", "--force").returncode == 0
+    up(app)
+    assert "first" in guest(app, "ps ax 2>/dev/null || cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert place.lan.packets() == before
+    up(app, LAN_ACCESS="yes")
+    guest(app, "sleep 1")
+    assert place.lan.packets() > before
+
+
+def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
+    app, other = guests("machine"), guests("container")
+    up(other)
+    up(app)
+    reaches_what_env_says(app, other, place)
+    address = status(app)["address"]
+    subnet = address.rpartition(".")[0]
+    gateway, neighbour, stolen = f"{subnet}.1", f"{subnet}.254", f"{subnet}.250"
+    outside = [probe for probe in (*to_lan(), *to_internet()) if probe[0] != "icmp"]
+    card = guest(app, f"ip route get {SERVER} | grep -o 'dev [^ ]*'").split()[1]
+    mac = guest(app, f"cat /sys/class/net/{card}/address").strip()
+    before = place.lan.packets()
+
+    def sudo(commands: str) -> None:
+        guest(app, f"sudo sh -ec {quote(commands)}")
+
+    with network.neighbour(f"{neighbour}/24", place.lan.received.parent) as beside:
+        assert opened(app, [("tcp", neighbour, 80, None), ("udp", neighbour, 53, None)]) == set()
+        # another address, IPv6 of its own, routes past the gateway
+        sudo(f"ip addr add {stolen}/24 dev {card}; ip addr add fd77::5/64 dev {card} nodad")
+        assert opened(app, [(*p[:3], {"source": stolen}) for p in outside]) == set()
+        assert opened(app, never()) == set()
+        sudo(f"ip addr del {stolen}/24 dev {card}")
+        sudo(f"ip route add {LAN}.0/24 dev {card}; ip route add 10.77.0.0/24 via {neighbour}")
+        assert opened(app, to_lan()) == set()
+        sudo(f"ip route del {LAN}.0/24; ip route del 10.77.0.0/24")
+        # frames that a guest does not send
+        with network.frames() as arrived:
+            host_mac = Path("/sys/class/net/vagrantp0/address").read_text().strip()
+            tricks = (network.HERE / "tricks.py").read_text()
+            facts = (card, mac, address, gateway, host_mac, neighbour)
+            guest(app, f"sudo python3 -c {quote(tricks)} {' '.join(facts)}")
+        assert arrived() == [b"trick: none"]
+        # another MAC, and back, as nothing gets through meanwhile
+        other_mac = f"ip link set {card} address 52:54:00:00:00:99"
+        assert opened(app, outside, other_mac, f"ip link set {card} address {mac}") == set()
+        assert opened(app, to_internet()) == set(named(to_internet()))
+        assert beside.packets() == 0
+    assert place.lan.packets() == before
+
+
+BREAKAGES = {
+    "the rules are gone": "nft delete table inet vagrantp; nft delete table bridge vagrantp",
+    "the rules are not as they were loaded": "nft flush chain inet vagrantp forward",
+    "the routing rule of vagrantp0 is gone": "ip rule delete priority 77 iif vagrantp0",
+}
+
+
+@pytest.mark.parametrize("why", BREAKAGES)
+def test_lost_rules_are_told_and_put_back(guests: MakeProject, why: str) -> None:
+    app = guests("container")
+    up(app)
+    run("sh", "-c", BREAKAGES[why])
+    done = app.fab("status", "--json")
+    assert json.loads(done.stdout)["state"] == "broken"
+    assert f"not isolated: {why}" in json.loads(done.stdout)["reason"]
+    done = app.fab("verify")
+    assert done.returncode == 9 and f"broken: not isolated: {why}" in done.stdout
+    done = app.fab("doctor", "--json")
+    [check] = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "isolation"]
+    assert check["outcome"] == "failed" and why in check["found"]
+    done = app.fab("up")
+    assert done.returncode == 0 and why in done.stderr
+    assert status(app)["isolation"] == "LAN blocked"
+    assert app.fab("verify").returncode == 0
+
+
+def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> None:
+    app = guests("container").write({**CONTAINER, "LAN_ACCESS": "no"})
+    for away in (
+        "mount --bind /dev/null /usr/local/lib/vagrantp/guard;",
+        "mount -t tmpfs none /etc/containers/oci/hooks.d;",
+        "nft delete table inet vagrantp; mount --bind /bin/false $(command -v nft);",
+    ):
+        try:
+            done = app.fab_amid(away, "up")
+        finally:
+            run(str(commands.GUARD), "sync")
+        assert done.returncode == 5, done.stderr
+        assert "guests cannot be kept from the LAN" in done.stderr
+        assert app.fab("status", "--json").stdout.count('"absent"') == 1
+    up(app)
+    assert app.fab("stop").returncode == 0
+    name = json.loads(app.fab("status", "--json").stdout)["instance"]
+    # a hook that fails keeps it from starting, whoever starts it
+    unshared = ("unshare", "--mount", "sh", "-c")
+    script = 'mount --bind /bin/false /usr/local/lib/vagrantp/guard; podman start "$0"'
+    assert app.run(*unshared, script, name).returncode != 0
+    assert json.loads(app.fab("status", "--json").stdout)["state"] == "stopped"
