@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vagrantp import commands, guest, isolation, lifecycle
+from vagrantp import commands, guest, isolation, lifecycle, reach
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import PromiseError, StateError
@@ -35,8 +35,9 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
     """Return every check of a running instance. Changes nothing."""
     instance = found.instance
     facts, why = guest.ask(host, commands.ssh(instance))
-    promised = instance.machine()["provider"]["address"]
-    addresses = facts.get("addresses", "").split()
+    promised = str(settings.fixed_ip or instance.machine()["provider"]["address"]).partition("/")[0]
+    own = facts.get("addresses", "").split()
+    addresses = [*own]
     if facts:  # a rootless container has none that the host can route: it answered at a port
         addresses.append(commands.LOOPBACK)
     return [
@@ -46,6 +47,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
         isolation.check(host, instance, settings),
         compare("ssh", "answers", "answers" if facts else why),
+        *(reach.checks(host, instance, settings, own) if facts else []),
     ]
 
 

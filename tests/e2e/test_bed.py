@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 import pytest
 from invoke.context import Context
@@ -19,6 +21,7 @@ from tests.boxes import bed as beds
 from tests.boxes import run
 from tests.conftest import CONTAINER, MASTER, VM, Project, env_text, inventory
 from tests.e2e.conftest import forget_box, guest, status
+from tests.network import ways
 
 LIMITS = {"MEMORY": 300, "CPUS": 1}
 FAB = "/srv/master/.venv/bin/fab -r /srv/master"
@@ -82,6 +85,12 @@ def _fill(app: Project, bed: Bed) -> None:
     bed.run("one", "sudo tar -C /srv/master -x", data=checkout)
 
 
+def _set_up(bed: Bed, user: str) -> None:
+    """Set the bed up for a user, as `make setup` does."""
+    play = ".venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml"
+    assert "failed=0" in bed.run(user, f"cd /srv/master && sudo {play}")
+
+
 def _give_project(bed: Bed, user: str, **values: object) -> None:
     """Give a user the container image of this checkout and a project `app`."""
     reference = images.ensure_container_image(Host(Context()), "debian-12")
@@ -108,6 +117,31 @@ def _is_as_promised(bed: Bed, user: str, memory: int) -> None:
     assert limits == [str(memory * 1024**2), "0", "100000", "100000"]
 
 
+def _reaches_what_env_says(bed: Bed, user: str) -> None:
+    """Try the ways out of the container, closed first, then with LAN_ACCESS=yes."""
+    probe = f"cd app && {FAB} ssh --command 'cat > /tmp/probe.py'"
+    bed.run(user, probe, data=ways.PROBE.encode())
+    script = f"cd app && {FAB} ssh --command 'sudo python3 /tmp/probe.py'"
+
+    def tried() -> dict[str, Any]:
+        inside = f"sudo -u {user} -i sh -c {quote(script)}"
+        text = bed.run(user, f"cd /srv/master && sudo python3 -m tests.network {inside}")
+        return dict(json.loads(text))
+
+    internet, lan = ({*ways.named(to())} for to in (ways.to_internet, ways.to_lan))
+    closed, by_icmp = tried(), {name for name in lan | internet if name.startswith("icmp")}
+    assert {*closed["opened"]} - by_icmp == internet - by_icmp
+    assert closed["lan"] == 0
+    bed.run(user, "echo LAN_ACCESS=yes >> app/.env")
+    assert "LAN open" in _verb(bed, user, "up")
+    opened = tried()
+    # slirp4netns opens no ICMP, and takes ports of its own choice
+    assert {*opened["opened"]} >= {n for n in lan | internet if n not in by_icmp and "{" not in n}
+    assert not [name for name in opened["opened"] if name not in lan | internet]
+    bed.run(user, "sed -i /LAN_ACCESS/d app/.env")
+    assert "LAN blocked" in _verb(bed, user, "up")
+
+
 def _is_a_sound_host(bed: Bed) -> None:
     """Let `doctor` try this suite's libvirt, vagrant-libvirt, QEMU, Podman and nft."""
     doctor = json.loads(bed.run("one", f"{FAB} doctor --json 2>/dev/null; true"))
@@ -118,10 +152,12 @@ def _is_a_sound_host(bed: Bed) -> None:
 
 @pytest.mark.parametrize("bed", ["bookworm"], indirect=True)
 def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
+    _set_up(bed, "one")
     _give_project(bed, "one")
     assert "app is running (container, 1 CPU, 300.0 MiB memory" in _verb(bed, "one", "up")
     _is_as_promised(bed, "one", memory=300)
     assert _verb(bed, "one", "ssh --command 'id -un; exit 42'", expected=42) == "vagrant\n"
+    _reaches_what_env_says(bed, "one")
     _verb(bed, "one", "rm --force")
     left = bed.run("one", "podman ps --all --quiet; ls ~/.local/state/vagrantp; ls -A app")
     assert left.split() == ["lock", "metrics.jsonl", ".env"]
@@ -137,9 +173,7 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     inventory = "/srv/master/tests/inventory --but-images"
     memory = dict(zip(beds.USERS, (300, 400), strict=True))
     for user in beds.USERS:
-        play = ".venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml"
-        done = bed.run(user, f"cd /srv/master && sudo {play}")
-        assert "failed=0" in done
+        _set_up(bed, user)
         _give_project(bed, user, MEMORY=memory[user])
     _is_a_sound_host(bed)
     before = bed.run("one", f"sudo {inventory}; {inventory}")

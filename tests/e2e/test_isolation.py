@@ -14,55 +14,8 @@ from vagrantp import commands
 from tests import network
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
-from tests.network import LAN_NETWORKS, SERVER, StandIn
-
-PROBE = (network.HERE / "probe.py").read_text()
-LAN = "192.168.77"
-REPLY_PORTS = (22, 53, 67, 8000)  # what a rule without memory takes for an answer
-
-Probe = tuple[str, str, int, dict[str, object] | None]
-
-
-def to_lan() -> Iterator[Probe]:
-    """What LAN_ACCESS decides."""
-    for net in LAN_NETWORKS:
-        yield "tcp", f"{net}.9", 80, None
-        yield "udp", f"{net}.9", 53, None
-        yield "icmp", f"{net}.9", 0, None
-    for port in (22, 53, 7000):
-        yield "tcp", f"{LAN}.9", port, None
-    yield "udp", f"{LAN}.9", 5353, None
-    yield "fragments", f"{LAN}.9", 7000, None
-    for port in REPLY_PORTS:
-        yield "udp", f"{LAN}.9", 7000, {"port": port}
-        if port != 22:  # the guest's own sshd has it
-            yield "tcp", f"{LAN}.9", 7000, {"port": port}
-    yield "tcp", f"{network.ROUTER}.2", 80, None
-
-
-def to_internet() -> Iterator[Probe]:
-    """What is always open."""
-    for kind, port in (("tcp", 80), ("udp", 53), ("icmp", 0), ("fragments", 7000)):
-        yield kind, SERVER, port, None
-
-
-def to_host(*gateways: str) -> Iterator[Probe]:
-    """What only LAN_ALLOW=host:7000 opens."""
-    for address in (*gateways, f"{LAN}.1", f"{LAN_NETWORKS[-1]}.1", f"{network.ROUTER}.1"):
-        yield "tcp", address, 7000, None
-        for port in REPLY_PORTS[1:]:
-            yield "tcp", address, 7000, {"port": port}
-
-
-def never(*others: str) -> Iterator[Probe]:
-    """What nothing opens: IPv6, and other guests."""
-    for kind in ("tcp", "udp"):
-        for address in ("fd77::9", "fd77::1", "ff02::1"):
-            yield kind, address, 7000, None
-    for address in others:
-        yield "tcp", address, 22, None
-        yield "icmp", address, 0, None
-        yield "udp", address, 5353, {"port": 53}
+from tests.network import SERVER, StandIn
+from tests.network.ways import LAN, PROBE, Probe, named, never, to_host, to_internet, to_lan
 
 
 @dataclass(frozen=True)
@@ -82,11 +35,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         network.echo_of_host(tmp_path),
     ):
         yield Place(lan, internet)
-
-
-def named(probes: Iterable[Probe]) -> dict[str, Probe]:
-    """Return the probes, each with a name."""
-    return {f"{p[0]} {p[1]} {p[2]} {p[3] or ''}".strip(): p for p in probes}
 
 
 def opened(

@@ -107,7 +107,9 @@ def frames() -> Iterator[Callable[[], list[bytes]]]:
         yield lambda: found
         while True:
             try:
-                found += re.findall(rb"trick: [^;]*", link.recv(2048))
+                data, origin = link.recvfrom(2048)
+                if origin[2] != socket.PACKET_OUTGOING:  # an error quotes what it is about
+                    found += re.findall(rb"trick: [^;]*", data)
             except TimeoutError:
                 break
 

@@ -159,7 +159,8 @@ def guest_of_domain(xml: str) -> Guest | None:
     if len(cards) != 1 or cards[0].get("type") not in ("network", "bridge"):
         raise Refused(f"{name} must have one network card, on {BRIDGES['vm']}")
     mac, tap = cards[0].find("mac"), cards[0].find("target")
-    assert mac is not None and tap is not None
+    if mac is None or tap is None:
+        raise Refused(f"the network card of {name} has no name")
     return checked(
         {
             "name": name,
@@ -243,6 +244,7 @@ def rules(all_guests: Iterable[Guest]) -> str:
   set cards {{ type ifname . ether_addr; {_elements(cards)} }}
   set ports {{ type ifname; {_elements(f'"{g["port"]}"' for g in known)} }}
   chain pinned {{
+    ether type vlan drop
     iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether @cards accept
     iifname . ether saddr . ip saddr @guests accept
     iifname . ether saddr @cards ip saddr 0.0.0.0 ip daddr 255.255.255.255 jump dhcp
