@@ -214,6 +214,8 @@ def domain_metadata(instance: Instance, settings: Settings, address: str) -> dic
         "name": instance.name,
         "folder": str(instance.folder),
         "uid": str(os.getuid()),
+        "gid": str(os.getgid()),
+        "state": str(instance.state_dir),
         "version": str(VERSION),
         "address": address,
         "lan_access": "yes" if wishes["lan_access"] else "no",

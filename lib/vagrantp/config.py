@@ -21,7 +21,18 @@ from dotenv.parser import parse_stream
 from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.errors import ConfigError
-from vagrantp.schema import KEYS, MAX_BYTES, Key, LanRule, items, meant, misfits, never, one_line
+from vagrantp.schema import (
+    KEYS,
+    MAX_BYTES,
+    Key,
+    LanRule,
+    PortForward,
+    items,
+    meant,
+    misfits,
+    never,
+    one_line,
+)
 
 MAX_SHOWN = 100  # characters of a value in a message
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -44,6 +55,7 @@ class Settings:
     lan_access: bool
     lan_allow: tuple[LanRule, ...]
     fixed_ip: IPv4Address | None
+    ports: tuple[PortForward, ...]
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,7 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         lan_access=values["LAN_ACCESS"],
         lan_allow=values.get("LAN_ALLOW", ()),
         fixed_ip=values.get("FIXED_IP"),
+        ports=values.get("PORTS", ()),
     )
 
 

@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vagrantp import boxes, commands, images, isolation, network
+from vagrantp import boxes, commands, images, isolation, network, ports
 from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
@@ -96,6 +96,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         ]
     checks += [
         partial(isolated, host, infra_type),
+        partial(free_ports, host, instance, settings),
         partial(name_is_free, host, instance),
         partial(memory, settings.memory),
         partial(cpus, settings.cpus),
@@ -106,9 +107,14 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     refuse(host, [look(check) for check in checks])
 
 
-def before_start(host: Host, settings: Settings) -> None:
-    """Raise why a stopped instance cannot be started: its memory, no isolation."""
-    refuse(host, [look(partial(isolated, host, settings.infra_type)), memory(settings.memory)])
+def before_start(host: Host, instance: Instance, settings: Settings) -> None:
+    """Raise every reason why a stopped instance cannot be started; tell the warnings."""
+    checks = (
+        partial(isolated, host, settings.infra_type),
+        partial(free_ports, host, instance, settings),
+        partial(memory, settings.memory),
+    )
+    refuse(host, [look(check) for check in checks])
 
 
 def refuse(host: Host, findings: Iterable[Finding]) -> None:
@@ -157,6 +163,12 @@ def isolated(host: Host, infra_type: str) -> Finding:
     """See that guests are kept from the LAN; put the rules back where they were lost."""
     isolation.ensure(host, infra_type)
     return Finding("ok", "the rules are in force")
+
+
+def free_ports(host: Host, instance: Instance, settings: Settings) -> Finding:
+    """See that nobody has a port of the host that is to lead to the guest."""
+    ports.settle(host, instance, settings)
+    return Finding("ok", "free")
 
 
 def memory(wanted: int) -> Finding:

@@ -81,6 +81,11 @@ class Instance:
         return ":".join(["52", "54", *pairs])
 
     @property
+    def forwards(self) -> Path:
+        """What programs/forward.py carries; its lock file is beside it."""
+        return self.state_dir / "forwards.json"
+
+    @property
     def isolation_json(self) -> Path:
         """What a container may reach, for the OCI hook."""
         return self.state_dir / "isolation.json"

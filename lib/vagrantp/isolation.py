@@ -15,7 +15,7 @@ from vagrantp.report import Check
 from vagrantp.run import SET_UP, Host
 from vagrantp.schema import LanRule
 
-GUARD = Path(__file__).parent / "programs/guard.py"
+PROGRAMS = Path(__file__).parent / "programs"
 OCI_HOOK = Path("/etc/containers/oci/hooks.d/vagrantp.json")
 BROKEN = "broken: not isolated"
 
@@ -27,12 +27,14 @@ def is_rootless(infra_type: str) -> bool:
 
 def why_not_installed() -> str | None:
     """Return why `guard` is not there as this checkout has it, None when it is."""
-    try:
-        is_ours = commands.GUARD.read_bytes() == GUARD.read_bytes()
-    except OSError:
-        return f"{commands.GUARD}, which keeps guests from the LAN, is not installed"
-    if not is_ours:
-        return f"{commands.GUARD} is of another version of vagrantp"
+    for name in ("guard", "forward"):
+        installed = commands.GUARD.with_name(name)
+        try:
+            is_ours = installed.read_bytes() == (PROGRAMS / f"{name}.py").read_bytes()
+        except OSError:
+            return f"{installed}, which keeps guests from the LAN, is not installed"
+        if not is_ours:
+            return f"{installed} is of another version of vagrantp"
     return None if OCI_HOOK.exists() else f"{OCI_HOOK}, which starts it, is not there"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-from vagrantp import commands, config, guest, hostcheck, images, isolation
+from vagrantp import commands, config, guest, hostcheck, images, isolation, ports
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import ProviderError, StateError
@@ -21,7 +21,7 @@ from vagrantp.run import SET_UP, Host, environment
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
 AT_START = ("memory", "cpus")  # settings that a start brings; the others need a new instance
-AT_ONCE = ("lan_access", "lan_allow")
+AT_ONCE = ("lan_access", "lan_allow", "ports")
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -113,6 +113,7 @@ def stop(host: Host, folder: Path, force: bool) -> str:
         provider = provider_for(found.instance.infra_type)
         with host.progress.stage("stop"):
             provider.stop(host, found.instance, force)
+            ports.end(host, found.instance)
         if host.dry:
             return f"{name} would be stopped"
         if provider.is_running(host, found.instance):
@@ -175,6 +176,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
 
     machine = instance.machine()
     settings, provider = machine["settings"], machine["provider"]
+    forwards = provider["forwards"]
     cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
     memory = naturalsize(settings["memory"] * 1024**2, binary=True)
     disk = f"{settings['disk']} GiB disk" if settings["infra_type"] == "vm" else "disk not limited"
@@ -186,6 +188,11 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
+            *(
+                f"  ports      {', '.join(map(ports.shown, listed))}"
+                for listed in [forwards]
+                if listed
+            ),
             f"  isolation  {isolation.text(settings)}",
             "  next       fab ssh",
         ]
@@ -203,7 +210,9 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         host.make_dir(instance.state_dir / "logs")
         host.make_dir(instance.host_key.parent)
         _make_keys(host, instance)
-        made = provider.prepare(host, instance, settings)
+        forwards = ports.settle(host, instance, settings)
+        made = {**provider.prepare(host, instance, settings), "forwards": forwards}
+        ports.write(host, instance, made)
         host.write(instance.machine_json, instances.document(instance, settings, made))
         with host.progress.stage("create"):
             _vagrant(host, instance, "up", "--no-provision")
@@ -212,6 +221,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         _connect(host, instance, made)
         _check(host, instance, settings, instance.ssh_config_draft)
         _check_isolation(host, instance, settings)
+        ports.ensure(host, instance, provider.pid(host, instance))
         host.move(instance.ssh_config_draft, instance.ssh_config)
     except BaseException as error:
         host.progress.say(f"taking back what was made of {instance.full_name}")
@@ -250,7 +260,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
     instance = found.instance
     if found.state == "paused":
         raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
-    hostcheck.before_start(host, settings)
+    hostcheck.before_start(host, instance, settings)
     provider = provider_for(instance.infra_type)
     with host.progress.stage("start"):
         _take(host, instance, settings, changes)
@@ -264,6 +274,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
         except BaseException:  # it may be reaching what it must not
             provider.stop(host, instance, force=True)
             raise
+        ports.ensure(host, instance, provider.pid(host, instance))
         _check(host, instance, settings, instance.ssh_config)
 
 
@@ -278,11 +289,16 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         return
     if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
         isolation.restore(host, instance)
+    provider = provider_for(instance.infra_type)
     try:
         _check_isolation(host, instance, settings)
     except BaseException:
-        provider_for(instance.infra_type).stop(host, instance, force=True)
+        provider.stop(host, instance, force=True)
         raise
+    if not ports.is_served(instance) and ports.forwards(instance):
+        host.progress.say("its ports were not forwarded any more; they are again")
+    is_changed = any(change.key == "PORTS" for change in changes)
+    ports.ensure(host, instance, provider.pid(host, instance), afresh=is_changed)
 
 
 def _take(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
@@ -293,6 +309,8 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     document = instances.amended(instance, settings, keys)
     provider = document["provider"]
     provider |= {key: document["settings"][key] for key in AT_START if key in provider}
+    provider["forwards"] = ports.settle(host, instance, settings)
+    ports.write(host, instance, provider)
     if "metadata" in provider:
         address = provider["address"]
         provider["metadata"] = commands.domain_metadata(instance, settings, address)
@@ -344,6 +362,7 @@ def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
         except ProviderError as error:
             host.progress.say(f"{error.message}; removing it without Vagrant")
     provider.clean_up(host, instance)
+    ports.end(host, instance)
     _forget(host, instance)
     host.remove(instance.state_dir)
 

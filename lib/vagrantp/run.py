@@ -13,6 +13,7 @@ import grp
 import hashlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -275,6 +276,16 @@ class Host:
         else:
             path.unlink(missing_ok=True)
 
+    def end(self, pid: int) -> None:
+        """End a process of ours, and wait until it has gone."""
+        if self.dry:
+            return self._would(f"end process {pid}")
+        with suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGTERM)
+            select.select([descriptor], [], [], GRACE)
+            os.close(descriptor)
+
     @contextmanager
     def scratch(self, parent: Path) -> Iterator[Path]:
         """Give a folder in `parent` for a moment."""
@@ -389,6 +400,18 @@ def find_tool(tool: str) -> str:
 def is_installed(tool: str) -> bool:
     """Say whether a program is there to be run."""
     return shutil.which(tool, path=environment()["PATH"]) is not None
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the process id in a lock file of programs/forward.py, None when nobody holds it."""
+    try:
+        with path.open("rb") as file:
+            lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, lock)
+            is_held = struct.unpack("hhqqi4x", found)[0] != fcntl.F_UNLCK
+            return int(file.read()) if is_held else None
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def handle_signals() -> None:

@@ -77,6 +77,11 @@ class PortForward:
     guest: int
     protocol: Protocol
 
+    def __str__(self) -> str:
+        address = f"[{self.address}]:" if self.address.version == 6 else f"{self.address}:"
+        start = "auto" if self.host is None else f"{address}{self.host}"
+        return f"{start}:{self.guest}{'/udp' if self.protocol == 'udp' else ''}"
+
 
 @dataclass(frozen=True)
 class LanRule:
@@ -652,7 +657,6 @@ KEYS: dict[str, Key] = {
             "8080:80,auto:3000",
             All(items, (port_forward,), each_port_once),
             hint="PORTS=8080:80 leads from port 8080 of this host to port 80 of the guest",
-            is_built=never,
         ),
         Key(
             "LAN_ALLOW",

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp import isolation, lifecycle
+from vagrantp import isolation, lifecycle, ports
 from vagrantp.config import Settings
 from vagrantp.run import Host
 from vagrantp.schema import KEYS
@@ -20,11 +20,15 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
     facts = _facts(host, folder)
     if as_json:
         return json.dumps({"schema": SCHEMA, **facts}, indent=2)
+    closed = "" if facts.get("state") != "running" else " (nothing carries it: fab up)"
+    facts["ports"] = ", ".join(
+        ports.shown(port) + ("" if port["open"] else closed) for port in facts.get("ports", [])
+    )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
         key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
         for key, value in facts.items()
-        if value is not None
+        if value not in (None, "")
     }
     width = max(map(len, shown))
     return "\n".join(f"{key:<{width}}  {value}" for key, value in shown.items())
@@ -58,6 +62,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     why = isolation.why_not(host, found.instance, settings) if found.state == "running" else ""
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
+    is_open = ports.is_served(found.instance)
     return {
         "state": found.state,
         "reason": found.reason,
@@ -70,6 +75,13 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "memory_mib": found.memory,
         "cpus": found.cpus,
         "disk_gib": found.disk,
+        "ports": [
+            {
+                **{key: forward[key] for key in ("address", "host", "guest", "protocol")},
+                "open": is_open,
+            }
+            for forward in ports.forwards(found.instance)
+        ],
         "isolation": isolated,
         "console": found.console,
         "vnc": found.vnc,

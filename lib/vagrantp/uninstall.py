@@ -27,6 +27,7 @@ from vagrantp.run import Host, is_installed
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
     "usr/local/lib/vagrantp/guard",
+    "usr/local/lib/vagrantp/forward",
     "etc/libvirt/hooks/qemu.d/vagrantp",
     "etc/containers/oci/hooks.d/vagrantp.json",
     "etc/sudoers.d/vagrantp",

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vagrantp import commands, guest, isolation, lifecycle, reach
+from vagrantp import commands, guest, isolation, lifecycle, ports, reach
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import PromiseError, StateError
@@ -48,6 +48,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         isolation.check(host, instance, settings),
         compare("ssh", "answers", "answers" if facts else why),
         *(reach.checks(host, instance, settings, own) if facts else []),
+        *(ports.checks(host, instance, settings) if facts else []),
     ]
 
 

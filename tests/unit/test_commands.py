@@ -13,7 +13,7 @@ from vagrantp import accel, commands, instance
 from vagrantp.config import Settings
 from vagrantp.instance import MASTER, Instance
 
-SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None)
+SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None, ())
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -91,6 +91,8 @@ def test_vm_for_the_vagrantfile() -> None:
             "name": "app",
             "folder": '/home/av/it\'s "my" app',
             "uid": str(os.getuid()),
+            "gid": str(os.getgid()),
+            "state": "/state/vagrantp/app-0a1b2c3d",
             "version": "1",
             "address": "10.201.0.5",
             "lan_access": "yes",
@@ -176,6 +178,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "lan_access": True,
         "lan_allow": [],
         "fixed_ip": None,
+        "ports": [],
     }
     assert document["provider"] == {"box": "b"}
 

@@ -32,7 +32,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ METADATA = "{urn:vagrantp:instance}instance"
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?-[0-9a-f]{8}")
 TAPS = "vgp"  # what the names of our VMs' network cards begin with, on the host
 ANNOTATION = "io.vagrantp.state"  # of a container: the folder that has its isolation.json
+FORWARD = Path("/usr/local/lib/vagrantp/forward")
 HOOKS = (
     Path("/etc/libvirt/hooks/qemu.d/vagrantp"),
     Path("/etc/containers/oci/hooks.d/vagrantp.json"),
@@ -119,6 +120,11 @@ def on_qemu(name: str, operation: str) -> None:
             with _locked():
                 _remember(guest)
                 _load()
+    elif operation == "started":
+        values = ET.fromstring(sys.stdin.read()).find(f"metadata/{METADATA}")
+        if values is not None and _file(name).exists():
+            user = ("setpriv", f"--reuid={values.get('uid')}", f"--regid={values.get('gid')}")
+            _forward(Path(values.get("state", "/")), _pid_of_qemu(name), (*user, "--init-groups"))
     elif operation == "release" and NAME.fullmatch(name) and _file(name).exists():
         with _locked():
             _file(name).unlink(missing_ok=True)
@@ -138,11 +144,32 @@ def on_oci(state: dict[str, Any]) -> None:
                 _file(folder.name).unlink(missing_ok=True)
                 _load()
         return
+    pid = int(state["pid"])
     if is_rootless():
-        return _load_inside(int(state["pid"]), folder)
+        _load_inside(pid, folder)
+        return _forward(folder, pid, (), "--netns", f"/proc/{pid}/ns/net")
     with _locked():
-        _remember({"name": folder.name, **_interface_of(int(state["pid"])), **_wishes(folder)})
+        _remember({"name": folder.name, **_interface_of(pid), **_wishes(folder)})
         _load()
+    _forward(folder, pid)
+
+
+def _forward(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:
+    """Let its ports be carried, as whose guest it is. That is no condition for a guest to start."""
+    spec = folder / "forwards.json"
+    argv = (*user, "/usr/bin/python3", "-IS", str(FORWARD), str(spec), "--pid", str(pid), *options)
+    try:
+        _tool(*argv)
+    except Refused as error:
+        print(f"vagrantp guard: forwarding ports: {error}", file=sys.stderr)
+
+
+def _pid_of_qemu(name: str) -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            if f"guest={name},".encode() in path.read_bytes():
+                return int(path.parent.name)
+    raise Refused(f"{name} has no QEMU")
 
 
 def guest_of_domain(xml: str) -> Guest | None:

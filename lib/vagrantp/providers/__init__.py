@@ -47,6 +47,9 @@ class Provider(Protocol):
     def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Write down what it may reach, where what starts it finds that."""
 
+    def pid(self, host: Host, instance: Instance) -> str:
+        """Return the process id of a running one: its QEMU, its first process."""
+
     def start(self, host: Host, instance: Instance) -> None:
         """Start a stopped instance."""
 

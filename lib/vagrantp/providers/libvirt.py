@@ -125,6 +125,18 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     host.change(argv, what="virsh metadata", timeout=60)
 
 
+def pid(host: Host, instance: Instance) -> str:
+    """Return the process id of the VM's QEMU, which has the VM's name among its arguments."""
+    name = f"guest={instance.full_name},".encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if any(part.startswith(name) for part in path.read_bytes().split(b"\0")):
+                return path.parent.name
+        except OSError:  # it has just ended
+            continue
+    raise ProviderError(f"{instance.full_name} has no QEMU")
+
+
 def start(host: Host, instance: Instance) -> None:
     """Start the domain."""
     _change(host, "start", instance.full_name)

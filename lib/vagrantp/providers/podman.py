@@ -94,6 +94,11 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     host.write(instance.isolation_json, json.dumps(commands.isolation(settings)))
 
 
+def pid(host: Host, instance: Instance) -> str:
+    """Return the process id, on the host, of the container's first process."""
+    return _inspect(host, instance, "{{.State.Pid}}")
+
+
 def start(host: Host, instance: Instance) -> None:
     """Start the container."""
     argv = ["podman", "start", instance.full_name]
@@ -129,9 +134,8 @@ def limits(host: Host, instance: Instance) -> tuple[int | None, float | None]:
     Asked of the cgroup that its first process is in: crun sets the limits of a rootless container
     in one below the one that Podman names.
     """
-    pid = _inspect(host, instance, "{{.State.Pid}}")
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        lines = Path(f"/proc/{pid(host, instance)}/cgroup").read_text().splitlines()
     except FileNotFoundError:  # it has just stopped
         return None, None
     groups = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in lines}
