@@ -277,6 +277,7 @@ def _container(
         "vagrantp.uid": str(uid),
         "vagrantp.version": str(VERSION),
         "vagrantp.address": address,
+        "vagrantp.autostart": "yes" if settings.autostart else "no",
     }
     options = [
         "--init",

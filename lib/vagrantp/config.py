@@ -56,6 +56,7 @@ class Settings:
     lan_allow: tuple[LanRule, ...]
     fixed_ip: IPv4Address | None
     ports: tuple[PortForward, ...]
+    autostart: bool
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         lan_allow=values.get("LAN_ALLOW", ()),
         fixed_ip=values.get("FIXED_IP"),
         ports=values.get("PORTS", ()),
+        autostart=values["AUTOSTART"],
     )
 
 

@@ -44,6 +44,8 @@ IMAGE_TOOLS = {
 ROOM_TO_BOOT = {"vm": 512, "container": 256}
 ROOM_FOR_IMAGE = {"vm": 1024, "container": 512}
 ROOM_TO_BUILD = {"vm": 2048, "container": 1024}
+SYSTEMD = Path("/run/systemd/system")
+STARTER = Path("/etc/systemd/system/vagrantp-autostart.service")  # playbooks/host.yml
 GIB, MIB = 1024**3, 1024**2
 MEMINFO = Path("/proc/meminfo")
 # Settings by which a kernel keeps ordinary users from namespaces, the value with which they do so,
@@ -93,6 +95,8 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
             partial(cgroup, info),
             partial(user_ids, host),
             partial(container_storage, info, is_built, settings.disk),
+            partial(starts_containers, settings),
+            partial(routable, settings),
         ]
     checks += [
         partial(isolated, host, infra_type),
@@ -163,6 +167,22 @@ def isolated(host: Host, infra_type: str) -> Finding:
     """See that guests are kept from the LAN; put the rules back where they were lost."""
     isolation.ensure(host, infra_type)
     return Finding("ok", "the rules are in force")
+
+
+def starts_containers(settings: Settings) -> Finding:
+    """See that containers can start with the host, where one is to: by a unit of systemd."""
+    if settings.autostart and not (STARTER.exists() and SYSTEMD.exists()):
+        text = "AUTOSTART=yes of a container needs systemd, and what host set-up puts there"
+        return Finding("failed", text, SET_UP if SYSTEMD.exists() else "take AUTOSTART out")
+    return Finding("ok", "not needed, or there")
+
+
+def routable(settings: Settings) -> Finding:
+    """See that a container of root's is asked for, where the host is to route to it."""
+    if settings.fixed_ip and os.getuid() != 0:
+        text = "FIXED_IP is not for a user's container: this host has no route to it"
+        return Finding("failed", text, "take FIXED_IP out; PORTS leads to it")
+    return Finding("ok", "not needed, or given")
 
 
 def free_ports(host: Host, instance: Instance, settings: Settings) -> Finding:

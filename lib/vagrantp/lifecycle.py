@@ -21,7 +21,10 @@ from vagrantp.run import SET_UP, Host, environment
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
 AT_START = ("memory", "cpus")  # settings that a start brings; the others need a new instance
-AT_ONCE = ("lan_access", "lan_allow", "ports")
+AT_ONCE = {
+    "vm": ("lan_access", "lan_allow", "ports", "autostart"),
+    "container": ("lan_access", "lan_allow", "ports"),
+}
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -162,7 +165,7 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     """Return what `settings` ask for and the instance was not made with."""
     old = instance.machine().get("settings", {})
     when: dict[str, Any] = dict.fromkeys(AT_START, "at the next start")
-    when |= dict.fromkeys(AT_ONCE, "at once")
+    when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
     return [
         Change(key.upper(), old.get(key), value, when.get(key, "to a new instance"))
         for key, value in instances.as_json(settings).items()
@@ -287,9 +290,11 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     isolation.ensure(host, instance.infra_type)
     if host.dry:
         return
+    provider = provider_for(instance.infra_type)
+    if at_once:
+        provider.enforce(host, instance, settings)
     if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
         isolation.restore(host, instance)
-    provider = provider_for(instance.infra_type)
     try:
         _check_isolation(host, instance, settings)
     except BaseException:

@@ -750,8 +750,6 @@ KEYS: dict[str, Key] = {
             yes_or_no,
             default="no",
             hint="AUTOSTART=yes starts the guest with the host",
-            is_built=lambda value: value is False,
-            so_far="no",
         ),
     )
 }

@@ -33,6 +33,10 @@ SET_UP_FILES = (
     "etc/sudoers.d/vagrantp",
     "etc/systemd/system/vagrantp-guard.service",
     "etc/systemd/system/multi-user.target.wants/vagrantp-guard.service",
+    "etc/systemd/system/vagrantp-autostart.service",
+    "etc/systemd/system/multi-user.target.wants/vagrantp-autostart.service",
+    "etc/systemd/user/vagrantp-autostart.service",
+    "etc/systemd/user/default.target.wants/vagrantp-autostart.service",
     "etc/containers/containers.conf.d/50-vagrantp.conf",
 )
 # The volume's version holds the user: images.ensure_box.

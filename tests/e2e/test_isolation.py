@@ -7,9 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from time import monotonic, sleep
 
 import pytest
+from invoke.context import Context
 from vagrantp import commands
+from vagrantp import network as addresses
+from vagrantp.run import Host
 
 from tests import network
 from tests.conftest import CONTAINER, VM, MakeProject, Project
@@ -56,7 +60,7 @@ def up(app: Project, **changes: object) -> str:
     return done.stdout + done.stderr
 
 
-def reaches_what_env_says(app: Project, other: Project, place: Place) -> None:
+def reaches_what_env_says(app: Project, other: Project, place: Place, **own: object) -> None:
     """Hold a running guest to `.env`, and to what changes in it."""
     address, neighbour = status(app)["address"], status(other)["address"]
     gateway, far = (a.rpartition(".")[0] + ".1" for a in (address, neighbour))
@@ -70,16 +74,17 @@ def reaches_what_env_says(app: Project, other: Project, place: Place) -> None:
     assert place.lan.packets() == before
 
     started = guest(app, "cat /proc/1/stat")
-    said = up(app, LAN_ACCESS="yes")
+    said = up(app, LAN_ACCESS="yes", **own)
     assert "LAN_ACCESS: False → True at once" in said and "LAN open" in said
     assert opened(app, closed) == set(of_lan)
     assert place.lan.packets() > before
 
-    up(app, LAN_ALLOW=f"{LAN}.9/32:80,{LAN}.0/24:53/udp,10.0.0.0/8,host:7000")
+    allow = f"{LAN}.9/32:80,{LAN}.0/24:53/udp,10.0.0.0/8,host:7000"
+    up(app, LAN_ALLOW=allow, **own)
     allowed = {f"tcp {LAN}.9 80", f"udp {LAN}.9 53"}
     allowed |= {name for name in of_lan if " 10.77.0.9 " in name}
     assert opened(app, closed) == allowed | set(of_host)
-    up(app)
+    up(app, **own)
     assert opened(app, closed) == set()
     assert (
         guest(app, "cat /proc/1/stat").split()[21] == started.split()[21]
@@ -137,13 +142,25 @@ def test_no_packet_gets_out_however_a_container_starts(guests: MakeProject, plac
     assert place.lan.packets() > before
 
 
+def vm_subnet() -> str:
+    """Return the first three numbers of the network `vagrantp` of VMs, or of what it will be."""
+    host = Host(Context())
+    found = host.ask(commands.virsh("net-dumpxml", addresses.NAME))
+    if found.ok:
+        return str(found.stdout).partition("<ip address='")[2].partition(".1'")[0]
+    return str(addresses.free_subnet(host, addresses.FOR_LIBVIRT, [])).removesuffix(".0/24")
+
+
 def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
     app, other = guests("machine"), guests("container")
     up(other)
-    up(app)
-    reaches_what_env_says(app, other, place)
-    address = status(app)["address"]
-    subnet = address.rpartition(".")[0]
+    subnet = vm_subnet()
+    address = f"{subnet}.77"
+    own = {"FIXED_IP": address, "PORTS": "18090:22,auto:9000/udp"}
+    up(app, **own)
+    assert status(app)["address"] == address
+    assert app.fab("verify").returncode == 0
+    reaches_what_env_says(app, other, place, **own)
     gateway, neighbour, stolen = f"{subnet}.1", f"{subnet}.254", f"{subnet}.250"
     outside = [probe for probe in (*to_lan(), *to_internet()) if probe[0] != "icmp"]
     card = guest(app, f"ip route get {SERVER} | grep -o 'dev [^ ]*'").split()[1]
@@ -176,6 +193,26 @@ def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
         assert opened(app, to_internet()) == set(named(to_internet()))
         assert beside.packets() == 0
     assert place.lan.packets() == before
+
+    # it tries from its first moments on, whoever starts it
+    unit = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/usr/bin/python3 /first.py\n"
+    files = {"/first.py": FIRST, "/etc/systemd/system/first.service": unit}
+    for path, text in files.items():
+        sudo(f"printf %s {quote(text)} > {path}")
+    sudo("systemctl add-wants sysinit.target first.service; sync")
+    name = status(app)["instance"]
+    run(*commands.virsh("destroy", name))
+    run(*commands.virsh("start", name))
+    up(app, **own)
+    deadline = monotonic() + 300
+    while app.fab("ssh", "--command", "true").returncode and monotonic() < deadline:
+        sleep(1)
+    assert guest(app, "systemctl is-active first.service").strip() == "active"
+    assert place.lan.packets() == before
+    assert app.fab("verify").returncode == 0  # its port and its address among the rest
+    up(app, LAN_ACCESS="yes", **own)
+    guest(app, "sleep 1")
+    assert place.lan.packets() > before
 
 
 BREAKAGES = {

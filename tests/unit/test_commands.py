@@ -13,7 +13,7 @@ from vagrantp import accel, commands, instance
 from vagrantp.config import Settings
 from vagrantp.instance import MASTER, Instance
 
-SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None, ())
+SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None, (), False)
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -134,6 +134,7 @@ def test_container_for_the_vagrantfile() -> None:
             "--label=vagrantp.uid=0",
             "--label=vagrantp.version=1",
             "--label=vagrantp.address=10.201.1.9",
+            "--label=vagrantp.autostart=no",
         ],
     }
 
@@ -179,6 +180,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "lan_allow": [],
         "fixed_ip": None,
         "ports": [],
+        "autostart": False,
     }
     assert document["provider"] == {"box": "b"}
 

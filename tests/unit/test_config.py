@@ -44,6 +44,7 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "lan_allow": (),
         "fixed_ip": None,
         "ports": (),
+        "autostart": False,
     }
 
 

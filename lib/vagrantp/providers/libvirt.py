@@ -159,7 +159,10 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
 
 
 def enforce(host: Host, instance: Instance, settings: Settings) -> None:
-    """Nothing: libvirt keeps what is written in a domain."""
+    """Let the domain start with the host, or not; the rest libvirt keeps."""
+    if _starts_with_host(host, instance) != settings.autostart:
+        options = [] if settings.autostart else ["--disable"]
+        _change(host, "autostart", instance.full_name, *options)
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
@@ -174,7 +177,13 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
         compare("memory in use", settings.memory * 1024, found.get("Used memory"), "KiB"),
         compare("cpus", settings.cpus, found.get("CPU(s)")),
         compare("disk", settings.disk * 1024**3, found.get("Capacity"), "bytes"),
+        compare("autostart", settings.autostart, _starts_with_host(host, instance)),
     ]
+
+
+def _starts_with_host(host: Host, instance: Instance) -> bool:
+    dominfo = _ask(host, "dominfo", instance.full_name)
+    return bool(re.search(r"^Autostart: +enable", dominfo, re.MULTILINE))
 
 
 def clean_up(host: Host, instance: Instance) -> None:

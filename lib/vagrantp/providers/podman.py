@@ -121,10 +121,12 @@ def enforce(host: Host, instance: Instance, settings: Settings) -> None:
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     """Compare the limits in the container's cgroup with the settings."""
     memory, cpus = limits(host, instance)
+    starts = _inspect(host, instance, '{{index .Config.Labels "vagrantp.autostart"}}')
     return [
         compare("memory", settings.memory * 1024**2, memory, "bytes"),
         compare("cpus", float(settings.cpus), cpus),
         Check("disk", f"{settings.disk} GiB", "no quota", "not enforced"),
+        compare("autostart", "yes" if settings.autostart else "no", starts),
     ]
 
 
