@@ -20,7 +20,7 @@ INVENTORY = MASTER / "tests/inventory"
 # is inherited; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 1, "DISK": 3, "LAN_ACCESS": "yes"}
+VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 1, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"
 NO_LIBVIRT = "mount -t tmpfs none /run/libvirt;"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from invoke.context import Context
 from vagrantp import commands, images
@@ -30,10 +33,19 @@ from tests.conftest import FAB, MASTER, env_text
 
 HERE = Path(__file__).parent
 PAIRS = int(os.environ.get("PAIRS", "5"))
-SETTINGS = {"MEMORY": 1024, "CPUS": 2, "DISK": 5, "LAN_ACCESS": "yes"}
+SETTINGS = {"MEMORY": 1024, "CPUS": 2, "DISK": 5}
 SEED = "bench-seed.iso"
 SETTLE = "systemctl is-system-running --wait || true"  # what a boot goes on with is over then
 INSECURE_KEY = (MASTER / "tests/boxes/plain/insecure.pub").read_text().strip()
+# In the container: 1 GB to whoever connects.
+SENDER = """
+import os, socket
+os.truncate(os.open("big", os.O_CREAT | os.O_RDWR), 1024**3)
+server = socket.create_server(("", 8000))
+while True:
+    with server.accept()[0] as client, open("big", "rb") as file:
+        client.sendfile(file)
+"""
 USER_DATA = {
     "hostname": "bench",
     "users": [
@@ -62,6 +74,7 @@ ROWS = [
     ("`ssh --command true`, VM", "vm ssh", "vagrant ssh", "0.5 x"),
     ("`ssh --command true` and OpenSSH", "vm ssh", "ssh", "0.35 s above"),
     ("`rm`, VM", "vm rm", "vagrant destroy", ""),
+    ("1 GB through PORTS, container", "1 GB forwarded", "1 GB directly", "1.25 x"),
 ]
 VERSIONS = (
     ("vagrant", "--version"),
@@ -141,6 +154,11 @@ def _round_of_vms(times: Times, folder: Path, bare: Bare) -> None:
 
 def _round_of_containers(times: Times, folder: Path, bare: Bare) -> None:
     _fab("container up", folder, "up", times=times)
+    command = f"setsid python3 -c {shlex.quote(SENDER)} </dev/null >/dev/null 2>&1 & sleep 1"
+    _fab("sender", folder, "ssh", "--command", command)
+    made = _machine(folder)
+    _received(times, "1 GB directly", str(made["address"]), 8000)
+    _received(times, "1 GB forwarded", "127.0.0.1", made["forwards"][0]["host"])
     _fab("after", folder, "rm", "--force")
     _vagrant("vagrant up, docker", bare, "up", times=times)
     _vagrant("after", bare, "destroy", "--force")
@@ -153,17 +171,28 @@ def _round_of_containers(times: Times, folder: Path, bare: Bare) -> None:
     _timed("after", folder, "podman", "rm", "--force", "--time", "0", "bench")
 
 
+def _received(times: Times, name: str, address: str, port: int) -> None:
+    start, count = time.monotonic(), 0
+    with socket.create_connection((address, port)) as client:
+        while data := client.recv(1024**2):
+            count += len(data)
+    if count != 1024**3:
+        raise SystemExit(f"{name}: {count} bytes came")
+    times[name].append(time.monotonic() - start)
+
+
 def _project(work: Path, kind: str) -> Path:
     folder = work / f"bench-{kind}"
     folder.mkdir()
-    (folder / ".env").write_text(env_text({"INFRA_TYPE": kind, **SETTINGS}))
+    ports = {"PORTS": "auto:8000"} if kind == "container" else {}
+    (folder / ".env").write_text(env_text({"INFRA_TYPE": kind, **SETTINGS, **ports}))
     return folder
 
 
-def _machine(folder: Path) -> dict[str, str]:
+def _machine(folder: Path) -> dict[str, Any]:
     instance = instances.remembered(folder)
     assert instance
-    provider: dict[str, str] = instance.machine()["provider"]
+    provider: dict[str, Any] = instance.machine()["provider"]
     return provider
 
 

@@ -13,7 +13,7 @@ CHECKS = (
     *("tools", "image tools (vm)", "image tools (container)", "memory", "processors"),
     *("room to build images", "libvirt", "vagrant-libvirt", "storage pool", "libvirt network"),
     *("libvirt nwfilter", "kvm", "vm", "podman", "cgroup controllers", "user ids"),
-    *("container storage", "podman network", "container", "packet filter"),
+    *("container storage", "podman network", "container", "isolation", "packet filter"),
 )
 
 
@@ -23,7 +23,7 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     broken += "mount --bind /dev/null $(command -v mmdebstrap)"
     done = project().fab_amid(broken, "doctor", "--json")
     assert done.returncode == 5
-    assert re.search(r"^16 of 20 checks failed\n\Z", done.stderr, re.MULTILINE)
+    assert re.search(r"^17 of 21 checks failed\n\Z", done.stderr, re.MULTILINE)
     document = json.loads(done.stdout)
     assert (document["schema"], document["ok"]) == (1, False)
     assert [set(check) for check in document["checks"]] == [

@@ -44,7 +44,8 @@ def test_validate_prints_the_resolved_settings(
         "  NAME=it-s-my-app\n"
         "  BOX=debian-12\n"
         "  ACCEL=auto\n"
-        "  LAN_ACCESS=yes\n"
+        "  LAN_ACCESS=no\n"
+        "  AUTOSTART=no\n"
     )
     assert not called.exists()
     assert [entry.name for entry in app.folder.iterdir()] == [".env"]

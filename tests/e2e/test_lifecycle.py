@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import signal
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from vagrantp.config import id_from
@@ -34,6 +36,26 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_podman_has_what_was_drawn(guests: MakeProject, seed: int) -> None:
+    draw = Random(seed)
+    memory, cpus = draw.randrange(64, 2048), draw.randrange(1, (os.cpu_count() or 1) + 1)
+    name = "".join(draw.choices("abc-0123", k=40)).strip("-")
+    drawn = {"MEMORY": memory, "CPUS": cpus, "NAME": name, "PORTS": "auto:80,auto:53/udp"}
+    app = guests("drawn").write({**CONTAINER, **drawn})
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(run("podman", "inspect", status(app)["instance"]))
+    given = found["HostConfig"]
+    assert (given["Memory"], given["MemorySwap"]) == (memory * 1024**2, memory * 1024**2)
+    assert given["NanoCpus"] == cpus * 10**9
+    assert found["Config"]["Hostname"] == name
+    assert found["Name"] == f"{name}-{id_from(app.folder)}"
+    assert list(found["NetworkSettings"]["Networks"]) == ["vagrantp"]
+    assert not {"CAP_NET_ADMIN", "CAP_NET_RAW"} & set(found["EffectiveCaps"])
+    assert not given["PortBindings"]
+
+
 @BOTH
 def test_the_main_job(
     guests: MakeProject, tripwires: tuple[str, Path], tmp_path: Path, values: dict[str, object]
@@ -50,7 +72,7 @@ def test_the_main_job(
     assert re.fullmatch(
         rf"it-s-my-app is running \({kind}, 2 CPUs, 1\.5 GiB memory, {disk}\), up in .+\n"
         r"  address    10\.\d+\.\d+\.\d+\n"
-        r"  isolation  none\n"
+        r"  isolation  LAN blocked\n"
         r"  next       fab ssh\n",
         first.stdout,
     )

@@ -32,7 +32,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,9 @@ def on_qemu(name: str, operation: str) -> None:
     elif operation == "started":
         values = ET.fromstring(sys.stdin.read()).find(f"metadata/{METADATA}")
         if values is not None and _file(name).exists():
+            pid = int(Path(f"/run/libvirt/qemu/{name}.pid").read_text())
             user = ("setpriv", f"--reuid={values.get('uid')}", f"--regid={values.get('gid')}")
-            _forward(Path(values.get("state", "/")), _pid_of_qemu(name), (*user, "--init-groups"))
+            _forward(Path(values.get("state", "/")), pid, (*user, "--init-groups"))
     elif operation == "release" and NAME.fullmatch(name) and _file(name).exists():
         with _locked():
             _file(name).unlink(missing_ok=True)
@@ -162,14 +163,6 @@ def _forward(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) 
         _tool(*argv)
     except Refused as error:
         print(f"vagrantp guard: forwarding ports: {error}", file=sys.stderr)
-
-
-def _pid_of_qemu(name: str) -> int:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
-            if f"guest={name},".encode() in path.read_bytes():
-                return int(path.parent.name)
-    raise Refused(f"{name} has no QEMU")
 
 
 def guest_of_domain(xml: str) -> Guest | None:

@@ -20,6 +20,7 @@ from vagrantp.report import Check, compare
 from vagrantp.run import Host
 
 POOL = images.POOL
+RUNNING = Path("/run/libvirt/qemu")
 METADATA = "{urn:vagrantp:instance}instance"
 STATES: dict[str, State] = {
     "running": "running",
@@ -126,15 +127,8 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def pid(host: Host, instance: Instance) -> str:
-    """Return the process id of the VM's QEMU, which has the VM's name among its arguments."""
-    name = f"guest={instance.full_name},".encode()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if any(part.startswith(name) for part in path.read_bytes().split(b"\0")):
-                return path.parent.name
-        except OSError:  # it has just ended
-            continue
-    raise ProviderError(f"{instance.full_name} has no QEMU")
+    """Return the process id of the VM's QEMU, which libvirt writes down for all to read."""
+    return "" if host.dry else (RUNNING / f"{instance.full_name}.pid").read_text().strip()
 
 
 def start(host: Host, instance: Instance) -> None:

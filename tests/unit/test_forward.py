@@ -1,0 +1,190 @@
+"""The carrier of PORTS, as the process it is: real sockets on the loopback, and a namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+
+import pytest
+from vagrantp.programs import forward
+from vagrantp.run import holder_of
+
+Carry = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as trial:
+        return int(trial.getsockname()[1])
+
+
+@pytest.fixture
+def guest() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for the guest."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def carry(tmp_path: Path, guest: subprocess.Popen[bytes]) -> Iterator[Carry]:
+    """Start the carrier for `forwards`: address, host, guest, protocol."""
+
+    def start(
+        *forwards: tuple[str, int, int, str], **more: object
+    ) -> subprocess.CompletedProcess[str]:
+        keys = ("address", "host", "guest", "protocol")
+        listed = [dict(zip(keys, each, strict=True)) for each in forwards]
+        spec = {"target": "127.0.0.1", "pid": guest.pid, "netns": None, "forwards": listed, **more}
+        (tmp_path / "forwards.json").write_text(json.dumps(spec))
+        argv = (sys.executable, "-IS", forward.__file__, tmp_path / "forwards.json")
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+
+    yield start
+    if pid := holder_of(tmp_path / "forwards.lock"):
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: holder_of(tmp_path / "forwards.lock") is None)
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if is_so():
+            return
+        sleep(0.01)
+    raise AssertionError("it did not come to that")
+
+
+@pytest.fixture
+def shouting() -> Iterator[int]:
+    """A service at one port, tcp and udp: answers in capitals, to tcp once all was said."""
+    tcp = socket.create_server(("127.0.0.1", 0), backlog=200)
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    udp.bind(tcp.getsockname())
+
+    def answer(client: socket.socket) -> None:
+        with client, client.makefile("rb") as file:
+            client.sendall(file.read().upper())
+
+    def connections() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(tcp.accept()[0],), daemon=True).start()
+
+    def datagrams() -> None:
+        with suppress(OSError):
+            while True:
+                data, peer = udp.recvfrom(65535)
+                if peer is None:  # it was shut down
+                    return
+                udp.sendto(data.upper(), peer)
+
+    for serve in (connections, datagrams):
+        threading.Thread(target=serve, daemon=True).start()
+    yield tcp.getsockname()[1]
+    for server in (tcp, udp):
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def said(address: str, port: int, data: bytes) -> bytes:
+    with socket.create_connection((address, port), timeout=20) as client:
+        sender = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(1)))
+        sender.start()
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+        sender.join()
+        return answer
+
+
+def test_tcp_both_ways_with_the_end_of_each(carry: Carry, shouting: int) -> None:
+    port, other = free_port(), free_port()
+    done = carry(("127.0.0.1", port, shouting, "tcp"), ("::1", other, shouting, "tcp"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    big = os.urandom(3_000_000).hex().encode()
+    assert said("127.0.0.1", port, big) == big.upper()
+    assert said("::1", other, b"six") == b"SIX"
+    with ThreadPoolExecutor(50) as pool:
+        texts = [f"text {number}".encode() for number in range(100)]
+        assert [*pool.map(lambda text: said("127.0.0.1", port, text), texts)] == [
+            text.upper() for text in texts
+        ]
+
+
+def test_datagrams_of_several_clients(carry: Carry, shouting: int) -> None:
+    port = free_port()
+    assert carry(("0.0.0.0", port, shouting, "udp")).returncode == 0
+    clients = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(3)]
+    for number, client in enumerate(clients):
+        client.settimeout(10)
+        client.connect((f"127.0.0.{number + 1}", port))  # answers come from where it was asked
+        client.send(f"from {number}".encode())
+    for number, client in enumerate(clients):
+        assert client.recv(100) == f"FROM {number}".encode()
+        client.close()
+
+
+def test_where_nothing_listens_the_client_is_reset(carry: Carry) -> None:
+    port = free_port()
+    assert carry(("127.0.0.1", port, free_port(), "tcp")).returncode == 0
+    with (
+        socket.create_connection(("127.0.0.1", port)) as client,
+        pytest.raises(ConnectionResetError),
+    ):
+        client.recv(1)
+
+
+def test_all_or_nothing(carry: Carry, shouting: int, tmp_path: Path) -> None:
+    port = free_port()
+    done = carry(("127.0.0.1", port, 80, "tcp"), ("127.0.0.1", shouting, 80, "tcp"))
+    assert done.returncode == 1
+    assert done.stderr == f"error: 127.0.0.1:{shouting}/tcp: Address already in use\n"
+    assert socket.socket().connect_ex(("127.0.0.1", port))
+    assert holder_of(tmp_path / "forwards.lock") is None
+
+
+def test_one_at_a_time(carry: Carry, tmp_path: Path) -> None:
+    assert carry(("127.0.0.1", free_port(), 80, "tcp")).returncode == 0
+    pid = holder_of(tmp_path / "forwards.lock")
+    done = carry(("127.0.0.1", free_port(), 80, "tcp"))
+    assert (done.returncode, done.stderr) == (3, f"process {pid} serves it\n")
+
+
+def test_it_ends_with_the_guest(
+    carry: Carry, guest: subprocess.Popen[bytes], tmp_path: Path, shouting: int
+) -> None:
+    port = free_port()
+    assert carry(("127.0.0.1", port, shouting, "tcp")).returncode == 0
+    assert said("127.0.0.1", port, b"here") == b"HERE"
+    guest.kill()
+    wait_for(lambda: holder_of(tmp_path / "forwards.lock") is None)
+    assert socket.socket().connect_ex(("127.0.0.1", port))
+    guest.wait()
+    assert carry(("127.0.0.1", port, shouting, "tcp")).returncode == 1  # nobody to carry to
+
+
+def test_into_another_namespace(carry: Carry) -> None:
+    server = (
+        "import socket, subprocess; subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)\n"
+        "s = socket.create_server(('127.0.0.1', 8000)); print(flush=True)\n"
+        "while True: s.accept()[0].sendall(b'inside')\n"
+    )
+    if os.getuid() != 0:
+        pytest.skip("only root may enter the namespace that this makes")
+    argv = ("unshare", "--net", sys.executable, "-c", server)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as inside:
+        assert inside.stdout and inside.stdout.readline()
+        port = free_port()
+        netns = f"/proc/{inside.pid}/ns/net"
+        assert carry(("127.0.0.1", port, 8000, "tcp"), netns=netns).returncode == 0
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            assert client.recv(100) == b"inside"
+        inside.kill()
