@@ -182,9 +182,14 @@ def libvirt_network(name: str, subnet: IPv4Network) -> str:
     return ET.tostring(network, encoding="unicode")
 
 
-def dhcp_host(instance: Instance, address: str) -> str:
+def mac(instance: Instance, settings: Settings) -> str:
+    """Return the MAC address of a guest."""
+    return settings.mac or instance.mac
+
+
+def dhcp_host(instance: Instance, mac: str, address: str) -> str:
     """Return the DHCP entry that keeps an address for a VM."""
-    host = ET.Element("host", mac=instance.mac, name=instance.full_name, ip=address)
+    host = ET.Element("host", mac=mac, name=instance.full_name, ip=address)
     return ET.tostring(host, encoding="unicode")
 
 
@@ -199,7 +204,7 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "memory": settings.memory,
         "cpus": settings.cpus,
         "disk": settings.disk,
-        "mac": instance.mac,
+        "mac": mac(instance, settings),
         "port": f"vgp{instance.id}",
         "metadata": domain_metadata(instance, settings, str(facts["address"])),
         **facts,
@@ -253,7 +258,11 @@ def container(
     instance: Instance, settings: Settings, image: str, network: str, address: IPv4Address, uid: int
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for a container of root's: image and options."""
-    options = [f"--network={network}", f"--ip={address}", f"--mac-address={instance.mac}"]
+    options = [
+        f"--network={network}",
+        f"--ip={address}",
+        f"--mac-address={mac(instance, settings)}",
+    ]
     return _container(instance, settings, image, str(address), uid, options)
 
 

@@ -55,6 +55,7 @@ class Settings:
     lan_access: bool
     lan_allow: tuple[LanRule, ...]
     fixed_ip: IPv4Address | None
+    mac: str | None
     ports: tuple[PortForward, ...]
     autostart: bool
 
@@ -124,6 +125,7 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         lan_access=values["LAN_ACCESS"],
         lan_allow=values.get("LAN_ALLOW", ()),
         fixed_ip=values.get("FIXED_IP"),
+        mac=values.get("MAC"),
         ports=values.get("PORTS", ()),
         autostart=values["AUTOSTART"],
     )

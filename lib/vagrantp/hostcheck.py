@@ -179,9 +179,10 @@ def starts_containers(settings: Settings) -> Finding:
 
 def routable(settings: Settings) -> Finding:
     """See that a container of root's is asked for, where the host is to route to it."""
-    if settings.fixed_ip and os.getuid() != 0:
-        text = "FIXED_IP is not for a user's container: this host has no route to it"
-        return Finding("failed", text, "take FIXED_IP out; PORTS leads to it")
+    for key, value in (("FIXED_IP", settings.fixed_ip), ("MAC", settings.mac)):
+        if value and os.getuid() != 0:
+            text = f"{key} is not for a user's container: it is on no network of this host"
+            return Finding("failed", text, f"take {key} out; PORTS leads to it")
     return Finding("ok", "not needed, or given")
 
 

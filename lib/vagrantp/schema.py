@@ -648,7 +648,6 @@ KEYS: dict[str, Key] = {
             mac,
             otherwise="derived from the project",
             hint="MAC=52:54:00:12:34:56 is one",
-            is_built=never,
         ),
         Key(
             "PORTS",

@@ -156,7 +156,7 @@ def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
     up(other)
     subnet = vm_subnet()
     address = f"{subnet}.77"
-    own = {"FIXED_IP": address, "PORTS": "18090:22,auto:9000/udp"}
+    own = {"FIXED_IP": address, "PORTS": "18090:22,auto:9000/udp", "MAC": "52:54:00:aB:cd:7e"}
     up(app, **own)
     assert status(app)["address"] == address
     assert app.fab("verify").returncode == 0
@@ -165,6 +165,7 @@ def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
     outside = [probe for probe in (*to_lan(), *to_internet()) if probe[0] != "icmp"]
     card = guest(app, f"ip route get {SERVER} | grep -o 'dev [^ ]*'").split()[1]
     mac = guest(app, f"cat /sys/class/net/{card}/address").strip()
+    assert mac == "52:54:00:ab:cd:7e"
     before = place.lan.packets()
 
     def sudo(commands: str) -> None:

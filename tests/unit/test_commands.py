@@ -13,7 +13,7 @@ from vagrantp import accel, commands, instance
 from vagrantp.config import Settings
 from vagrantp.instance import MASTER, Instance
 
-SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None, (), False)
+SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None, None, (), False)
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -159,7 +159,7 @@ def test_libvirt_network() -> None:
 
 
 def test_dhcp_entry() -> None:
-    assert commands.dhcp_host(VM, "10.201.7.9") == (
+    assert commands.dhcp_host(VM, VM.mac, "10.201.7.9") == (
         '<host mac="52:54:0a:1b:2c:3d" name="app-0a1b2c3d" ip="10.201.7.9" />'
     )
 
@@ -179,6 +179,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "lan_access": True,
         "lan_allow": [],
         "fixed_ip": None,
+        "mac": None,
         "ports": [],
         "autostart": False,
     }

@@ -43,6 +43,7 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "lan_access": True,
         "lan_allow": (),
         "fixed_ip": None,
+        "mac": None,
         "ports": (),
         "autostart": False,
     }

@@ -6,14 +6,14 @@ import re
 import secrets
 import shlex
 import xml.etree.ElementTree as ET
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 from vagrantp import accel, boxes, commands, images, network
 from vagrantp.config import Settings
-from vagrantp.errors import ConfigError, ProviderError, StateError
+from vagrantp.errors import ConfigError, ConflictError, ProviderError, StateError
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
 from vagrantp.report import Check, compare
@@ -86,7 +86,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         )
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host, instance)
-        address = _keep_address(host, instance, subnet, settings.fixed_ip)
+        address = _keep_address(host, instance, settings, subnet)
     user = "vagrant"
     with host.progress.stage("seed"):
         seed = _make_seed(host, instance, user)
@@ -191,8 +191,9 @@ def clean_up(host: Host, instance: Instance) -> None:
     for volume in _ask(host, "vol-list", POOL).split():
         if volume in (f"{name}.img", f"{name}-seed.iso"):
             _change(host, "vol-delete", volume, "--pool", POOL)
+    made = instance.machine().get("provider", {})
     for entry in _dhcp_hosts(host):
-        if entry.get("name") == name or entry.get("mac") == instance.mac:
+        if entry.get("name") == name or entry.get("mac") == made.get("mac"):
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
@@ -238,17 +239,19 @@ def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
     return subnet
 
 
-def _keep_address(
-    host: Host, instance: Instance, subnet: IPv4Network, fixed: IPv4Address | None
-) -> str:
+def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IPv4Network) -> str:
     """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
+    mac = commands.mac(instance, settings)
+    entries = _dhcp_hosts(host)
+    if holder := next((e.get("name") for e in entries if e.get("mac") == mac), None):
+        raise ConflictError(f"MAC {mac} is taken by {holder}")
     # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
     # Under --dry there may be no network yet, and then no lease.
     leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
-    taken = network.leased(leases.stdout, but_to=instance.mac)
-    taken |= {entry.get("ip", ""): entry.get("name", "") for entry in _dhcp_hosts(host)}
-    address = str(network.choose_address(subnet, instance.id, taken, fixed))
-    _update_dhcp(host, "add-last", commands.dhcp_host(instance, address))
+    taken = network.leased(leases.stdout, but_to=mac)
+    taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
+    address = str(network.choose_address(subnet, instance.id, taken, settings.fixed_ip))
+    _update_dhcp(host, "add-last", commands.dhcp_host(instance, mac, address))
     return address
 
 
