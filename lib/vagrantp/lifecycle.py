@@ -179,7 +179,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
 
     machine = instance.machine()
     settings, provider = machine["settings"], machine["provider"]
-    forwards = provider["forwards"]
+    leads = ", ".join(map(ports.shown, ports.forwards(instance)))
     cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
     memory = naturalsize(settings["memory"] * 1024**2, binary=True)
     disk = f"{settings['disk']} GiB disk" if settings["infra_type"] == "vm" else "disk not limited"
@@ -191,11 +191,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
-            *(
-                f"  ports      {', '.join(map(ports.shown, listed))}"
-                for listed in [forwards]
-                if listed
-            ),
+            *([f"  ports      {leads}"] if leads else []),
             f"  isolation  {isolation.text(settings)}",
             "  next       fab ssh",
         ]
@@ -267,6 +263,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
     provider = provider_for(instance.infra_type)
     with host.progress.stage("start"):
         _take(host, instance, settings, changes)
+        provider.isolate(host, instance, settings)
         if instance.infra_type == "vm" and any(c.applies == "at the next start" for c in changes):
             _vagrant(host, instance, "up", "--no-provision")
         else:
@@ -294,6 +291,7 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     if at_once:
         provider.enforce(host, instance, settings)
     if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
+        provider.isolate(host, instance, settings)
         isolation.restore(host, instance)
     try:
         _check_isolation(host, instance, settings)
@@ -320,8 +318,6 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
         address = provider["address"]
         provider["metadata"] = commands.domain_metadata(instance, settings, address)
     host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
-    if any(change.applies == "at once" for change in changes):
-        provider_for(instance.infra_type).isolate(host, instance, settings)
 
 
 def _check_isolation(host: Host, instance: Instance, settings: Settings) -> None:

@@ -107,6 +107,20 @@ def test_a_container_reaches_what_env_says(guests: MakeProject, place: Place) ->
     assert "PermissionError" in guest(app, f"sudo python3 -c '{raw}' 2>&1 || true")
 
 
+def test_rules_of_other_settings_are_told_and_put_right(guests: MakeProject) -> None:
+    app = guests("container")
+    up(app)
+    name = status(app)["instance"]
+    wishes = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name / "isolation.json"
+    wishes.write_text('{"lan_access": true, "lan_allow": []}')
+    run(str(commands.GUARD), "sync")
+    done = app.fab("verify")
+    assert done.returncode == 9
+    assert "broken: not isolated: its rules are of other settings" in done.stdout
+    up(app)
+    assert app.fab("verify").returncode == 0
+
+
 FIRST = """
 import socket, time
 while True:

@@ -466,22 +466,38 @@ def _networks_of_host() -> list[IPv4Interface]:
 
 
 def _sync() -> None:
-    """Take the guests that run from libvirt and Podman. Never in a hook: they wait for it."""
-    found = []
-    virsh = ("virsh", "--quiet", "--connect", "qemu:///system")
-    for name in _tool(*virsh, "list", "--name", check=False).split():
-        guest = NAME.fullmatch(name) and guest_of_domain(_tool(*virsh, "dumpxml", name))
-        found += [guest] if guest else []
-    listing = _tool("podman", "ps", "--quiet", "--filter", "label=vagrantp.id", check=False)
-    for container in json.loads(_tool("podman", "inspect", *listing.split()) if listing else "[]"):
-        folder = container["Config"]["Annotations"].get(ANNOTATION)
-        if folder:
-            card = _interface_of(container["State"]["Pid"])
-            found.append({"name": Path(folder).name, **card, **_wishes(Path(folder))})
+    """Take the guests that run from libvirt and Podman; where one does not answer, keep its.
+
+    Never in a hook: they wait for it.
+    """
+    found: list[Guest] = []
+    for kind, running in (("vm", _running_vms), ("container", _running_containers)):
+        try:
+            found += running()
+        except Refused:
+            found += [guest for guest in guests() if guest["bridge"] == BRIDGES[kind]]
     for path in (RUN / "guests").glob("*.json"):
         path.unlink()
     for guest in found:
         _remember(guest)
+
+
+def _running_vms() -> list[Guest]:
+    virsh = ("virsh", "--quiet", "--connect", "qemu:///system")
+    names = filter(NAME.fullmatch, _tool(*virsh, "list", "--name").split())
+    found = (guest_of_domain(_tool(*virsh, "dumpxml", name)) for name in names)
+    return [guest for guest in found if guest]
+
+
+def _running_containers() -> list[Guest]:
+    found: list[Guest] = []
+    ids = _tool("podman", "ps", "--quiet", "--filter", "label=vagrantp.id").split()
+    for container in json.loads(_tool("podman", "inspect", *ids)) if ids else []:
+        folder = container["Config"]["Annotations"].get(ANNOTATION)
+        if folder:
+            card = _interface_of(container["State"]["Pid"])
+            found.append({"name": Path(folder).name, **card, **_wishes(Path(folder))})
+    return found
 
 
 def _interface_of(pid: int) -> Guest:
@@ -538,15 +554,18 @@ def _inside(pid: int, *argv: str, stdin: str = "", check: bool = True) -> str:
 
 def _tool(*argv: str, stdin: str = "", check: bool = True) -> str:
     """Return what a program prints. Raises Refused, with its last words, when it fails."""
-    done = subprocess.run(
-        argv,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": PATH, "LC_ALL": "C.UTF-8", **_runtime()},
-        timeout=30,
-    )
+    try:
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8", **_runtime()},
+            timeout=30,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        raise Refused(str(error)) from None
     if done.returncode and check:
         said = done.stderr.strip().splitlines() or ["it failed"]
         raise Refused(f"{argv[0]}: {next((line for line in said if 'rror' in line), said[-1])}")
