@@ -25,6 +25,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import stat
 import subprocess
@@ -32,7 +33,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ PRIVATE = (
 # Of packets to what the host has a route of its own to, and not the default one (nor the two halves
 # of it that VPNs write): routing marks them, so this is never older than the routes.
 REALM = 77
+WATCH_PAUSE = 30_000  # milliseconds after which the rules are looked at in any case
 RULE = 77  # its priority among the rules of ip-rule(8)
 # What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
@@ -79,6 +81,7 @@ def main(argv: list[str]) -> int:
             pid, folder = int(arguments[1]), Path(arguments[2])
             if arguments[0] == "load":
                 _load_inside(pid, folder)
+                _watch(pid, folder)
             return _report(inside_problems(pid, folder), [])
         if command == "qemu":
             on_qemu(*arguments[:2])
@@ -148,6 +151,7 @@ def on_oci(state: dict[str, Any]) -> None:
     pid = int(state["pid"])
     if is_rootless():
         _load_inside(pid, folder)
+        _watch(pid, folder)
         return _forward(folder, pid, (), "--netns", f"/proc/{pid}/ns/net")
     with _locked():
         _remember({"name": folder.name, **_interface_of(pid), **_wishes(folder)})
@@ -412,7 +416,11 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
     loaded = json.loads((folder / "rules.json").read_text(encoding="utf-8"))
     if live != loaded["rules"]:
         return ["its rules are not as they were loaded: something has changed them"]
-    return [] if loaded["wishes"] == _wishes(folder) else ["its rules are of older settings"]
+    if loaded["wishes"] != _wishes(folder):
+        return ["its rules are of other settings"]
+    if loaded["networks"] != list(map(str, _networks_of_host())):
+        return ["its rules do not know the networks that this host is on by now"]
+    return []
 
 
 def guests() -> list[Guest]:
@@ -436,10 +444,44 @@ def _load() -> None:
 
 def _load_inside(pid: int, folder: Path) -> None:
     """Write the rules into the network namespace of a user's container."""
-    wishes = _wishes(folder)
-    _inside(pid, "nft", "-f", "-", stdin=inside_rules(wishes, _networks_of_host()))
-    loaded = {"wishes": wishes, "rules": _inside(pid, *LIST_INSIDE)}
-    _write(folder / "rules.json", json.dumps(loaded))
+    wishes, networks = _wishes(folder), _networks_of_host()
+    _inside(pid, "nft", "-f", "-", stdin=inside_rules(wishes, networks))
+    loaded = {"wishes": wishes, "networks": [*map(str, networks)]}
+    _write(folder / "rules.json", json.dumps({**loaded, "rules": _inside(pid, *LIST_INSIDE)}))
+
+
+def _watch(pid: int, folder: Path) -> None:
+    """Stay in the background while a user's container runs, and tell it the host's networks.
+
+    Its own namespace does not know them, and they change.
+    """
+    if os.fork():
+        return
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
+    with suppress(Refused, OSError, ValueError):
+        _watching(pid, folder)
+    os._exit(0)
+
+
+def _watching(pid: int, folder: Path) -> None:
+    with (folder / "watch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError where it is watched already
+        poll = select.poll()
+        guest = os.pidfd_open(pid)
+        poll.register(guest, select.POLLIN)
+        argv = ("setpriv", "--pdeathsig=KILL", "ip", "-4", "monitor", "address")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PATH": PATH}) as monitor:
+            assert monitor.stdout
+            poll.register(monitor.stdout, select.POLLIN)
+            while guest not in (ready := dict(poll.poll(WATCH_PAUSE))):
+                if ready and not os.read(monitor.stdout.fileno(), 65536):
+                    break
+                if inside_problems(pid, folder):
+                    _load_inside(pid, folder)
+            monitor.kill()
 
 
 def _listed() -> str:
