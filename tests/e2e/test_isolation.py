@@ -130,7 +130,7 @@ while True:
         made.connect_ex(("192.168.77.9", 7000))
         try: made.send(b"first")
         except OSError: pass
-    time.sleep(0.005)
+    time.sleep(0.05)
 """
 
 
