@@ -34,6 +34,12 @@ def guest(app: Project, command: str) -> str:
     return done.stdout
 
 
+def have_resolver(app: Project) -> None:
+    """Give a guest whose image has a fixed resolver, on a LAN perhaps, that of its network."""
+    gateway = "$(ip route show default | cut -d ' ' -f 3)"
+    guest(app, f"echo nameserver {gateway} | sudo tee /etc/resolv.conf")
+
+
 def volumes() -> list[str]:
     """Return the names of all volumes in the pool of the base images."""
     listing = run(*commands.virsh("vol-list", "--pool", images.POOL))

@@ -20,7 +20,7 @@ from vagrantp.run import Host
 from tests.boxes import bed as beds
 from tests.boxes import run
 from tests.conftest import CONTAINER, MASTER, VM, Project, env_text, inventory
-from tests.e2e.conftest import forget_box, guest, status
+from tests.e2e.conftest import forget_box, guest, have_resolver, status
 from tests.network import ways
 
 LIMITS = {"MEMORY": 300, "CPUS": 1}
@@ -75,9 +75,8 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def _fill(app: Project, bed: Bed) -> None:
-    """Let the users log in, give it the resolver of its network, and put this checkout in."""
-    gateway = "$(ip route show default | cut -d ' ' -f 3)"
-    guest(app, f"echo nameserver {gateway} | sudo tee /etc/resolv.conf")
+    """Let the users log in, and put this checkout in."""
+    have_resolver(app)
     for user in beds.USERS:
         keys = f"/home/{user}/.ssh/authorized_keys"
         guest(app, f"sudo install -o {user} -m 600 ~/.ssh/authorized_keys {keys}")

@@ -15,7 +15,7 @@ from vagrantp.run import Host
 
 from tests import boxes
 from tests.conftest import VM, MakeProject
-from tests.e2e.conftest import forget_box, guest, run, status, volumes
+from tests.e2e.conftest import forget_box, guest, have_resolver, run, status, volumes
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 POOL = ("--pool", images.POOL)
@@ -38,6 +38,7 @@ def test_a_box_without_cloud_init(guests: MakeProject, box: str) -> None:
     app = guests("it's plain").write({**VM, "BOX": box, "DISK": 4})
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
+    have_resolver(app)
     verified = app.fab("verify", "--json")
     checks = {check["name"]: check["outcome"] for check in json.loads(verified.stdout)["checks"]}
     assert set(checks.values()) == {"ok"}
