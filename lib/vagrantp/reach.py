@@ -34,9 +34,9 @@ resolve() {
 }
 export -f connect resolve
 while read -r number what; do
-    case $what in *" "*) set -- connect $what ;; *) set -- resolve "$what" ;; esac
+    case $what in *" "*) set -- 4 connect $what ;; *) set -- 15 resolve "$what" ;; esac
     {
-        timeout 4 bash -c "\"\$@\"" bash "$@" 2>/dev/null && end=open || end=closed
+        timeout $1 bash -c "\"\$@\"" bash "${@:2}" 2>/dev/null && end=open || end=closed
         echo "$number $end"
     } &
 done
