@@ -61,7 +61,7 @@ def settle(host: Host, instance: Instance, settings: Settings) -> list[Forward]:
 
     What the instance has already, it keeps. Raises ConflictError, saying who holds a port.
     """
-    had: list[Forward] = instance.machine().get("provider", {}).get("forwards", [])
+    had = forwards(instance)
     serving = is_served(instance)
     settled: list[Forward] = []
     for wanted in settings.ports:
@@ -117,8 +117,8 @@ def _refuse_taken(host: Host, forward: Forward) -> None:
     port, place = forward["host"], f"port {_end(forward)}/{forward['protocol']} of PORTS"
     if isinstance(error, PermissionError):
         first = FIRST_FREE.read_text().strip()
-        hint = f"take one from {first} on, or: sudo sysctl --write {FIRST_FREE.name}={port}"
-        hint = hint.replace(FIRST_FREE.name, f"net.ipv4.{FIRST_FREE.name}")
+        setting = f"net.ipv4.{FIRST_FREE.name}={port}"
+        hint = f"take one from {first} on, or: sudo sysctl --write {setting}"
         raise ConflictError(f"{place} is not for ordinary users", hint)
     if holder := _holder(host, forward):
         raise ConflictError(f"{place} is taken by {holder}", "take another one, or auto:GUEST")
@@ -159,13 +159,18 @@ def write(host: Host, instance: Instance, made: dict[str, Any]) -> None:
 
 def is_served(instance: Instance) -> bool:
     """Say whether the forwards of an instance are carried now."""
-    return holder_of(instance.forwards.with_name("forwards.lock")) is not None
+    return _carrier(instance) is not None
 
 
 def end(host: Host, instance: Instance) -> None:
     """End the process that carries the forwards, if there is one."""
-    if carrier := holder_of(instance.forwards.with_name("forwards.lock")):
+    if carrier := _carrier(instance):
         host.end(carrier)
+
+
+def _carrier(instance: Instance) -> int | None:
+    """Return the process that carries the forwards, None when there is none."""
+    return holder_of(instance.forwards.with_name("forwards.lock"))
 
 
 def ensure(host: Host, instance: Instance, pid: str, afresh: bool = False) -> None:
