@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from ipaddress import IPv4Address, IPv4Network
@@ -19,6 +20,7 @@ PROBES = Path(__file__).parent / "probes"
 GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
 LOOPBACK = "127.0.0.1"
 HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has the same
+KEPT = 600  # seconds that an idle ssh connection is kept for the next `ssh`
 SEED_MOUNT = "/run/vagrantp-seed"
 
 
@@ -92,6 +94,34 @@ def ssh(instance: Instance, *arguments: str, config: Path | None = None) -> list
     return ["ssh", "-F", str(config or instance.ssh_config), instance.full_name, *arguments]
 
 
+def kept_ssh(instance: Instance, pid: str, *arguments: str) -> list[str]:
+    """Return argv of ssh by a connection that is kept for the next one, to be run in `state_dir`.
+
+    It belongs to one run of the guest, whose first process or QEMU is `pid`, and notices within 15
+    seconds when that is gone. The socket's path is relative, since one of over 100 characters
+    cannot be had (unix(7), ControlPath in ssh_config(5)).
+    """
+    options = {
+        "ControlMaster": "auto",
+        "ControlPath": kept_socket(pid),
+        "ControlPersist": KEPT,
+        "ServerAliveInterval": 5,
+        "ServerAliveCountMax": 3,
+    }
+    [program, *rest] = ssh(instance, *arguments)
+    return [program, *(f"-o{name}={value}" for name, value in options.items()), *rest]
+
+
+def kept_socket(pid: str) -> str:
+    """Return the name, in `state_dir`, of the socket of a kept connection."""
+    return f"ssh-{pid}"
+
+
+def hang_up(instance: Instance, socket: str) -> list[str]:
+    """Return argv that ends a kept connection, to be run in `state_dir`."""
+    return ["ssh", "-F/dev/null", "-Oexit", f"-oControlPath={socket}", instance.full_name]
+
+
 def ssh_config(instance: Instance, address: str, port: int, user: str, first: bool = False) -> str:
     """Return the ssh_config(5) of an instance.
 
@@ -153,16 +183,37 @@ def seed_user_data(instance: Instance, user: str, public_key: str, host_key: str
     return parts.as_string()
 
 
+def seed_network_config(lan: dict[str, Any], mac: str) -> str:
+    """Return cloud-init's network-config for a VM with a card on a bridge: the way out is there.
+
+    `mac` is that of its card on our network, which is for this host alone.
+    """
+    own: dict[str, Any] = {"dhcp4": True}
+    if lan["address"]:
+        own = {
+            "addresses": [lan["address"]],
+            "routes": [{"to": "0.0.0.0/0", "via": lan["gateway"]}],
+            "nameservers": {"addresses": [lan["dns"]]},
+        }
+    only_here = {"use-routes": False, "use-dns": False, "use-domains": False, "use-ntp": False}
+    cards = {
+        "nat0": {"match": {"macaddress": mac}, "dhcp4": True, "dhcp4-overrides": only_here},
+        "lan0": {"match": {"macaddress": lan["mac"]}, **own},
+    }
+    for name, card in cards.items():  # else cloud-init takes them for the names that they have
+        card["set-name"] = name
+    return json.dumps({"version": 2, "ethernets": cards})
+
+
 def seed_meta_data(instance: Instance) -> str:
     """Return cloud-init's meta-data. The instance-id stays for life: what runs once, runs once."""
     return json.dumps({"instance-id": instance.full_name, "local-hostname": instance.name})
 
 
-def seed_iso(folder: Path, target: Path) -> list[str]:
-    """Return argv that packs a NoCloud seed of the files in `folder`."""
-    files = [str(folder / name) for name in ("user-data", "meta-data")]
+def seed_iso(target: Path, files: Iterable[Path]) -> list[str]:
+    """Return argv that packs a NoCloud seed of these files."""
     options = ["-quiet", "-volid", "CIDATA", "-joliet", "-rock"]
-    return ["xorriso", "-as", "genisoimage", *options, "-output", str(target), *files]
+    return ["xorriso", "-as", "genisoimage", *options, "-output", str(target), *map(str, files)]
 
 
 def libvirt_network(name: str, subnet: IPv4Network) -> str:
@@ -183,8 +234,9 @@ def libvirt_network(name: str, subnet: IPv4Network) -> str:
 
 
 def mac(instance: Instance, settings: Settings) -> str:
-    """Return the MAC address of a guest."""
-    return settings.mac or instance.mac
+    """Return the MAC address of a guest on our network; on a bridge, MAC is of its card there."""
+    is_here = settings.network_type == "default"
+    return settings.mac if is_here and settings.mac else instance.mac
 
 
 def dhcp_host(instance: Instance, mac: str, address: str) -> str:
@@ -194,7 +246,7 @@ def dhcp_host(instance: Instance, mac: str, address: str) -> str:
 
 
 def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any]:
-    """Return what the Vagrantfile needs for a VM. `facts`: box, address, network, seed, …"""
+    """Return what the Vagrantfile needs for a VM. `facts`: box, address, network, seed, lan, …"""
     cpu = (
         {"mode": "host-model"} if facts["accel"] == "kvm" else {"mode": "custom", "model": "qemu64"}
     )
@@ -206,13 +258,18 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "disk": settings.disk,
         "mac": mac(instance, settings),
         "port": f"vgp{instance.id}",
-        "metadata": domain_metadata(instance, settings, str(facts["address"])),
+        "metadata": domain_metadata(instance, settings, str(facts["address"]), facts["lan"]),
         **facts,
     }
 
 
-def domain_metadata(instance: Instance, settings: Settings, address: str) -> dict[str, str]:
-    """Return what a domain says of itself: whose it is, and to `guard` what it may reach."""
+def domain_metadata(
+    instance: Instance, settings: Settings, address: str, lan: object
+) -> dict[str, str]:
+    """Return what a domain says of itself: whose it is, and to `guard` what it may reach.
+
+    `lan`: its card on a bridge of the host, None where it has none.
+    """
     wishes = isolation(settings)
     return {
         "id": instance.id,
@@ -225,14 +282,13 @@ def domain_metadata(instance: Instance, settings: Settings, address: str) -> dic
         "address": address,
         "lan_access": "yes" if wishes["lan_access"] else "no",
         "lan_allow": json.dumps(wishes["lan_allow"]),
+        "lan": json.dumps(lan),
     }
 
 
-def set_domain_metadata(
-    instance: Instance, settings: Settings, address: str, *when: str
-) -> list[str]:
+def set_domain_metadata(instance: Instance, values: dict[str, str], *when: str) -> list[str]:
     """Return argv that writes a domain's metadata anew. `when`: --config, --live."""
-    element = ET.Element("instance", domain_metadata(instance, settings, address))
+    element = ET.Element("instance", values)
     xml = ET.tostring(element, encoding="unicode")
     which = ("--uri", "urn:vagrantp:instance", "--key", "vagrantp")
     return virsh("metadata", instance.full_name, *which, *when, "--set", xml)
@@ -255,15 +311,26 @@ def guard_inside(verb: str, pid: str, instance: Instance) -> list[str]:
 
 
 def container(
-    instance: Instance, settings: Settings, image: str, network: str, address: IPv4Address, uid: int
+    instance: Instance,
+    settings: Settings,
+    image: str,
+    network: str,
+    address: IPv4Address,
+    uid: int,
+    lan: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what the Vagrantfile needs for a container of root's: image and options."""
+    """Return what the Vagrantfile needs for a container of root's: image and options.
+
+    `lan`: its card on a bridge of the host, which `guard` makes.
+    """
     options = [
         f"--network={network}",
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
     ]
-    return _container(instance, settings, image, str(address), uid, options)
+    if lan and lan["dns"]:
+        options.append(f"--dns={lan['dns']}")
+    return {**_container(instance, settings, image, str(address), uid, options), "lan": lan}
 
 
 def rootless_container(

@@ -54,7 +54,11 @@ class Settings:
     accel: Literal["auto", "kvm", "tcg"]
     lan_access: bool
     lan_allow: tuple[LanRule, ...]
+    network_type: Literal["default", "bridge"]
+    bridge: str | None
     fixed_ip: IPv4Address | None
+    gateway: IPv4Address | None
+    dns: IPv4Address | None
     mac: str | None
     ports: tuple[PortForward, ...]
     autostart: bool
@@ -114,6 +118,8 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         raise ConfigError("\n".join(str(problem) for problem in problems))
     for problem in problems:
         warn(str(problem))
+    if values["NETWORK_TYPE"] == "default":  # of defaults.env, for others
+        values |= {"BRIDGE": None, "GATEWAY": None, "DNS": None}
     return Settings(
         infra_type=values["INFRA_TYPE"],
         memory=values["MEMORY"],
@@ -124,7 +130,11 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         accel=values["ACCEL"],
         lan_access=values["LAN_ACCESS"],
         lan_allow=values.get("LAN_ALLOW", ()),
+        network_type=values["NETWORK_TYPE"],
+        bridge=values.get("BRIDGE"),
         fixed_ip=values.get("FIXED_IP"),
+        gateway=values.get("GATEWAY"),
+        dns=values.get("DNS"),
         mac=values.get("MAC"),
         ports=values.get("PORTS", ()),
         autostart=values["AUTOSTART"],

@@ -20,6 +20,7 @@ echo hostname "$(cat /proc/sys/kernel/hostname)"
 echo cpus "$(grep -c ^processor /proc/cpuinfo)"
 echo memory_kib "$(awk '/^MemTotal/ {print $2}' /proc/meminfo)"
 echo addresses $(ip -4 -o address show scope global | awk '{sub("/.*", "", $4); print $4}')
+echo gateway $(ip -4 route show default | awk '{print $3; exit}')
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
 # from the root file system through LVM down to the disk; what else is on them is not for it

@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vagrantp import boxes, commands, images, isolation, network, ports
+from vagrantp import boxes, commands, images, isolation, lan, network, ports
 from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
@@ -28,7 +28,7 @@ from vagrantp.errors import (
     ProviderError,
     VagrantpError,
 )
-from vagrantp.instance import Instance, state_root
+from vagrantp.instance import Instance, machines, state_root
 from vagrantp.run import SET_UP, Host, is_installed
 
 TOOLS = {
@@ -100,6 +100,8 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         ]
     checks += [
         partial(isolated, host, infra_type),
+        partial(on_lan, host, instance, settings),
+        partial(own_mac, host, instance, settings),
         partial(free_ports, host, instance, settings),
         partial(name_is_free, host, instance),
         partial(memory, settings.memory),
@@ -115,6 +117,7 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
     """Raise every reason why a stopped instance cannot be started; tell the warnings."""
     checks = (
         partial(isolated, host, settings.infra_type),
+        partial(on_lan, host, instance, settings),
         partial(free_ports, host, instance, settings),
         partial(memory, settings.memory),
     )
@@ -184,6 +187,29 @@ def routable(settings: Settings) -> Finding:
             text = f"{key} is not for a user's container: it is on no network of this host"
             return Finding("failed", text, f"take {key} out; PORTS leads to it")
     return Finding("ok", "not needed, or given")
+
+
+def on_lan(host: Host, instance: Instance, settings: Settings) -> Finding:
+    """See that a guest can have its place on a LAN, where it is to have one."""
+    own = lan.card(host, instance, settings)
+    if own:
+        lan.refuse_taken(host, own)
+    return Finding("ok", f"on {own['bridge']}" if own else "not needed")
+
+
+def own_mac(host: Host, instance: Instance, settings: Settings) -> Finding:
+    """See that no other guest has the MAC that is asked for: a running one, or one of this user."""
+    holders = {
+        name: {guest["mac"], (guest["lan"] or {}).get("mac")}
+        for name, guest in (isolation.live(host)["guests"].items() if settings.mac else ())
+    }
+    for name, machine in machines().items() if settings.mac else ():
+        holders[name] = {machine.get("settings", {}).get("mac")}
+    for name, macs in holders.items():
+        if settings.mac in macs and name != instance.full_name:
+            text = f"MAC={settings.mac} is taken by {name}"
+            return Finding("failed", text, "take another one, or MAC out", ConflictError)
+    return Finding("ok", "not asked for, or nobody else's")
 
 
 def free_ports(host: Host, instance: Instance, settings: Settings) -> Finding:

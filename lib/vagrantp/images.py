@@ -38,6 +38,7 @@ MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"  # else package usrmerge c
 INDEXES = ("apt-get", "indextargets", "--format=$(ORIGIN)|$(LABEL)|$(SITE)")
 GRUB = Path("/usr/lib/grub/i386-pc")
 COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
+BOX_SIZE = 1  # GB, of the disk in a base image; a guest's root file system grows to its own disk
 CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
 
 
@@ -264,22 +265,20 @@ def boot_code(boot: bytes, core: bytes, core_sector: int) -> tuple[bytes, bytes]
     return bytes(first), bytes(rest)
 
 
-def build_box(
-    host: Host, suite: str, source: Path, work: Path, folder: Path, size: int = 1
-) -> None:
-    """Build the box of the recipe in `source` into `folder`, in the folder `work`. `size` in GB.
+def build_box(host: Host, suite: str, source: Path, work: Path, folder: Path) -> None:
+    """Build the box of the recipe in `source` into `folder`, in the folder `work`.
 
     Raises ProviderError when a step fails.
     """
     bootstrap(host, suite, source, work, work / "root")
     disk, core = work / "disk.raw", work / "core.img"
-    _step(host, "partition", "truncate", f"--size={size}G", str(disk))
+    _step(host, "partition", "truncate", f"--size={BOX_SIZE}G", str(disk))
     _step(
         host,
         "partition",
         *("parted", "--script", str(disk), "mklabel", "gpt"),
         *("mkpart", "bios", "1MiB", "2MiB", "set", "1", "bios_grub", "on"),
-        *("mkpart", "root", "ext4", "2MiB", f"{size * 1024 - 1}MiB"),
+        *("mkpart", "root", "ext4", "2MiB", f"{BOX_SIZE * 1024 - 1}MiB"),
     )
     # No features that a newer host's mke2fs may have and the guest's GRUB or fsck has not.
     _step(
@@ -288,7 +287,7 @@ def build_box(
         *_as_root(),
         *("mke2fs", "-q", "-t", "ext4", "-L", "root", "-m", "1", "-d", str(work / "root")),
         *("-O", "^metadata_csum_seed,^orphan_file", "-E", f"offset={2 * MIB}"),
-        *(str(disk), f"{size * 1024 - 3}M"),
+        *(str(disk), f"{BOX_SIZE * 1024 - 3}M"),
     )
     _step(
         host,
@@ -309,7 +308,7 @@ def build_box(
         *("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd"),
         *(str(disk), str(folder / "box.img")),
     )
-    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": size}
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": BOX_SIZE}
     host.write(folder / "metadata.json", json.dumps(metadata))
 
 

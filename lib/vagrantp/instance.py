@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vagrantp.config import Settings, id_from, xdg
+from vagrantp.schema import LanRule, PortForward
 
 VERSION = 1  # of machine.json, of domain metadata and of container labels
 MASTER = Path(__file__).resolve().parents[2]  # the checkout: Vagrantfile, playbooks, …
@@ -81,6 +82,11 @@ class Instance:
         return ":".join(["52", "54", *pairs])
 
     @property
+    def lan_mac(self) -> str:
+        """The MAC of its card on a bridge of the host, as unique."""
+        return self.mac.replace("52:54:", "56:54:", 1)
+
+    @property
     def forwards(self) -> Path:
         """What programs/forward.py carries; its lock file is beside it."""
         return self.state_dir / "forwards.json"
@@ -96,11 +102,7 @@ class Instance:
 
     def machine(self) -> dict[str, Any]:
         """Return machine.json as it is, or nothing when it is gone or unreadable."""
-        try:
-            document = json.loads(self.machine_json.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
+        return _machine(self.machine_json)
 
 
 def new(settings: Settings, folder: Path) -> Instance:
@@ -118,6 +120,19 @@ def remembered(folder: Path) -> Instance | None:
     return None
 
 
+def machines() -> dict[str, dict[str, Any]]:
+    """Return machine.json of every instance of this user, by full name."""
+    return {path.parent.name: _machine(path) for path in state_root().glob("*/machine.json")}
+
+
+def _machine(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def failed_log(identity: str) -> Path:
     """Return where the log of a project's failed `up` is kept, until an `up` or `rm`."""
     return xdg("CACHE", ".cache") / "failed" / f"{identity}.log"
@@ -132,6 +147,16 @@ def as_json(settings: Settings) -> dict[str, Any]:
     """Return the settings as machine.json has them: addresses as text."""
     document: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     return document
+
+
+def as_written(key: str, value: object) -> str:
+    """Return a setting of machine.json as `.env` has it, "nothing" where it is not there."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        kind = PortForward if key == "ports" else LanRule
+        value = ",".join(str(kind(**item)) for item in value)
+    return "nothing" if value in (None, "") else str(value)
 
 
 def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> dict[str, Any]:

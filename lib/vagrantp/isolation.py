@@ -100,8 +100,17 @@ def why_not(host: Host, instance: Instance, wishes: dict[str, Any]) -> str:
         return "no rules were loaded for it"
     if any(guest[key] != wishes[key] for key in ("lan_access", "lan_allow")):
         return "its rules are of other settings"
-    address = instance.machine()["provider"]["address"]
+    made = instance.machine()["provider"]
+    address, lan = made["address"], made.get("lan") or {"address": None}
+    if (guest["lan"] or {"address": None})["address"] != lan["address"]:
+        return "its rules are of another address on the LAN"
     return "" if guest["ip"] == address else f"its rules are for {guest['ip']}, not {address}"
+
+
+def leased(host: Host, lan: dict[str, Any]) -> list[str]:
+    """Return the addresses that DHCP has given to a guest's card on a bridge."""
+    found: list[str] = live(host)["leased"].get(lan["port"], [])
+    return found
 
 
 def restore(host: Host, instance: Instance) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -33,8 +33,8 @@ class Change:
     """A setting that differs from what the instance has, and when it can be had."""
 
     key: str
-    old: object
-    new: object
+    old: str
+    new: str
     applies: Literal["at once", "at the next start", "to a new instance"]
 
     def __str__(self) -> str:
@@ -117,9 +117,10 @@ def stop(host: Host, folder: Path, force: bool) -> str:
         with host.progress.stage("stop"):
             provider.stop(host, found.instance, force)
             ports.end(host, found.instance)
+            _hang_up(host, found.instance)
         if host.dry:
             return f"{name} would be stopped"
-        if provider.is_running(host, found.instance):
+        if provider.pid(host, found.instance):
             raise ProviderError(f"{name} still runs")
         return f"{name} is stopped"
 
@@ -156,9 +157,11 @@ def login(host: Host, folder: Path, command: str) -> None:
             f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
         )
     host.progress.about(known.full_name, known.infra_type)
-    if not provider_for(known.infra_type).is_running(host, known):
+    pid = provider_for(known.infra_type).pid(host, known)
+    if not pid:
         raise StateError(f"{known.full_name} is not running", "fab up starts it")
-    host.become(commands.ssh(known, *(["--", command] if command else [])))
+    argv = commands.kept_ssh(known, pid, *(["--", command] if command else []))
+    host.become(argv, cwd=known.state_dir)
 
 
 def drift(instance: Instance, settings: Settings) -> list[Change]:
@@ -167,7 +170,12 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     when: dict[str, Any] = dict.fromkeys(AT_START, "at the next start")
     when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
     return [
-        Change(key.upper(), old.get(key), value, when.get(key, "to a new instance"))
+        Change(
+            key.upper(),
+            instances.as_written(key, old.get(key)),
+            instances.as_written(key, value),
+            when.get(key, "to a new instance"),
+        )
         for key, value in instances.as_json(settings).items()
         if old.get(key) != value
     ]
@@ -191,11 +199,16 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
+            *([f"  network    {_on_lan(provider['lan'])}"] if provider.get("lan") else []),
             *([f"  ports      {leads}"] if leads else []),
             f"  isolation  {isolation.text(settings)}",
             "  next       fab ssh",
         ]
     )
+
+
+def _on_lan(lan: dict[str, Any]) -> str:
+    return f"{lan['address'] or 'an address by DHCP'} on {lan['bridge']}"
 
 
 def _create(host: Host, instance: Instance, settings: Settings) -> None:
@@ -316,7 +329,8 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     ports.write(host, instance, provider)
     if "metadata" in provider:
         address = provider["address"]
-        provider["metadata"] = commands.domain_metadata(instance, settings, address)
+        lan = provider.get("lan")
+        provider["metadata"] = commands.domain_metadata(instance, settings, address, lan)
     host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
 
 
@@ -334,7 +348,7 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
             host,
             commands.ssh(instance, config=ssh_config),
             SSH_TIMEOUT[instance.infra_type],
-            lambda: provider.is_running(host, instance),
+            lambda: bool(provider.pid(host, instance)),
         )
     with host.progress.stage("check"):
         provider.enforce(host, instance, settings)
@@ -364,8 +378,18 @@ def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
             host.progress.say(f"{error.message}; removing it without Vagrant")
     provider.clean_up(host, instance)
     ports.end(host, instance)
+    _hang_up(host, instance)
     _forget(host, instance)
     host.remove(instance.state_dir)
+
+
+def _hang_up(host: Host, instance: Instance) -> None:
+    """End the ssh connections that are kept for `ssh`."""
+    for socket in instance.state_dir.glob(commands.kept_socket("*")):
+        argv = commands.hang_up(instance, socket.name)
+        with suppress(ProviderError):  # it ended with the instance
+            host.change(argv, what="ssh -O exit", timeout=10, cwd=instance.state_dir)
+        host.remove(socket)
 
 
 def _forget(host: Host, instance: Instance) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from vagrantp import commands
 from vagrantp.config import Settings
 from vagrantp.errors import ConflictError
-from vagrantp.instance import Instance, state_root
+from vagrantp.instance import Instance, machines, state_root
 from vagrantp.isolation import is_rootless
 from vagrantp.report import Check
 from vagrantp.run import Host, holder_of
@@ -135,10 +135,9 @@ def _holder(host: Host, forward: Forward) -> str:
     query = ["ss", "--no-header", "--listening", "--numeric", "--processes", kind]
     listing = host.ask([*query, f"sport = :{forward['host']}"]).stdout
     pids = set(map(int, re.findall(r"pid=(\d+)", listing)))
-    for spec in state_root().glob("*/forwards.json"):
-        if holder_of(spec.with_name("forwards.lock")) in pids:
-            folder = json.loads((spec.parent / "machine.json").read_text())["folder"]
-            return f"{spec.parent.name}, the project in {folder}"
+    for name, machine in machines().items():
+        if holder_of(state_root() / name / "forwards.lock") in pids:
+            return f"{name}, the project in {machine.get('folder')}"
     names = re.findall(r'\("([^"]+)",pid=(\d+)', listing)
     if names:
         return f"{names[0][0]} (process {names[0][1]})"

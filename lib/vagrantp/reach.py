@@ -42,7 +42,8 @@ while read -r number what; do
 done
 wait
 '"""
-LAN_PORTS = (53, 80, 443)  # what a router has
+DNS = 53
+LAN_PORTS = (DNS, 80, 443)  # what a router has
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,21 @@ def _probes(
     addresses = [a["local"] for link in links for a in link["addr_info"] if a["scope"] == "global"]
     of_host = [address for address in addresses if address not in own]  # pasta gives the host's own
     port = services.enter_context(_service(0))
+    lan = instance.machine()["provider"].get("lan") or {"bridge": None, "resolvers": []}
+    on_lan = [
+        a["local"] for link in links if link["ifname"] == lan["bridge"] for a in link["addr_info"]
+    ]
     for address in of_host:
+        if settings.lan_access and address in on_lan and ":" not in address:
+            continue  # there this host is a machine on the LAN
         kind = "this host by IPv6" if ":" in address else "this host"
         yield Probe(kind, is_open=False, address=address, port=port)
     if not settings.lan_access:
         routes = json.loads(host.answer(["ip", "-4", "-json", "route", "show", "default"]))
         for router in dict.fromkeys(route["gateway"] for route in routes if "gateway" in route):
             for number in LAN_PORTS:
+                if number == DNS and router in lan["resolvers"]:
+                    continue
                 yield Probe("router of the LAN", is_open=False, address=router, port=number)
     # what the resolver of the network knows by itself: Podman's a container, libvirt's this host
     is_own = settings.infra_type == "container" and not is_rootless(settings.infra_type)

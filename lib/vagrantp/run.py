@@ -324,7 +324,7 @@ class Host:
                 fcntl.fcntl(file, fcntl.F_OFD_SETLKW, flock)
             yield
 
-    def become(self, argv: Sequence[str]) -> None:
+    def become(self, argv: Sequence[str], cwd: Path = Path()) -> None:
         """Replace this process by another one, streams and all; under --dry print it."""
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
@@ -332,6 +332,7 @@ class Host:
         self.before_exec()
         sys.stdout.flush()
         sys.stderr.flush()
+        os.chdir(cwd)
         os.execve(path, [*argv], {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)})
 
     def _run(

@@ -78,7 +78,7 @@ class PortForward:
     protocol: Protocol
 
     def __str__(self) -> str:
-        address = f"[{self.address}]:" if self.address.version == 6 else f"{self.address}:"
+        address = f"[{self.address}]:" if ":" in str(self.address) else f"{self.address}:"
         start = "auto" if self.host is None else f"{address}{self.host}"
         return f"{start}:{self.guest}{'/udp' if self.protocol == 'udp' else ''}"
 
@@ -599,8 +599,6 @@ KEYS: dict[str, Key] = {
             default="default",
             hint="NETWORK_TYPE=bridge puts the guest on the host bridge BRIDGE",
             words=("NETWORK_MODE",),
-            is_built=lambda value: value == "default",
-            so_far="default",
         ),
         Key(
             "BRIDGE",
@@ -608,9 +606,8 @@ KEYS: dict[str, Key] = {
             "host bridge for NETWORK_TYPE=bridge",
             "br0",
             matching(INTERFACE, "the name of an interface, 15 characters at most"),
-            otherwise="the only one",
+            otherwise="the only one that leads out of this host",
             hint="'ip link show type bridge' lists the bridges of this host",
-            is_built=never,
         ),
         Key(
             "FIXED_IP",
@@ -627,8 +624,8 @@ KEYS: dict[str, Key] = {
             "router of a FIXED_IP on a bridge",
             "192.168.1.1",
             host_address,
+            otherwise="this host's own router on that bridge",
             hint="GATEWAY=192.168.1.1 is one",
-            is_built=never,
         ),
         Key(
             "DNS",
@@ -638,7 +635,6 @@ KEYS: dict[str, Key] = {
             host_address,
             otherwise="GATEWAY",
             hint="DNS=192.168.1.1 is one",
-            is_built=never,
         ),
         Key(
             "MAC",

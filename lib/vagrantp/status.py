@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vagrantp import instance as instances
 from vagrantp import isolation, lifecycle, ports
 from vagrantp.config import Settings
+from vagrantp.providers import Found
 from vagrantp.run import Host
 from vagrantp.schema import KEYS
 
@@ -36,21 +38,26 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
 
 def settings_text(settings: Settings) -> str:
     """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = {field.name.upper(): getattr(settings, field.name) for field in fields(settings)}
+    values = {key.upper(): (key, value) for key, value in instances.as_json(settings).items()}
     values["BOX"] = values["IMAGE"]
     lines = [
-        f"  {key.name}={_as_written(value)}"
+        f"  {key.name}={instances.as_written(*values[key.name])}"
         for key in KEYS.values()
-        if (value := values.get(key.name)) not in (None, ())
+        if values.get(key.name, ("", None))[1] not in (None, [])
         and key.infra_type in (None, settings.infra_type)
     ]
     return "\n".join([".env is valid", *lines])
 
 
-def _as_written(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _on_lan(host: Host, found: Found) -> dict[str, Any]:
+    """Return where an instance is on a LAN; an address by DHCP is there once it has one."""
+    lan = found.instance.machine().get("provider", {}).get("lan")
+    if not lan:
+        return {"bridge": None, "lan_address": None}
+    fixed = lan["address"] and lan["address"].partition("/")[0]
+    is_asked = not fixed and found.state == "running"
+    leased = isolation.leased(host, lan) if is_asked else []
+    return {"bridge": lan["bridge"], "lan_address": fixed or next(iter(leased), None)}
 
 
 def _facts(host: Host, folder: Path) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "type": found.instance.infra_type,
         "folder": str(found.instance.folder),
         "address": found.address,
+        **_on_lan(host, found),
         "memory_mib": found.memory,
         "cpus": found.cpus,
         "disk_gib": found.disk,

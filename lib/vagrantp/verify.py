@@ -45,11 +45,25 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *provider_for(instance.infra_type).check(host, instance, settings),
         *guest.check(facts, instances.new(settings, instance.folder), settings),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
+        *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),
         compare("ssh", "answers", "answers" if facts else why),
         *(reach.checks(host, instance, settings, own) if facts else []),
         *(ports.checks(host, instance, settings) if facts else []),
     ]
+
+
+def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> list[Check]:
+    """Return what a guest on a bridge of the host has there."""
+    lan = instance.machine()["provider"].get("lan")
+    if not lan:
+        return []
+    own = facts.get("addresses", "").split()
+    if lan["address"]:
+        return [compare("gateway", lan["gateway"], facts.get("gateway"))]
+    given = [address for address in own if address in isolation.leased(host, lan)]
+    name, promised = f"address on {lan['bridge']}", "one by DHCP"
+    return [compare(name, promised, promised if given else "none")]
 
 
 def _table(checks: list[Check]) -> str:

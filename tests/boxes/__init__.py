@@ -18,7 +18,7 @@ Layout = Literal["mbr-lvm", "gpt-btrfs"]
 
 HERE = Path(__file__).parent
 MIB = 1024**2
-SIZE, BOOT, ROOT = 1024, 4, 130  # the disk's size, and where its partitions start, in MiB
+BOOT, ROOT = 4, 130  # where partitions start, in MiB
 PARTITIONS: dict[Layout, str] = {
     "mbr-lvm": f"mklabel msdos mkpart primary ext4 {BOOT} {ROOT - 1} "
     f"mkpart extended {ROOT} 100% mkpart logical {ROOT + 1} 100%",
@@ -40,7 +40,7 @@ chroot "$1" mkfs.btrfs --quiet --rootdir /mnt /run/image
 """
 # LVM needs no device mapper as long as nothing is activated, and a volume can be restored to where
 # it never was. Extents are 4 MiB, the first one starts after 1 MiB.
-SWAP_EXTENTS, ROOT_EXTENTS = 4, 200
+SWAP_EXTENTS, SPARE_EXTENTS = 4, 20
 LVM = """
 mount --bind /dev "$1/dev" && mount -t proc none "$1/proc" && mount -t tmpfs none "$1/run"
 cp "$3" "$1/run/volumes"
@@ -65,15 +65,24 @@ VOLUME = """\
 """
 
 
-def build(layout: Layout, work: Path) -> Path:
-    """Return a box file of one layout, built in the folder `work`. About a minute."""
+def build(
+    layout: Layout,
+    work: Path,
+    suite: str = "bookworm",
+    source: Path = HERE / "plain",
+    size: int = 1,
+) -> Path:
+    """Return a folder with a box's files, built in `work`: one layout, a disk of `size` GiB.
+
+    `source`: what goes in. About a minute.
+    """
     work.mkdir(exist_ok=True)
     root, disk, part = work / "root", work / "disk.raw", work / "part.raw"
-    if not root.exists():
-        images.bootstrap(Host(Context()), "bookworm", HERE / "plain", work, root)
+    images.bootstrap(Host(Context()), suite, source, work, root)
+    mib = size * 1024
     (root / "etc/fstab").write_text(_fstab(layout))
     with disk.open("wb") as file:
-        file.truncate(SIZE * MIB)
+        file.truncate(mib * MIB)
     run("parted", "--script", disk, "unit", "MiB", *PARTITIONS[layout].split())
     boot = work / "boot"
     run("cp", "-a", f"{root}/boot/.", boot)
@@ -88,14 +97,14 @@ def build(layout: Layout, work: Path) -> Path:
     _mke2fs(boot, part, ROOT - BOOT - 1)
     _put(part, disk, BOOT)
     if layout == "mbr-lvm":
-        first = ROOT + 1 + 1 + 4 * SWAP_EXTENTS
-        _make_volumes(root, disk, work)
-        _mke2fs(root, part, 4 * ROOT_EXTENTS)
-        _put(part, disk, first)
+        extents = (mib - ROOT - 2) // 4 - SWAP_EXTENTS - SPARE_EXTENTS
+        _make_volumes(root, disk, work, mib, extents)
+        _mke2fs(root, part, 4 * extents)
+        _put(part, disk, ROOT + 1 + 1 + 4 * SWAP_EXTENTS)
         core_sector, modules, prefix = 1, ["part_msdos"], "(,msdos1)/grub"
     else:
         with part.open("wb") as file:
-            file.truncate((SIZE - ROOT - 1) * MIB)
+            file.truncate((mib - ROOT - 1) * MIB)
         run("unshare", "--mount", "sh", "-e", "-c", BTRFS, "sh", root, part)
         _put(part, disk, ROOT)
         core_sector, modules, prefix = 2048, ["part_gpt"], "(,gpt2)/grub"
@@ -108,12 +117,13 @@ def build(layout: Layout, work: Path) -> Path:
         file.write(first_sector)
         file.seek(core_sector * 512)
         file.write(rest)
-    run("qemu-img", "convert", "-c", "-O", "qcow2", disk, work / "box.img")
-    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": SIZE // 1024}
-    (work / "metadata.json").write_text(json.dumps(metadata))
-    box = work / f"{layout}.box"
-    run("tar", "-C", work, "-czf", box, "metadata.json", "box.img")
-    return box
+    made = work / "box"
+    made.mkdir()
+    compressed = ("-c", "-O", "qcow2", "-o", "compression_type=zstd")
+    run("qemu-img", "convert", *compressed, disk, made / "box.img")
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": size}
+    (made / "metadata.json").write_text(json.dumps(metadata))
+    return made
 
 
 def _fstab(layout: Layout) -> str:
@@ -122,13 +132,16 @@ def _fstab(layout: Layout) -> str:
     return "/dev/vda3 / btrfs defaults 0 0\n/dev/vda2 /boot ext4 defaults 0 2\n"
 
 
-def _make_volumes(root: Path, disk: Path, work: Path) -> None:
-    """Make the logical partition a physical volume with the logical volumes swap and root."""
+def _make_volumes(root: Path, disk: Path, work: Path, mib: int, extents: int) -> None:
+    """Make the logical partition a physical volume with the logical volumes swap and root.
+
+    `mib`: the disk's size, `extents`: that of root.
+    """
     volumes = VOLUME.format(name="swap", id="swap00", first=0, count=SWAP_EXTENTS)
-    volumes += VOLUME.format(name="root", id="root00", first=SWAP_EXTENTS, count=ROOT_EXTENTS)
+    volumes += VOLUME.format(name="root", id="root00", first=SWAP_EXTENTS, count=extents)
     listed = work / "volumes"
     listed.write_text(f" logical_volumes {{\n{volumes} }}\n}}\n")
-    offset, size = (ROOT + 1) * MIB, (SIZE - ROOT - 1) * MIB
+    offset, size = (ROOT + 1) * MIB, (mib - ROOT - 1) * MIB
     where = (f"--offset={offset}", f"--sizelimit={size}")
     loop = run("losetup", "--find", "--show", *where, disk).strip()
     try:

@@ -21,6 +21,7 @@ from tests.boxes import bed as beds
 from tests.boxes import run
 from tests.conftest import CONTAINER, MASTER, VM, Project, env_text, inventory
 from tests.e2e.conftest import forget_box, guest, have_resolver, status
+from tests.e2e.test_boxes import is_as_promised
 from tests.network import ways
 
 LIMITS = {"MEMORY": 300, "CPUS": 1}
@@ -33,6 +34,7 @@ class Bed:
 
     ssh: tuple[str, ...]
     name: str
+    app: Project
 
     def run(self, user: str, command: str, expected: int = 0, data: bytes = b"") -> str:
         """Run a command in a login session of a user; return its stdout, then stderr."""
@@ -63,7 +65,7 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         assert done.returncode == 0, done.stderr
         full_name = status(app)["instance"]
         config = work / "state/vagrantp" / full_name / "ssh_config"
-        made = Bed(("ssh", "-F", str(config)), full_name)
+        made = Bed(("ssh", "-F", str(config)), full_name, app)
         _fill(app, made)
         yield made
     finally:
@@ -167,6 +169,11 @@ def _is_a_sound_host(bed: Bed) -> None:
     outcomes = {check["name"]: check["outcome"] for check in doctor["checks"]}
     tried = ("libvirt", "vagrant-libvirt", "vm", "podman", "cgroup controllers", "container")
     assert {outcomes[name] for name in tried} == {"ok"}, doctor
+
+
+@pytest.mark.parametrize("bed", ["bookworm"], indirect=True)
+def test_a_box_without_cloud_init(bed: Bed) -> None:
+    is_as_promised(bed.app, disk=10)  # a box made for Vagrant, with its root file system on LVM
 
 
 @pytest.mark.parametrize("bed", ["bookworm"], indirect=True)

@@ -75,7 +75,7 @@ def reaches_what_env_says(app: Project, other: Project, place: Place, **own: obj
 
     started = guest(app, "cat /proc/1/stat")
     said = up(app, LAN_ACCESS="yes", **own)
-    assert "LAN_ACCESS: False → True at once" in said and "LAN open" in said
+    assert "LAN_ACCESS: no → yes at once" in said and "LAN open" in said
     assert opened(app, closed) == set(of_lan)
     assert place.lan.packets() > before
 

@@ -56,6 +56,18 @@ def test_podman_has_what_was_drawn(guests: MakeProject, seed: int) -> None:
     assert not any(given["PortBindings"].values())  # exposed, and not published
 
 
+def test_what_another_instance_has_is_told(guests: MakeProject) -> None:
+    one, two = guests("one"), guests("two")
+    assert one.write({**CONTAINER, "MAC": "52:54:00:AB:cd:01"}).fab("up").returncode == 0
+    found = status(one)
+    taken = {"FIXED_IP": found["address"], "MAC": "52:54:00:ab:CD:01"}
+    for key in ("FIXED_IP", "MAC"):
+        done = two.write({**CONTAINER, key: taken[key]}).fab("up")
+        assert done.returncode == 6, done.stderr
+        assert f"{key}={taken[key].lower()} is taken by {found['instance']}" in done.stderr
+        assert status(two)["state"] == "absent"
+
+
 @BOTH
 def test_the_main_job(
     guests: MakeProject, tripwires: tuple[str, Path], tmp_path: Path, values: dict[str, object]
@@ -218,6 +230,30 @@ def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> No
     start = time.monotonic()
     run("podman", "stop", "--time", "30", status(app)["instance"])
     assert time.monotonic() - start < 10
+
+
+def test_ssh_keeps_its_connection_as_long_as_the_guest_runs(guests: MakeProject) -> None:
+    app = guests("kept").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    name = status(app)["instance"]
+    state = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name
+    ends = "echo $SSH_CONNECTION"
+    first = guest(app, ends)
+    assert guest(app, ends) == first
+    [socket] = state.glob("ssh-*")
+    run("podman", "kill", name)
+    run("podman", "start", name)
+    assert app.fab("up").returncode == 0
+    second = guest(app, ends)  # never by the connection to what had its address before
+    assert second != first
+    [socket] = set(state.glob("ssh-*")) - {socket}
+    kept = next(
+        line for line in run("ps", "axo", "pid,args").splitlines() if f" {socket.name} [m" in line
+    )
+    os.kill(int(kept.split()[0]), signal.SIGKILL)
+    assert guest(app, ends) not in (first, second)
+    assert app.fab("stop").returncode == 0
+    assert not list(state.glob("ssh-*"))
 
 
 def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakeProject) -> None:

@@ -26,6 +26,7 @@ LAN_NETWORKS = (
     *("192.168.77", "10.77.0", "172.16.77", "169.254.77", "100.64.77"),
     "203.0.114",  # public, and nobody's here
 )
+BRIDGE, ON_BRIDGE = "vgtbr", "192.168.78"
 ROUTER, SERVER = "198.18.77", "198.51.100.9"
 
 
@@ -40,6 +41,17 @@ class StandIn:
         """Run a command there and return what it prints."""
         argv = ("nsenter", f"--target={self.pid}", "--net", *argv)
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    def opened(self, probes: dict[str, tuple[object, ...]]) -> set[str]:
+        """Try ways from there, each under its name, as a guest does; return the open ones."""
+        found = subprocess.run(
+            ("nsenter", f"--target={self.pid}", "--net", sys.executable, HERE / "probe.py"),
+            input=json.dumps([(name, *probe) for name, probe in probes.items()]),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return {name for name, end in json.loads(found.stdout).items() if end == "open"}
 
     def packets(self) -> int:
         """Return how many packets of IPv4 and IPv6 came in so far."""
@@ -152,6 +164,46 @@ def lan(folder: Path) -> Iterator[StandIn]:
         found.inside("ip", "address", "add", "fd77::9/64", "dev", "eth0", "nodad")
         found.inside("ip", "route", "add", "default", "via", "192.168.77.1")
         yield found
+
+
+@contextmanager
+def bridge(folder: Path) -> Iterator[tuple[StandIn, StandIn]]:
+    """Have a bridge with a LAN on it: a machine, and a router with DHCP and the internet behind.
+
+    The host is .5 on it, the router .1, the machine .9.
+    """
+    ip("link", "add", BRIDGE, "type", "bridge", "stp_state", "0")
+    with standing_in("vgtpeer", folder) as peer, standing_in("vgtrouter", folder) as router:
+        try:
+            ip("link", "set", BRIDGE, "up")
+            ip("address", "add", f"{ON_BRIDGE}.5/24", "dev", BRIDGE)
+            ip("route", "add", "default", "via", f"{ON_BRIDGE}.1", "dev", BRIDGE, "metric", "9999")
+            for name, there, number in (("vgtpeer", peer, 9), ("vgtrouter", router, 1)):
+                ip("link", "set", name, "master", BRIDGE)
+                there.inside("ip", "address", "add", f"{ON_BRIDGE}.{number}/24", "dev", "eth0")
+            peer.inside("ip", "route", "add", "default", "via", f"{ON_BRIDGE}.1")
+            router.inside("ip", "address", "add", f"{SERVER}/32", "dev", "lo")
+            with dhcp(router, folder):
+                yield peer, router
+        finally:
+            ip("link", "delete", BRIDGE)
+
+
+@contextmanager
+def dhcp(router: StandIn, folder: Path) -> Iterator[None]:
+    """Give addresses from .100 to .150 away on the bridge, and no resolver beside the echo's."""
+    own = ("--no-daemon", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=eth0")
+    leases = ("--pid-file", f"--dhcp-leasefile={folder / 'leases'}")
+    offered = (f"--dhcp-range={ON_BRIDGE}.100,{ON_BRIDGE}.150,5m", f"--dhcp-option=6,{ON_BRIDGE}.1")
+    inside = ("nsenter", f"--target={router.pid}", "--net")
+    server = subprocess.Popen(
+        (*inside, "dnsmasq", *own, *leases, *offered), stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 @contextmanager

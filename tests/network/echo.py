@@ -30,11 +30,12 @@ def tcp(port: int) -> None:
 def udp(port: int) -> None:
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     server.bind(("::", port))
     while True:
-        data, peer = server.recvfrom(65536)
+        data, came, _, peer = server.recvmsg(65536, 256)
         tell("udp", port, data, peer[0])
-        server.sendto(data, peer)
+        server.sendmsg([data], came, 0, peer)  # from the address that was asked
 
 
 threads = [

@@ -13,7 +13,25 @@ from vagrantp import accel, commands, instance
 from vagrantp.config import Settings
 from vagrantp.instance import MASTER, Instance
 
-SETTINGS = Settings("vm", 1536, 2, 6, "app", "debian-12", "auto", True, (), None, None, (), False)
+SETTINGS = Settings(
+    infra_type="vm",
+    memory=1536,
+    cpus=2,
+    disk=6,
+    name="app",
+    image="debian-12",
+    accel="auto",
+    lan_access=True,
+    lan_allow=(),
+    network_type="default",
+    bridge=None,
+    fixed_ip=None,
+    gateway=None,
+    dns=None,
+    mac=None,
+    ports=(),
+    autostart=False,
+)
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -77,7 +95,7 @@ def test_seed_is_multi_part_and_gives_both_keys() -> None:
 
 
 def test_vm_for_the_vagrantfile() -> None:
-    made = commands.vm(VM, SETTINGS, accel="tcg", box="box", address="10.201.0.5")
+    made = commands.vm(VM, SETTINGS, accel="tcg", box="box", lan=None, address="10.201.0.5")
     assert made == {
         "driver": "qemu",
         "cpu": {"mode": "custom", "model": "qemu64"},
@@ -97,19 +115,21 @@ def test_vm_for_the_vagrantfile() -> None:
             "address": "10.201.0.5",
             "lan_access": "yes",
             "lan_allow": "[]",
+            "lan": "null",
         },
         "accel": "tcg",
         "box": "box",
+        "lan": None,
         "address": "10.201.0.5",
     }
-    made = commands.vm(VM, SETTINGS, accel="kvm", address="10.201.0.5")
+    made = commands.vm(VM, SETTINGS, accel="kvm", lan=None, address="10.201.0.5")
     assert made["driver"] == "kvm"
     assert made["cpu"] == {"mode": "host-model"}
 
 
 def test_container_for_the_vagrantfile() -> None:
     address = IPv4Address("10.201.1.9")
-    made = commands.container(CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0)
+    made = commands.container(CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None)
     assert made == {
         "image": "image:1",
         "address": "10.201.1.9",
@@ -136,6 +156,7 @@ def test_container_for_the_vagrantfile() -> None:
             "--label=vagrantp.address=10.201.1.9",
             "--label=vagrantp.autostart=no",
         ],
+        "lan": None,
     }
 
 
@@ -178,7 +199,11 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "accel": "auto",
         "lan_access": True,
         "lan_allow": [],
+        "network_type": "default",
+        "bridge": None,
         "fixed_ip": None,
+        "gateway": None,
+        "dns": None,
         "mac": None,
         "ports": [],
         "autostart": False,

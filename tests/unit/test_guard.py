@@ -20,6 +20,9 @@ DOMAIN = """\
 <devices><interface type="network"><mac address="52:54:12:34:ab:cd"/>
   <source network="vagrantp"/><target dev="vgp1234abcd"/></interface></devices></domain>
 """
+LAN = """\
+<interface type="bridge"><mac address="56:54:12:34:ab:cd"/>
+  <source bridge="br0"/><target dev="vgl1234abcd"/></interface>"""
 PORTS = st.integers(1, 65535)
 NETWORKS = st.tuples(st.integers(0, 255), st.integers(8, 32)).map(
     lambda pair: str(IPv4Interface(f"10.{pair[0]}.7.9/{pair[1]}").network)
@@ -48,9 +51,28 @@ def nft_takes(rules: str) -> None:
     assert not done.returncode, done.stderr + rules
 
 
+LANS = st.one_of(
+    st.none(),
+    st.builds(
+        lambda address, resolvers: {
+            "port": "vgl00000000",
+            "bridge": "br-lan.2",
+            "mac": "56:54:00:00:00:00",
+            "address": address,
+            "gateway": "192.168.1.1",
+            "resolvers": resolvers,
+        },
+        st.sampled_from([None, "192.168.1.50/24", "10.0.7.9/8"]),
+        st.lists(st.sampled_from(["192.168.1.1", "10.0.0.1"]), max_size=2),
+    ),
+)
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.lists(RULES, max_size=6), st.booleans()), max_size=4))
-def test_nft_takes_the_rules_of_any_guests(wishes: list[tuple[list[guard.Guest], bool]]) -> None:
+@given(st.lists(st.tuples(st.lists(RULES, max_size=6), st.booleans(), LANS), max_size=4))
+def test_nft_takes_the_rules_of_any_guests(
+    wishes: list[tuple[list[guard.Guest], bool, guard.Guest | None]],
+) -> None:
     guests = [
         {
             "name": f"app-0000000{number}",
@@ -60,10 +82,12 @@ def test_nft_takes_the_rules_of_any_guests(wishes: list[tuple[list[guard.Guest],
             "ip": f"10.201.0.{number + 2}",
             "lan_access": is_open,
             "lan_allow": rules,
+            "lan": lan and {**lan, "port": f"vgl0000000{number}"},
         }
-        for number, (rules, is_open) in enumerate(wishes)
+        for number, (rules, is_open, lan) in enumerate(wishes)
     ]
-    nft_takes(guard.rules(map(guard.checked, guests)))
+    networks = [IPv4Interface("192.168.1.5/24"), IPv4Interface("203.0.113.5/28")]
+    nft_takes(guard.rules(map(guard.checked, guests), networks))
     for guest in guests:
         nft_takes(guard.inside_rules(guest, [IPv4Interface("192.168.1.5/24")]))
 
@@ -78,6 +102,17 @@ def test_the_guest_of_a_domain() -> None:
         "ip": "10.201.0.5",
         "lan_access": False,
         "lan_allow": [rule],
+        "lan": None,
+    }
+    wishes = {"address": "192.168.1.5/24", "gateway": "192.168.1.1", "resolvers": ["192.168.1.2"]}
+    on_a_lan = DOMAIN.format(allow="[]").replace("</devices>", f"{LAN}</devices>")
+    found = guard.guest_of_domain(on_a_lan.replace('id="', f"lan='{json.dumps(wishes)}' id=\""))
+    assert found and found["lan"] == {
+        **wishes,
+        "ip": "192.168.1.5",
+        "bridge": "br0",
+        "port": "vgl1234abcd",
+        "mac": "56:54:12:34:ab:cd",
     }
     foreign = DOMAIN.format(allow="[]").replace("<name>app", "<name>other")
     assert guard.guest_of_domain(foreign) is None
@@ -89,6 +124,8 @@ def test_the_guest_of_a_domain() -> None:
     [
         ("<devices>", "<devices><interface type='network'><target dev='vnet1'/></interface>"),
         ('type="network"', 'type="direct"'),
+        ("<devices>", f"<devices>{LAN}"),
+        ('address="10.201.0.5"', 'address="10.201.0.5" lan=\'{"address": null}\''),
         ('<target dev="vgp1234abcd"/>', "<target/>"),
         ("vgp1234abcd", "x } ; drop"),
         ("52:54:12:34:ab:cd", "any"),
@@ -119,7 +156,7 @@ def test_what_a_container_may_reach_is_not_for_others_to_write(tmp_path: Path) -
     file = tmp_path / "isolation.json"
     file.write_text('{"lan_access": false, "lan_allow": []}')
     file.chmod(0o600)
-    assert guard._wishes(tmp_path) == {"lan_access": False, "lan_allow": []}
+    assert guard._wishes(tmp_path) == {"lan_access": False, "lan_allow": [], "lan": None}
     file.chmod(0o620)
     with pytest.raises(guard.Refused, match="may be written by others"):
         guard._wishes(tmp_path)

@@ -14,7 +14,7 @@ LAYERS = [
     {"instance"},
     {"commands", "metrics", "network", "template"},
     {"accel", "fabricyaml", "guest", "images", "isolation"},
-    {"boxes", "links", "ports", "reach"},
+    {"boxes", "lan", "links", "ports", "reach"},
     {"hostcheck", "providers"},
     {"lifecycle"},
     {"doctor", "status", "uninstall", "verify"},

@@ -15,6 +15,7 @@ is filtered, docs/adr/0010-isolation-by-hooks.md why so.
     guard inside check PID FOLDER, guard inside load PID FOLDER
                               the same for a user's container, in `podman unshare`: its first
                               process, and the folder that has its isolation.json
+    guard bound, guard renew  what udhcpc(1) calls in a container with a lease
 
 Standard library only, and no module of ours: root runs it, and the checkout may be a user's.
 """
@@ -32,7 +33,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
@@ -42,13 +43,19 @@ RUN = Path("/run/vagrantp")  # of root's: guests/<name>.json, the rules as they 
 BRIDGES = {"vm": "vagrantp0", "container": "vagrantp1"}
 METADATA = "{urn:vagrantp:instance}instance"
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?-[0-9a-f]{8}")
+CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 TAPS = "vgp"  # what the names of our VMs' network cards begin with, on the host
 ANNOTATION = "io.vagrantp.state"  # of a container: the folder that has its isolation.json
-FORWARD = Path("/usr/local/lib/vagrantp/forward")
+LAN_TAPS = "vgl"  # the same of their cards on a bridge of the host, and of containers' there
+LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
+GUARD = Path("/usr/local/lib/vagrantp/guard")
+FORWARD = GUARD.with_name("forward")
 HOOKS = (
     Path("/etc/libvirt/hooks/qemu.d/vagrantp"),
     Path("/etc/containers/oci/hooks.d/vagrantp.json"),
 )
+VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # RFC 6890, and multicast and class E: what is not the internet, wherever it is routed to.
 PRIVATE = (
@@ -76,13 +83,15 @@ def main(argv: list[str]) -> int:
     command, *arguments = argv or ["help"]
     try:
         if command == "check":
-            return _report(problems(), guests())
+            return _report(problems(), guests(), _leased())
         if command == "inside":
             pid, folder = int(arguments[1]), Path(arguments[2])
             if arguments[0] == "load":
                 _load_inside(pid, folder)
                 _watch(pid, folder)
-            return _report(inside_problems(pid, folder), [])
+            return _report(inside_problems(pid, folder), [], {})
+        if command in ("bound", "renew"):
+            configure(os.environ)
         if command == "qemu":
             on_qemu(*arguments[:2])
         elif command == "oci":
@@ -91,6 +100,7 @@ def main(argv: list[str]) -> int:
             with _locked():
                 _sync()
                 _load()
+                _ask_again()
         elif command == "load":
             with _locked():
                 _load()
@@ -122,7 +132,9 @@ def on_qemu(name: str, operation: str) -> None:
         if guest:
             with _locked():
                 _remember(guest)
-                _load()
+                _load(
+                    starting=guest["lan"]["port"] if operation == "start" and guest["lan"] else ""
+                )
     elif operation == "started":
         values = ET.fromstring(sys.stdin.read()).find(f"metadata/{METADATA}")
         if values is not None and _file(name).exists():
@@ -153,10 +165,52 @@ def on_oci(state: dict[str, Any]) -> None:
         _load_inside(pid, folder)
         _watch(pid, folder)
         return _forward(folder, pid, (), "--netns", f"/proc/{pid}/ns/net")
+    wishes = _wishes(folder)
     with _locked():
-        _remember({"name": folder.name, **_interface_of(pid), **_wishes(folder)})
-        _load()
+        _remember({"name": folder.name, **_interface_of(pid), **wishes})
+        _load(starting=wishes["lan"]["port"] if wishes["lan"] else "")
+    if wishes["lan"]:
+        _plug(pid, wishes["lan"], hostname=folder.name.rpartition("-")[0])
     _forward(folder, pid)
+
+
+def _plug(pid: int, lan: Guest, hostname: str) -> None:
+    """Give a container a card on a bridge of the host, and the way out by it alone."""
+    port = lan["port"]
+    _tool("ip", "link", "delete", port, check=False)
+    card = ("name", LAN_CARD, "address", lan["mac"], "netns", str(pid))
+    _tool("ip", "link", "add", port, "type", "veth", "peer", *card)
+    _tool("ip", "link", "set", port, "master", lan["bridge"], "up")
+    _inside(pid, "ip", "link", "set", LAN_CARD, "up")
+    _inside(pid, "ip", "route", "delete", "default", check=False)
+    if lan["ip"]:
+        _inside(pid, "ip", "address", "add", lan["address"], "dev", LAN_CARD)
+        _inside(pid, "ip", "route", "add", "default", "via", lan["gateway"], "dev", LAN_CARD)
+    elif _in_background():
+        client = ("setpriv", "--pdeathsig=KILL", "busybox", "udhcpc", "-f", "-i", LAN_CARD)
+        own = (*client, "-s", str(GUARD), "-x", f"hostname:{hostname}")
+        guest = os.pidfd_open(pid)
+        argv = ("nsenter", f"--target={pid}", "--net", *own)
+        with subprocess.Popen(argv, env={"PATH": PATH, "PORT": port}) as process:
+            select.select([guest], [], [])
+            process.kill()
+        os._exit(0)
+
+
+def configure(lease: Mapping[str, str]) -> None:
+    """Take a lease, in the network namespace that this runs in. `lease`: as udhcpc(1) tells it."""
+    card = lease["interface"]
+    own = f"{IPv4Address(lease['ip'])}/{IPv4Network('0.0.0.0/' + lease['subnet']).prefixlen}"
+    _tool("ip", "address", "replace", own, "dev", card)
+    for old in json.loads(_tool("ip", "-4", "-json", "address", "show", "dev", card)):
+        for address in old["addr_info"]:
+            if (known := f"{address['local']}/{address['prefixlen']}") != own:
+                _tool("ip", "address", "delete", known, "dev", card)
+    for router in lease.get("router", "").split()[:1]:
+        _tool("ip", "route", "replace", "default", "via", router, "dev", card)
+    with _locked():
+        given = f"{int(IPv4Address(lease['ip'])):08x}"
+        _write(RUN / "leases", json.dumps({**_kept_leases(), lease["PORT"]: [given]}))
 
 
 def _forward(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:
@@ -180,20 +234,31 @@ def guest_of_domain(xml: str) -> Guest | None:
     if values is None or name != f"{values.get('name')}-{values.get('id')}":
         return None
     cards = domain.findall("devices/interface")
-    if len(cards) != 1 or cards[0].get("type") not in ("network", "bridge"):
-        raise Refused(f"{name} must have one network card, on {BRIDGES['vm']}")
-    mac, tap = cards[0].find("mac"), cards[0].find("target")
-    if mac is None or tap is None:
-        raise Refused(f"the network card of {name} has no name")
+    wishes = json.loads(values.get("lan", "null"))
+    types = [card.get("type") for card in cards]
+    if types[0:1] not in (["network"], ["bridge"]) or types[1:] != (["bridge"] if wishes else []):
+        raise Refused(f"{name} must have the network cards that vagrantp gave it, and no other")
+    facts = []
+    for card in cards:
+        mac, tap, source = card.find("mac"), card.find("target"), card.find("source")
+        if mac is None or tap is None or source is None:
+            raise Refused(f"a network card of {name} has no name")
+        # one on a network of libvirt's gets the bridge only now
+        facts.append(
+            {
+                "port": tap.get("dev", ""),
+                "mac": mac.get("address", ""),
+                "bridge": source.get("bridge", BRIDGES["vm"]),
+            }
+        )
     return checked(
         {
             "name": name,
-            "bridge": BRIDGES["vm"],
-            "port": tap.get("dev", ""),
-            "mac": mac.get("address", ""),
+            **facts[0],
             "ip": values.get("address", ""),
             "lan_access": values.get("lan_access") == "yes",
             "lan_allow": json.loads(values.get("lan_allow", "[]")),
+            "lan": {**wishes, **facts[1]} if wishes else None,
         }
     )
 
@@ -202,9 +267,9 @@ def checked(guest: Guest) -> Guest:
     """Return a guest whose values can go into a rule as they are. Raises Refused, ValueError."""
     if not NAME.fullmatch(guest["name"]) or guest["bridge"] not in BRIDGES.values():
         raise Refused(f"{guest['name']} is no name of a guest")
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", guest["port"]):
+    if not CARD.fullmatch(guest["port"]):
         raise Refused(f"{guest['name']} has no network card with a name of ours")
-    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", guest["mac"]):
+    if not MAC.fullmatch(guest["mac"]):
         raise Refused(f"{guest['name']} has no MAC address")
     guest["ip"] = str(IPv4Address(guest["ip"]))
     guest |= _checked_wishes(guest)
@@ -219,7 +284,24 @@ def _checked_wishes(wishes: Guest) -> Guest:
         if rule["protocol"] not in (None, "tcp", "udp") or not (network or port):
             raise Refused(f"{rule} is no rule")
         allowed.append({"network": network, "port": port, "protocol": rule["protocol"]})
-    return {"lan_access": wishes["lan_access"] is True, "lan_allow": allowed}
+    lan = _checked_lan(wishes["lan"]) if wishes.get("lan") else None
+    return {"lan_access": wishes["lan_access"] is True, "lan_allow": allowed, "lan": lan}
+
+
+def _checked_lan(lan: Guest) -> Guest:
+    """Return the card on a bridge of the host: its `address` is None where DHCP gives it one."""
+    if not (CARD.fullmatch(lan["port"]) and lan["port"].startswith(LAN_TAPS)):
+        raise Refused(f"{lan['port']} is no name of ours for a card on a bridge")
+    if not CARD.fullmatch(lan["bridge"]) or not MAC.fullmatch(lan["mac"]):
+        raise Refused(f"{lan} is no card on a bridge")
+    address = lan["address"] and IPv4Interface(lan["address"])
+    return {
+        **{key: lan[key] for key in ("port", "bridge", "mac")},
+        "address": address and str(address),
+        "ip": address and str(address.ip),
+        "gateway": address and str(IPv4Address(lan["gateway"])),
+        "resolvers": [str(IPv4Address(resolver)) for resolver in lan["resolvers"]],
+    }
 
 
 def _wishes(folder: Path) -> Guest:
@@ -235,35 +317,36 @@ def _wishes(folder: Path) -> Guest:
 # Rules
 
 
-def rules(all_guests: Iterable[Guest]) -> str:
+def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -> str:
     """Return the rules of this host for these guests, as input for nft(8). Pure.
+
+    `networks`: the addresses of the host, with the networks that they are in.
 
     In `by_own_route` are packets to what this host has a route of its own to. Behind a router that
     is a part of the internet; without one, the host is on it: then the next hop is the destination,
     which was put among those tried a moment ago (nft cannot compare the two with each other).
+
+    A guest on a bridge of the host has a card there beside the one on our network. What it sends
+    to the LAN is an answer where the same ports of the same addresses were `seen` the other way
+    round, and not because the guest had `asked`: connection tracking of our own, as not every
+    kernel has one for bridges.
     """
     known = list(all_guests)
     allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
     for guest in known:
         for rule in guest["lan_allow"]:
-            service = f". {rule['protocol']} . {rule['port']}" if rule["port"] else ""
+            service = f" . {rule['protocol']} . {rule['port']}" if rule["port"] else ""
             if rule["network"]:
-                places[f"{guest['ip']} . % {service}"].append(IPv4Network(rule["network"]))
+                places[f"{guest['ip']} . %{service}"].append(IPv4Network(rule["network"]))
             else:
-                allowed_host.append(f"{guest['ip']} {service}")
-    # nft refuses networks that overlap
-    merged = [
-        form.replace("%", str(n)) for form, all_ in places.items() for n in collapse_addresses(all_)
-    ]
-    allowed = [text for text in merged if text.count(" . ") == 1]
-    allowed_ports = [text for text in merged if text.count(" . ") == 3]
+                allowed_host.append(f"{guest['ip']}{service}")
+    allowed, allowed_ports = _merged(places)
     # The port's name is in quotes: a veth's may start with a digit.
     ports = [f'"{g["port"]}" . {g["mac"]} . {g["ip"]}' for g in known]
     cards = [f'"{g["port"]}" . {g["mac"]}' for g in known]
     bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
-    tables = "".join(f"table {t} vagrantp\ndelete table {t} vagrantp\n" for t in ("bridge", "inet"))
     return f"""\
-{tables}table bridge vagrantp {{
+table bridge vagrantp {{
   set guests {{ type ifname . ether_addr . ipv4_addr; {_elements(ports)} }}
   set cards {{ type ifname . ether_addr; {_elements(cards)} }}
   set ports {{ type ifname; {_elements(f'"{g["port"]}"' for g in known)} }}
@@ -294,7 +377,7 @@ def rules(all_guests: Iterable[Guest]) -> str:
     iifname @ports drop
     oifname @ports drop
   }}
-}}
+{_lan_rules(known, list(networks))}}}
 table inet vagrantp {{
   set private {{ type ipv4_addr; flags interval; auto-merge; {_elements(PRIVATE)} }}
   set tried {{
@@ -334,6 +417,130 @@ table inet vagrantp {{
   }}
 }}
 """
+
+
+def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
+    """Return sets and chains for cards on bridges of the host: `lan_out` has what guests send.
+
+    By DHCP a guest may take the address that an answer to its own MAC has offered: `leased`. In a
+    DHCP message the client's MAC starts at bit 288 of what is in UDP, the address at bit 192, and
+    bit 64 says whether it is an answer (RFC 2131, 2). An IPv4 packet has its source at bit 96, an
+    ARP message its sender's address at bit 112.
+    """
+    cards = [(f'"{g["lan"]["port"]}"', g["lan"], g) for g in known if g["lan"]]
+    closed = [*PRIVATE, *(str(i.network) for i in networks)]
+    closed += [str(IPv4Interface(lan["address"]).network) for _, lan, _ in cards if lan["address"]]
+    places = defaultdict[str, list[IPv4Network]](list)
+    for port, lan, guest in cards:
+        for resolver in lan["resolvers"]:
+            for protocol in ("tcp", "udp"):
+                places[f"{port} . % . {protocol} . 53"].append(IPv4Network(resolver))
+        for rule in guest["lan_allow"]:
+            service = f" . {rule['protocol']} . {rule['port']}" if rule["port"] else ""
+            where = [rule["network"]] if rule["network"] else [str(i.ip) for i in networks]
+            places[f"{port} . %{service}"] += map(IPv4Network, where)
+    allowed, allowed_ports = _merged(places)
+    fixed = [f"{port} . {lan['ip']}" for port, lan, _ in cards if lan["ip"]]
+    clients = [f"{port} . 0x{lan['mac'].replace(':', '')}" for port, lan, _ in cards]
+    return f"""\
+  set lan_cards {{
+    type ifname . ether_addr; {_elements(f"{port} . {lan['mac']}" for port, lan, _ in cards)}
+  }}
+  set lan_clients {{ typeof iifname . @th,288,48; {_elements(clients)} }}
+  set lan_fixed {{ type ifname . ipv4_addr; {_elements(fixed)} }}
+  set lan_open {{ type ifname; {_elements(p for p, _, g in cards if g["lan_access"])} }}
+  set lan_closed {{ type ipv4_addr; flags interval; auto-merge; {_elements(closed)} }}
+  set lan_allowed {{ type ifname . ipv4_addr; flags interval; {_elements(allowed)} }}
+  set lan_allowed_ports {{
+    type ifname . ipv4_addr . inet_proto . inet_service; flags interval;
+    {_elements(allowed_ports)}
+  }}
+  set leased {{ typeof iifname . @nh,96,32; size 65535; flags dynamic,timeout; timeout 7d; }}
+  set seen {{
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service;
+    size 65535; flags dynamic,timeout; timeout 6h;
+  }}
+  set asked {{
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service;
+    size 65535; flags dynamic,timeout; timeout 6h;
+  }}
+  set pinged {{
+    type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 30s;
+  }}
+  chain lan_out {{
+    ether type vlan drop
+    iifname . ether saddr != @lan_cards drop
+    ether type arp goto lan_arp
+    ether type != ip drop
+    udp sport 68 udp dport 67 goto lan_dhcp
+    udp sport 67 drop
+    iifname . ip saddr @lan_fixed goto lan_pinned
+    iifname . @nh,96,32 @leased goto lan_pinned
+    drop
+  }}
+  chain lan_arp {{
+    iifname . arp saddr ether != @lan_cards drop
+    iifname . arp saddr ip @lan_fixed accept
+    iifname . @nh,112,32 @leased accept
+    arp saddr ip 0.0.0.0 accept
+    drop
+  }}
+  chain lan_dhcp {{
+    iifname . @th,288,48 != @lan_clients drop
+    iifname . ip saddr @lan_fixed accept
+    iifname . @nh,96,32 @leased accept
+    ip saddr 0.0.0.0 accept
+    drop
+  }}
+  chain lan_pinned {{
+    ip daddr != @lan_closed accept
+    ip daddr . ip saddr . ip protocol . th dport . th sport @seen accept
+    icmp type echo-reply ip daddr . ip saddr @pinged accept
+    iifname @lan_open goto lan_asked
+    iifname . ip daddr @lan_allowed goto lan_asked
+    iifname . ip daddr . ip protocol . th dport @lan_allowed_ports goto lan_asked
+    drop
+  }}
+  chain lan_asked {{
+    meta l4proto {{ tcp, udp }} update @asked {{ \
+      ip saddr . ip daddr . ip protocol . th sport . th dport }}
+    accept
+  }}
+  chain from_lan {{
+    type filter hook prerouting priority -350; policy accept;
+    iifname "{LAN_TAPS}*" goto lan_out
+  }}
+  chain to_lan {{
+    type filter hook postrouting priority -350; policy accept;
+    oifname "{LAN_TAPS}*" goto lan_in
+  }}
+  chain lan_in {{
+    ether type ip6 drop
+    udp sport 67 udp dport 68 @th,64,8 2 @th,192,32 != 0 oifname . @th,288,48 @lan_clients \
+      update @leased {{ oifname . @th,192,32 }}
+    ip saddr != @lan_closed accept
+    ip daddr >= 224.0.0.0 accept
+    ip daddr . ip saddr . ip protocol . th dport . th sport @asked accept
+    meta l4proto tcp update @seen {{ ip saddr . ip daddr . ip protocol . th sport . th dport }}
+    meta l4proto udp update @seen {{ \
+      ip saddr . ip daddr . ip protocol . th sport . th dport timeout 3m }}
+    icmp type echo-request update @pinged {{ ip saddr . ip daddr }}
+  }}
+"""
+
+
+def _merged(places: Mapping[str, list[IPv4Network]]) -> tuple[list[str], list[str]]:
+    """Return elements for networks alone, and for services in them; nft refuses an overlap.
+
+    `places`: the networks that stand for % in an element.
+    """
+    merged = [
+        form.replace("%", str(n)) for form, all_ in places.items() for n in collapse_addresses(all_)
+    ]
+    return (
+        [text for text in merged if text.count(" . ") == 1],
+        [text for text in merged if text.count(" . ") == 3],
+    )
 
 
 def inside_rules(wishes: Guest, networks: Iterable[IPv4Interface]) -> str:
@@ -386,7 +593,8 @@ def _elements(items: Iterable[str]) -> str:
 LIST = [
     ("nft", "--stateless", "list", "table", family, "vagrantp") for family in ("bridge", "inet")
 ]
-LIST_INSIDE = ("nft", "--stateless", "list", "table", "inet", "vagrantp")
+LIST_INSIDE = LIST[1]
+FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fill
 
 
 def problems() -> list[str]:
@@ -402,6 +610,10 @@ def problems() -> list[str]:
     elif live != loaded:
         found.append("the rules are not as they were loaded: something has changed them")
     found += [f"the routing rule of {bridge} is gone" for bridge in _missing_rules()]
+    if live and any(guest["lan"] for guest in guests()):
+        _keep_leases()
+        if (RUN / "networks").read_text() != _text_of(_networks_of_host()):
+            found.append("the rules do not know the networks that this host is on by now")
     found += [
         f"{hook} is gone: a guest would start without rules" for hook in HOOKS if not hook.exists()
     ]
@@ -431,15 +643,71 @@ def guests() -> list[Guest]:
     return found
 
 
-def _load() -> None:
-    """Write all rules, in one transaction: no packet meets half of them. Raises Refused."""
+def _load(starting: str = "") -> None:
+    """Write all rules, in one transaction: no packet meets half of them. Raises Refused.
+
+    `starting`: the card on a bridge of a guest that starts, and has no lease yet.
+    """
     for bridge in _missing_rules():
         _tool(
             *("ip", "rule", "add", "priority", str(RULE), "iif", bridge, "lookup", "main"),
             *("suppress_prefixlength", "1", "realms", str(REALM)),
         )
-    _tool("nft", "-f", "-", stdin=rules(guests()))
+    networks, known = _networks_of_host(), guests()
+    text = rules(known, networks)
+    _keep_leases()
+    ports = {g["lan"]["port"] for g in known if g["lan"]} - {starting}
+    kept: list[str] = []
+    over: list[str] = []
+    for port, addresses in _kept_leases().items():
+        (kept if port in ports else over).extend(f'"{port}" . 0x{a}' for a in addresses)
+    anew = renewed = family = ""
+    for table, name in re.findall(r"^table (\w+) vagrantp {|^  set (\w+) {", text, re.MULTILINE):
+        family = table or family
+        if table:
+            anew += f"table {family} vagrantp\ndelete table {family} vagrantp\n"
+            renewed += f"flush table {family} vagrantp\n"
+        elif name not in FILLED:
+            renewed += f"flush set {family} vagrantp {name}\n"
+    if over:
+        renewed += f"delete element bridge vagrantp leased {{ {', '.join(over)} }}\n"
+    if kept:
+        text += f"add element bridge vagrantp leased {{ {', '.join(kept)} }}\n"
+    try:  # what packets have filled sets with stays, and so do connections
+        _tool("nft", "-f", "-", stdin=renewed + text)
+    except Refused:  # there is nothing yet, or something else
+        _tool("nft", "-f", "-", stdin=anew + text)
     _write(RUN / "rules", _listed())
+    _write(RUN / "networks", _text_of(networks))
+
+
+def _keep_leases() -> None:
+    """Write down what DHCP has given: it would not be told again if the rules were lost."""
+    live = _tool("nft", "list", "set", "bridge", "vagrantp", "leased", check=False)
+    if live:
+        found = defaultdict[str, list[str]](list)
+        for port, address in re.findall(r'"([\w.-]+)" \. 0x([0-9a-f]{1,8}) ', live):
+            found[port].append(address)
+        _write(RUN / "leases", json.dumps(found))
+
+
+def _leased() -> dict[str, list[str]]:
+    return {
+        port: [str(IPv4Address(int(address, 16))) for address in all_]
+        for port, all_ in _kept_leases().items()
+    }
+
+
+def _kept_leases() -> dict[str, list[str]]:
+    try:
+        found: dict[str, list[str]] = json.loads((RUN / "leases").read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _text_of(networks: Iterable[IPv4Interface]) -> str:
+    return " ".join(map(str, networks))
 
 
 def _load_inside(pid: int, folder: Path) -> None:
@@ -455,15 +723,21 @@ def _watch(pid: int, folder: Path) -> None:
 
     Its own namespace does not know them, and they change.
     """
+    if _in_background():
+        with suppress(Refused, OSError, ValueError):
+            _watching(pid, folder)
+        os._exit(0)
+
+
+def _in_background() -> bool:
+    """Go on twice: return True in a process of its own, to be left by os._exit, else False."""
     if os.fork():
-        return
+        return False
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
-    with suppress(Refused, OSError, ValueError):
-        _watching(pid, folder)
-    os._exit(0)
+    return True
 
 
 def _watching(pid: int, folder: Path) -> None:
@@ -487,7 +761,8 @@ def _watching(pid: int, folder: Path) -> None:
 def _listed() -> str:
     """Return the live rules, without what packets have left in them."""
     text = "".join(_tool(*query, check=False) for query in LIST)
-    return re.sub(r"(set tried {[^{}]*?)\n\s*elements = {[^{}]*}", r"\1", text)
+    sets = "|".join(FILLED)
+    return re.sub(rf"(set (?:{sets}) {{[^{{}}]*?)\n\s*elements = {{[^{{}}]*}}", r"\1", text)
 
 
 def _missing_rules() -> list[str]:
@@ -524,10 +799,20 @@ def _sync() -> None:
         _remember(guest)
 
 
+def _ask_again() -> None:
+    """Let VMs whose lease was lost with the rules ask for it: a card does when it was unplugged."""
+    kept = _kept_leases()
+    for guest in guests():
+        lan = guest["lan"]
+        is_lost = lan and not lan["address"] and lan["port"] not in kept
+        if is_lost and guest["bridge"] == BRIDGES["vm"]:
+            for state in ("down", "up"):
+                _tool(*VIRSH, "domif-setlink", guest["name"], lan["port"], state, check=False)
+
+
 def _running_vms() -> list[Guest]:
-    virsh = ("virsh", "--quiet", "--connect", "qemu:///system")
-    names = filter(NAME.fullmatch, _tool(*virsh, "list", "--name").split())
-    found = (guest_of_domain(_tool(*virsh, "dumpxml", name)) for name in names)
+    names = filter(NAME.fullmatch, _tool(*VIRSH, "list", "--name").split())
+    found = (guest_of_domain(_tool(*VIRSH, "dumpxml", name)) for name in names)
     return [guest for guest in found if guest]
 
 
@@ -547,7 +832,7 @@ def _interface_of(pid: int) -> Guest:
     [card] = [
         link
         for link in json.loads(_inside(pid, "ip", "-json", "address"))
-        if link.get("link_type") == "ether"
+        if link.get("link_type") == "ether" and link["ifname"] != LAN_CARD
     ]
     ends = json.loads(_tool("ip", "-json", "link"))
     [port] = [end for end in ends if end["ifindex"] == card["link_index"]]
@@ -618,8 +903,10 @@ def _runtime() -> dict[str, str]:
     return {k: os.environ[k] for k in ("HOME", "XDG_RUNTIME_DIR") if k in os.environ}
 
 
-def _report(found: list[str], admitted: list[Guest]) -> int:
-    print(json.dumps({"problems": found, "guests": {guest["name"]: guest for guest in admitted}}))
+def _report(found: list[str], admitted: list[Guest], leased: dict[str, list[str]]) -> int:
+    """Print problems, guests by name, and what DHCP has given to the cards on bridges."""
+    known = {guest["name"]: guest for guest in admitted}
+    print(json.dumps({"problems": found, "guests": known, "leased": leased}))
     return 1 if found else 0
 
 

@@ -41,14 +41,11 @@ class Provider(Protocol):
     def endpoint(self, host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
         """Return the address and port of its ssh server. `made`: what `prepare` returned."""
 
-    def is_running(self, host: Host, instance: Instance) -> bool:
-        """Say quickly whether it runs."""
-
     def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Write down what it may reach, where what starts it finds that."""
 
     def pid(self, host: Host, instance: Instance) -> str:
-        """Return the process id of a running one: its QEMU, its first process."""
+        """Return the process id of its QEMU or its first process, "" when it does not run."""
 
     def start(self, host: Host, instance: Instance) -> None:
         """Start a stopped instance."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from vagrantp import accel, boxes, commands, images, network
+from vagrantp import accel, boxes, commands, images, lan, network
 from vagrantp.config import Settings
 from vagrantp.errors import ConfigError, ConflictError, ProviderError, StateError
 from vagrantp.instance import Instance, state_root
@@ -87,9 +87,15 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host, instance)
         address = _keep_address(host, instance, settings, subnet)
-    user = "vagrant"
+    user, own = "vagrant", lan.card(host, instance, settings)
+    if own and box.is_vagrants:
+        raise ProviderError(
+            f"NETWORK_TYPE=bridge is not for {settings.image}: its second network card is set up "
+            "by cloud-init, which boxes made for Vagrant have not got",
+            "BOX=debian-12 has it",
+        )
     with host.progress.stage("seed"):
-        seed = _make_seed(host, instance, user)
+        seed = _make_seed(host, instance, user, own)
     return commands.vm(
         instance,
         settings,
@@ -98,6 +104,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         box=box.name,
         boot_timeout=BOOT_TIMEOUT,
         address=address,
+        lan=own,
         subnet=str(subnet),
         network=network.NAME,
         pool=POOL,
@@ -112,23 +119,21 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
     return made["address"], 22
 
 
-def is_running(host: Host, instance: Instance) -> bool:
-    """Say whether the domain runs."""
-    answer = host.ask(commands.virsh("domstate", instance.full_name))
-    return answer.stdout.strip() == "running"
-
-
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Write into the domain what it may reach, for the hook of libvirt."""
-    address = instance.machine()["provider"]["address"]
-    when = ("--config", "--live") if is_running(host, instance) else ("--config",)
-    argv = commands.set_domain_metadata(instance, settings, address, *when)
+    made = instance.machine()["provider"]
+    values = commands.domain_metadata(instance, settings, made["address"], made.get("lan"))
+    when = ("--config", "--live") if pid(host, instance) else ("--config",)
+    argv = commands.set_domain_metadata(instance, values, *when)
     host.change(argv, what="virsh metadata", timeout=60)
 
 
 def pid(host: Host, instance: Instance) -> str:
-    """Return the process id of the VM's QEMU, which libvirt writes down for all to read."""
-    return "" if host.dry else (RUNNING / f"{instance.full_name}.pid").read_text().strip()
+    """Return the process id of its QEMU, which libvirt writes down for all to read."""
+    answer = host.ask(commands.virsh("domstate", instance.full_name))
+    if answer.stdout.strip() != "running":
+        return ""
+    return (RUNNING / f"{instance.full_name}.pid").read_text().strip()
 
 
 def start(host: Host, instance: Instance) -> None:
@@ -143,7 +148,7 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
         return _change(host, "destroy", name)
     _change(host, "shutdown", name, "--mode", "acpi")
     deadline = monotonic() + STOP_TIMEOUT
-    while not host.dry and is_running(host, instance):
+    while not host.dry and pid(host, instance):
         if monotonic() > deadline:
             raise StateError(
                 f"{name} did not shut down in {STOP_TIMEOUT} seconds",
@@ -154,7 +159,7 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
 
 def enforce(host: Host, instance: Instance, settings: Settings) -> None:
     """Let the domain start with the host, or not; the rest libvirt keeps."""
-    if _starts_with_host(host, instance) != settings.autostart:
+    if _starts_with_host(_ask(host, "dominfo", instance.full_name)) != settings.autostart:
         options = [] if settings.autostart else ["--disable"]
         _change(host, "autostart", instance.full_name, *options)
 
@@ -171,12 +176,11 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
         compare("memory in use", settings.memory * 1024, found.get("Used memory"), "KiB"),
         compare("cpus", settings.cpus, found.get("CPU(s)")),
         compare("disk", settings.disk * 1024**3, found.get("Capacity"), "bytes"),
-        compare("autostart", settings.autostart, _starts_with_host(host, instance)),
+        compare("autostart", settings.autostart, _starts_with_host(answer)),
     ]
 
 
-def _starts_with_host(host: Host, instance: Instance) -> bool:
-    dominfo = _ask(host, "dominfo", instance.full_name)
+def _starts_with_host(dominfo: str) -> bool:
     return bool(re.search(r"^Autostart: +enable", dominfo, re.MULTILINE))
 
 
@@ -197,7 +201,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
-def _make_seed(host: Host, instance: Instance, user: str) -> str:
+def _make_seed(host: Host, instance: Instance, user: str, own: lan.Card | None) -> str:
     """Put the cloud-init seed into the pool, as QEMU cannot read our private folder.
 
     Return its path there.
@@ -211,7 +215,11 @@ def _make_seed(host: Host, instance: Instance, user: str) -> str:
         private = instance.host_key.read_text(encoding="ascii")
         host.write(seed / "user-data", commands.seed_user_data(instance, user, public, private))
         host.write(seed / "meta-data", commands.seed_meta_data(instance))
-    host.change(commands.seed_iso(seed, iso), what="packing the seed", timeout=60)
+        if own:
+            config = commands.seed_network_config(own, instance.mac)
+            host.write(seed / "network-config", config)
+    argv = commands.seed_iso(iso, seed.iterdir() if seed.exists() else ())
+    host.change(argv, what="packing the seed", timeout=60)
     size = 0 if host.dry else iso.stat().st_size
     _change(host, "vol-create-as", POOL, volume, str(size), "--format", "raw")
     _change(host, "vol-upload", volume, str(iso), "--pool", POOL)
@@ -250,7 +258,8 @@ def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IP
     leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
     taken = network.leased(leases.stdout, but_to=mac)
     taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
-    address = str(network.choose_address(subnet, instance.id, taken, settings.fixed_ip))
+    fixed = settings.fixed_ip if settings.network_type == "default" else None
+    address = str(network.choose_address(subnet, instance.id, taken, fixed))
     _update_dhcp(host, "add-last", commands.dhcp_host(instance, mac, address))
     return address
 

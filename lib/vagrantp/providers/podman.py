@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, images, network
+from vagrantp import commands, images, lan, network
 from vagrantp.config import Settings
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
@@ -62,7 +62,8 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     """Make the image, the network and the address of a container that is to be created."""
     host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
     image = images.ensure_container_image(host, settings.image)
-    isolate(host, instance, settings)
+    own = lan.card(host, instance, settings)
+    _isolate(host, instance, settings, own)
     if os.getuid() != 0:
         return commands.rootless_container(instance, settings, image, os.getuid())
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
@@ -70,9 +71,10 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         # there is no container yet that would show that its address is taken
         files = state_root().glob("*/address")
         taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
-        address = network.choose_address(subnet, instance.id, taken, settings.fixed_ip)
+        fixed = settings.fixed_ip if settings.network_type == "default" else None
+        address = network.choose_address(subnet, instance.id, taken, fixed)
         host.write(instance.state_dir / "address", str(address))
-    return commands.container(instance, settings, image, network.NAME, address, os.getuid())
+    return commands.container(instance, settings, image, network.NAME, address, os.getuid(), own)
 
 
 def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
@@ -83,20 +85,19 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
     return commands.LOOPBACK, int(published.rpartition(":")[2])
 
 
-def is_running(host: Host, instance: Instance) -> bool:
-    """Say whether the container runs."""
-    answer = _inspect(host, instance, "{{.State.Running}}")
-    return answer == "true"
-
-
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Write down what the container may reach, for the OCI hook."""
-    host.write(instance.isolation_json, json.dumps(commands.isolation(settings)))
+    _isolate(host, instance, settings, instance.machine()["provider"].get("lan"))
+
+
+def _isolate(host: Host, instance: Instance, settings: Settings, own: lan.Card | None) -> None:
+    wishes = {**commands.isolation(settings), "lan": own}
+    host.write(instance.isolation_json, json.dumps(wishes))
 
 
 def pid(host: Host, instance: Instance) -> str:
-    """Return the process id, on the host, of the container's first process."""
-    return _inspect(host, instance, "{{.State.Pid}}")
+    """Return the process id, on the host, of its first process, "" when it does not run."""
+    return _inspect(host, instance, "{{if .State.Running}}{{.State.Pid}}{{end}}")
 
 
 def start(host: Host, instance: Instance) -> None:
