@@ -370,12 +370,10 @@ def _remove(host: Host, instance: Instance) -> None:
 
 
 def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
-    """Remove what Vagrant knows of the instance, then whatever is left of it, then its folder."""
-    if (instance.state_dir / "vagrant").is_dir() and instance.machine():
-        try:
-            _vagrant(host, instance, "destroy", "--force")
-        except ProviderError as error:
-            host.progress.say(f"{error.message}; removing it without Vagrant")
+    """Remove whatever there is of the instance, then its folder.
+
+    Without Vagrant, which takes seconds to start and knows of nothing that is not found here.
+    """
     provider.clean_up(host, instance)
     ports.end(host, instance)
     _hang_up(host, instance)
@@ -393,16 +391,19 @@ def _hang_up(host: Host, instance: Instance) -> None:
 
 
 def _forget(host: Host, instance: Instance) -> None:
-    """Take it out of Vagrant's index, where it stays when its folder was lost before it was."""
+    """Take it out of Vagrant's index, under Vagrant's own lock (lib/vagrant/machine_index.rb)."""
     index = images.vagrant_home() / "data/machine-index/index"
-    try:
-        known = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not index.exists():
         return
-    machines = known.get("machines", {})
-    kept = {key: m for key, m in machines.items() if m.get("name") != instance.full_name}
-    if kept != machines:
-        host.write(index, json.dumps({**known, "machines": kept}), 0o644)
+    with host.flock(index.with_name("index.lock")):
+        try:
+            known = json.loads(index.read_text(encoding="utf-8"))
+        except ValueError:
+            return
+        machines = known.get("machines", {})
+        kept = {key: m for key, m in machines.items() if m.get("name") != instance.full_name}
+        if kept != machines:
+            host.write(index, json.dumps({**known, "machines": kept}), 0o644)
 
 
 def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:

@@ -1,7 +1,7 @@
 """The only module that starts processes, changes files, takes locks and handles signals.
 
 Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`,
-`move`, `link`, `remove`, `scratch`, `lock` or `become`, and each of them holds back under
+`move`, `link`, `remove`, `scratch`, `lock`, `flock` or `become`, and each of them holds back under
 `fab --dry`: one gate for every side effect.
 """
 
@@ -322,6 +322,16 @@ class Host:
                     raise StateError(f"busy: {waiting_for} is at work") from None
                 self.progress.say(f"waiting for {waiting_for} …")
                 fcntl.fcntl(file, fcntl.F_OFD_SETLKW, flock)
+            yield
+
+    @contextmanager
+    def flock(self, path: Path) -> Iterator[None]:
+        """Hold a lock of another program's, which it takes for a moment by flock(2)."""
+        if self.dry:
+            yield
+            return
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def become(self, argv: Sequence[str], cwd: Path = Path()) -> None:

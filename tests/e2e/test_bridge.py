@@ -20,7 +20,7 @@ ON = {"NETWORK_TYPE": "bridge", "BRIDGE": BRIDGE}
 PEER, HOST, GATEWAY = f"{ON_BRIDGE}.9", f"{ON_BRIDGE}.5", f"{ON_BRIDGE}.1"
 INTERNET: list[Probe] = [(kind, SERVER, port, None) for kind, port in (("tcp", 80), ("udp", 7000))]
 INTERNET += [("icmp", SERVER, 0, None), ("fragments", SERVER, 7000, None)]
-RESOLVER: list[Probe] = [("udp", GATEWAY, 53, None), ("tcp", GATEWAY, 53, None)]
+RESOLVER: list[Probe] = [("dns", GATEWAY, 53, None)]
 LAN: list[Probe] = [
     *((kind, PEER, port, None) for kind in ("tcp", "udp") for port in (22, 53, 5353, 7000)),
     *((kind, PEER, 7000, {"port": port}) for kind in ("tcp", "udp") for port in REPLY_PORTS[1:]),

@@ -60,12 +60,15 @@ class StandIn:
 
 
 @contextmanager
-def standing_in(name: str, folder: Path) -> Iterator[StandIn]:
-    """Run an echo server in a namespace that has the far end of the new link `name`."""
-    received = folder / name
+def standing_in(name: str, folder: Path, but: int = 0) -> Iterator[StandIn]:
+    """Run an echo server in a namespace that has the far end of the new link `name`.
+
+    `but`: the one of PORTS that it leaves to others.
+    """
+    received, ports = folder / name, [str(port) for port in PORTS if port != but]
     with received.open("w") as file:
         server = subprocess.Popen(
-            ("unshare", "--net", sys.executable, HERE / "echo.py", *map(str, PORTS)),
+            ("unshare", "--net", sys.executable, HERE / "echo.py", *ports),
             stdout=file,
             text=True,
         )
@@ -173,7 +176,7 @@ def bridge(folder: Path) -> Iterator[tuple[StandIn, StandIn]]:
     The host is .5 on it, the router .1, the machine .9.
     """
     ip("link", "add", BRIDGE, "type", "bridge", "stp_state", "0")
-    with standing_in("vgtpeer", folder) as peer, standing_in("vgtrouter", folder) as router:
+    with standing_in("vgtpeer", folder) as peer, standing_in("vgtrouter", folder, but=53) as router:
         try:
             ip("link", "set", BRIDGE, "up")
             ip("address", "add", f"{ON_BRIDGE}.5/24", "dev", BRIDGE)
@@ -183,18 +186,18 @@ def bridge(folder: Path) -> Iterator[tuple[StandIn, StandIn]]:
                 there.inside("ip", "address", "add", f"{ON_BRIDGE}.{number}/24", "dev", "eth0")
             peer.inside("ip", "route", "add", "default", "via", f"{ON_BRIDGE}.1")
             router.inside("ip", "address", "add", f"{SERVER}/32", "dev", "lo")
-            with dhcp(router, folder):
+            with dnsmasq(router, folder):
                 yield peer, router
         finally:
             ip("link", "delete", BRIDGE)
 
 
 @contextmanager
-def dhcp(router: StandIn, folder: Path) -> Iterator[None]:
-    """Give addresses from .100 to .150 away on the bridge, and no resolver beside the echo's."""
-    own = ("--no-daemon", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=eth0")
+def dnsmasq(router: StandIn, folder: Path) -> Iterator[None]:
+    """Give addresses from .100 to .150 away on the bridge; every name is the router's."""
+    own = ("--no-daemon", "--conf-file=/dev/null", "--user=root", "--interface=eth0", "--no-resolv")
     leases = ("--pid-file", f"--dhcp-leasefile={folder / 'leases'}")
-    offered = (f"--dhcp-range={ON_BRIDGE}.100,{ON_BRIDGE}.150,5m", f"--dhcp-option=6,{ON_BRIDGE}.1")
+    offered = (f"--dhcp-range={ON_BRIDGE}.100,{ON_BRIDGE}.150,5m", f"--address=/#/{ON_BRIDGE}.1")
     inside = ("nsenter", f"--target={router.pid}", "--net")
     server = subprocess.Popen(
         (*inside, "dnsmasq", *own, *leases, *offered), stderr=subprocess.DEVNULL
