@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from shlex import quote
@@ -40,6 +43,29 @@ chroot "$1" /srv/master/.venv/bin/pip install --quiet --no-index --find-links /s
     setuptools {requirements}
 rm -r "$1/srv/wheels"
 """
+
+
+_BAKING: dict[str, subprocess.Popen[bytes]] = {}
+
+
+def bake(suite: str, boxes: Path) -> None:
+    """Begin to build a bed's box in the background."""
+    argv = (sys.executable, "-m", "tests.boxes.bed", suite, str(boxes))
+    _BAKING[suite] = subprocess.Popen(argv, cwd=MASTER, stdin=subprocess.DEVNULL)
+
+
+def give_up() -> None:
+    """End what nobody waits for any more."""
+    for process in _BAKING.values():
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def baked(suite: str, boxes: Path, work: Path) -> Path:
+    """Return what `make` does, once `bake` has ended where that was begun."""
+    if suite in _BAKING:
+        _BAKING.pop(suite).wait()
+    return make(suite, boxes, work)
 
 
 def make(suite: str, boxes: Path, work: Path) -> Path:
@@ -91,3 +117,8 @@ def _wheels(python: str, folder: Path) -> None:
         *(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder),
         *("--python-version", python, "--only-binary=:all:", "setuptools", *_requirements()),
     )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as work:
+        make(sys.argv[1], Path(sys.argv[2]), Path(work))

@@ -11,7 +11,26 @@ from typing import Any
 import pytest
 from vagrantp import commands, images
 
+from tests.boxes import bed
 from tests.conftest import MakeProject, Project, inventory
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the beds' boxes while tests that make no guest run: these come before."""
+    is_first = bool(session.items) and "e2e" in session.items[0].path.parts
+    suites = [
+        item.callspec.params["bed"]
+        for item in session.items
+        if hasattr(item, "callspec") and "bed" in item.callspec.params
+    ]
+    if session.config.cache and not (is_first or session.config.option.collectonly):
+        for suite in dict.fromkeys(suites):
+            bed.bake(suite, session.config.cache.mkdir("boxes"))
+
+
+def pytest_sessionfinish() -> None:
+    """End a build of a bed that no test has waited for."""
+    bed.give_up()
 
 
 def run(*argv: str) -> str:

@@ -97,6 +97,7 @@ table inet seen {
     type filter hook prerouting priority -400;
     iifname "lo" accept
     meta l4proto { 2, 58 } accept # IGMP and ICMPv6: the hosts' own talk
+    ip daddr 255.255.255.255 udp dport { 67, 68 } accept # DHCP, which everyone on a LAN hears
     counter name came
   }
 }
