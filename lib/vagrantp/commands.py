@@ -6,8 +6,6 @@ import json
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -154,65 +152,26 @@ def keygen(path: Path, comment: str) -> list[str]:
     return ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
 
 
-def seed_user_data(instance: Instance, user: str, public_key: str, host_key: str) -> str:
-    """Return cloud-init's user-data for a VM: who may log in, its name and its host key.
-
-    Multi-part, so that a person's own #cloud-config can be one more part before ours.
-    """
-    config = {
-        "hostname": instance.name,
-        "preserve_hostname": False,
-        "manage_etc_hosts": True,
-        "ssh_deletekeys": True,
-        "ssh_genkeytypes": ["ed25519"],
-        "ssh_keys": {"ed25519_private": host_key},
-        "users": [
-            {
-                "name": user,
-                "lock_passwd": True,
-                "shell": "/bin/bash",
-                "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "ssh_authorized_keys": [public_key.strip()],
-            }
-        ],
-    }
-    part = MIMEText("#cloud-config\n" + json.dumps(config, indent=1), "cloud-config", "us-ascii")
-    part["Merge-Type"] = "list(append)+dict(no_replace,recurse_list)+str()"
-    parts = MIMEMultipart(boundary=f"=={instance.full_name}==")
-    parts.attach(part)
-    return parts.as_string()
-
-
-def seed_network_config(lan: dict[str, Any], mac: str) -> str:
-    """Return cloud-init's network-config for a VM with a card on a bridge: the way out is there.
+def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
+    """Return the systemd.network(5) files of a VM with a card on a bridge: the way out is there.
 
     `mac` is that of its card on our network, which is for this host alone.
     """
-    own: dict[str, Any] = {"dhcp4": True}
+    no = ("UseRoutes", "UseDNS", "UseDomains", "UseNTP", "UseGateway")
+    here = ["[Network]", "DHCP=ipv4", "[DHCPv4]", *(f"{what}=no" for what in no)]
+    there = ["[Network]", "LinkLocalAddressing=no", "DHCP=ipv4"]
     if lan["address"]:
-        own = {
-            "addresses": [lan["address"]],
-            "routes": [{"to": "0.0.0.0/0", "via": lan["gateway"]}],
-            "nameservers": {"addresses": [lan["dns"]]},
-        }
-    only_here = {"use-routes": False, "use-dns": False, "use-domains": False, "use-ntp": False}
-    cards = {
-        "nat0": {"match": {"macaddress": mac}, "dhcp4": True, "dhcp4-overrides": only_here},
-        "lan0": {"match": {"macaddress": lan["mac"]}, **own},
+        own = [f"Address={lan['address']}", f"Gateway={lan['gateway']}", f"DNS={lan['dns']}"]
+        there = [*there[:2], *own]
+    return {
+        f"10-{name}.network": "\n".join(["[Match]", f"MACAddress={address}", *lines, ""])
+        for name, address, lines in (("host", mac, here), ("lan", lan["mac"], there))
     }
-    for name, card in cards.items():  # else cloud-init takes them for the names that they have
-        card["set-name"] = name
-    return json.dumps({"version": 2, "ethernets": cards})
 
 
-def seed_meta_data(instance: Instance) -> str:
-    """Return cloud-init's meta-data. The instance-id stays for life: what runs once, runs once."""
-    return json.dumps({"instance-id": instance.full_name, "local-hostname": instance.name})
-
-
-def seed_iso(target: Path, files: Iterable[Path]) -> list[str]:
-    """Return argv that packs a NoCloud seed of these files."""
-    options = ["-quiet", "-volid", "CIDATA", "-joliet", "-rock"]
+def seed_iso(target: Path, files: Iterable[Path], label: str = "VAGRANTP") -> list[str]:
+    """Return argv that packs a seed of these files. One with the label CIDATA is cloud-init's."""
+    options = ["-quiet", "-volid", label, "-joliet", "-rock"]
     return ["xorriso", "-as", "genisoimage", *options, "-output", str(target), *map(str, files)]
 
 

@@ -38,6 +38,7 @@ fi
 echo beside_kib "$beside"
 echo disk_bytes "$(($(cat size) * 512))"
 """
+BOOT = Path(__file__).with_name("boot.sh")  # in the seed of a VM of our own image
 GROW = Path(__file__).with_name("grow_root.sh")
 GROW_TIMEOUT = 300  # seconds; a file system of 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.

@@ -212,7 +212,7 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     seed.mkdir()
     (seed / "user-data").write_text("#cloud-config\n" + json.dumps(USER_DATA))
     (seed / "meta-data").write_text(json.dumps({"instance-id": "bench"}))
-    _run(*commands.seed_iso(work / SEED, seed.iterdir()))
+    _run(*commands.seed_iso(work / SEED, seed.iterdir(), "CIDATA"))
     size = str((work / SEED).stat().st_size)
     pool = ("--pool", images.POOL)
     _run(*commands.virsh("vol-create-as", images.POOL, SEED, size, "--format", "raw"))

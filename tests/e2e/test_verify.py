@@ -67,8 +67,8 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     guest(app, "echo 0 | sudo tee /sys/devices/system/cpu/cpu1/online; sudo hostname other")
     assert broken(app) == {"cpus in the guest", "hostname"}
 
-    # a root file system that does not fill its disk; cloud-init would let it grow at the next boot
-    guest(app, "sudo touch /etc/cloud/cloud-init.disabled; sudo hostname proof; sync")
+    # a root file system that does not fill its disk; its seed would let it grow at the next boot
+    guest(app, "sudo systemctl mask vagrantp-seed; sudo hostname proof; sync")
     assert app.fab("stop").returncode == 0
     _shrink_root(name, tmp_path)
     assert app.fab("up").returncode != 0  # it says so, too

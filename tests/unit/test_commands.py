@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from email import message_from_string
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -80,18 +79,16 @@ def test_ssh_config_quotes_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "  ForwardAgent no" in lines
 
 
-def test_seed_is_multi_part_and_gives_both_keys() -> None:
-    text = commands.seed_user_data(VM, "vagrant", "ssh-ed25519 PUBLIC", "PRIVATE HOST KEY\n")
-    (part,) = message_from_string(text).get_payload()
-    assert part.get_content_type() == "text/cloud-config"
-    assert part["Merge-Type"] == "list(append)+dict(no_replace,recurse_list)+str()"
-    header, body = part.get_payload().split("\n", 1)
-    assert header == "#cloud-config"
-    config = json.loads(body)
-    assert config["hostname"] == "app"
-    assert config["ssh_keys"] == {"ed25519_private": "PRIVATE HOST KEY\n"}
-    assert config["users"][0]["ssh_authorized_keys"] == ["ssh-ed25519 PUBLIC"]
-    assert config["users"][0]["lock_passwd"] is True
+def test_a_card_on_a_bridge_has_the_way_out() -> None:
+    lan = {"mac": "56:54:0a:1b:2c:3d", "address": "192.168.1.5/24"}
+    lan |= {"gateway": "192.168.1.1", "dns": "192.168.1.2"}
+    made = commands.seed_networks(lan, "52:54:0a:1b:2c:3d")
+    assert "MACAddress=52:54:0a:1b:2c:3d" in made["10-host.network"]
+    assert "UseRoutes=no" in made["10-host.network"]
+    assert made["10-lan.network"].splitlines() == [
+        *("[Match]", "MACAddress=56:54:0a:1b:2c:3d", "[Network]", "LinkLocalAddressing=no"),
+        *("Address=192.168.1.5/24", "Gateway=192.168.1.1", "DNS=192.168.1.2"),
+    ]
 
 
 def test_vm_for_the_vagrantfile() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from vagrantp import accel, boxes, commands, images, lan, network
+from vagrantp import accel, boxes, commands, guest, images, lan, network
 from vagrantp.config import Settings
 from vagrantp.errors import ConfigError, ConflictError, ProviderError, StateError
 from vagrantp.instance import Instance, state_root
@@ -90,12 +90,12 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     user, own = "vagrant", lan.card(host, instance, settings)
     if own and box.is_vagrants:
         raise ProviderError(
-            f"NETWORK_TYPE=bridge is not for {settings.image}: its second network card is set up "
-            "by cloud-init, which boxes made for Vagrant have not got",
-            "BOX=debian-12 has it",
+            f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in a box made for Vagrant "
+            "sets its second network card up",
+            "BOX=debian-12 does",
         )
     with host.progress.stage("seed"):
-        seed = _make_seed(host, instance, user, own)
+        seed = _make_seed(host, instance, own)
     return commands.vm(
         instance,
         settings,
@@ -201,24 +201,18 @@ def clean_up(host: Host, instance: Instance) -> None:
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
-def _make_seed(host: Host, instance: Instance, user: str, own: lan.Card | None) -> str:
-    """Put the cloud-init seed into the pool, as QEMU cannot read our private folder.
-
-    Return its path there.
-    """
+def _make_seed(host: Host, instance: Instance, own: lan.Card | None) -> str:
+    """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
     volume = f"{instance.full_name}-seed.iso"
     seed = instance.state_dir / "seed"
     iso = seed / volume
     host.make_dir(seed)
-    if not host.dry:
-        public = instance.key.with_suffix(".pub").read_text(encoding="ascii")
-        private = instance.host_key.read_text(encoding="ascii")
-        host.write(seed / "user-data", commands.seed_user_data(instance, user, public, private))
-        host.write(seed / "meta-data", commands.seed_meta_data(instance))
-        if own:
-            config = commands.seed_network_config(own, instance.mac)
-            host.write(seed / "network-config", config)
-    argv = commands.seed_iso(iso, seed.iterdir() if seed.exists() else ())
+    networks = commands.seed_networks(own, instance.mac) if own else {}
+    for name, text in {"hostname": instance.name, **networks}.items():
+        host.write(seed / name, text)
+    made = [seed / name for name in ("hostname", *networks)]
+    keys = [instance.host_key, instance.host_key.with_name("authorized_keys")]
+    argv = commands.seed_iso(iso, [guest.BOOT, guest.GROW, *keys, *made])
     host.change(argv, what="packing the seed", timeout=60)
     size = 0 if host.dry else iso.stat().st_size
     _change(host, "vol-create-as", POOL, volume, str(size), "--format", "raw")
