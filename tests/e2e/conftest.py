@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ def guest(app: Project, command: str) -> str:
     done = app.fab("ssh", "--command", command)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def restart_libvirt() -> None:
+    """Let libvirt's daemon end and begin, as an upgrade of its package does."""
+    if Path("/run/systemd/system").exists():
+        run("systemctl", "try-restart", "libvirtd.service", "virtqemud.service")
+        return
+    pid = run("pidof", "libvirtd").strip()
+    run("kill", pid)
+    run("tail", f"--pid={pid}", "--follow", "/dev/null")
+    run("libvirtd", "--daemon")
 
 
 def have_resolver(app: Project) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -43,6 +44,18 @@ class Bed:
         text = done.stdout.decode() + done.stderr.decode()
         assert done.returncode == expected, text
         return text
+
+    def restart(self) -> None:
+        """Restart it from inside, and wait until it answers again."""
+        boot = self.run("one", "cat /proc/sys/kernel/random/boot_id")
+        login = [*self.ssh, "-l", "one", self.name]
+        subprocess.run([*login, "sudo systemctl reboot"], capture_output=True, check=False)
+        deadline, found = monotonic() + 300, ""
+        while found in ("", boot):
+            assert monotonic() < deadline
+            sleep(2)
+            answer = [*login, "cat /proc/sys/kernel/random/boot_id"]
+            found = subprocess.run(answer, capture_output=True, text=True, check=False).stdout
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +213,7 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     memory = dict(zip(beds.USERS, (300, 400), strict=True))
     for user in beds.USERS:
         _set_up(bed, user)
-        _give_project(bed, user, MEMORY=memory[user])
+        _give_project(bed, user, MEMORY=memory[user], AUTOSTART="yes" if user == "two" else "no")
     _is_a_sound_host(bed)
     before = bed.run("one", f"sudo {inventory}; {inventory}")
     for text in both("up"):
@@ -216,6 +229,14 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     assert _verb(bed, "one", "ssh --command 'cat note'") == "kept\n"
     _is_as_promised(bed, "one", memory=350)
     _is_as_promised(bed, "two", memory=400)
+
+    bed.restart()
+    deadline = monotonic() + 300
+    while "running" not in _verb(bed, "two", "status"):
+        assert monotonic() < deadline
+        sleep(5)
+    _is_as_promised(bed, "two", memory=400)
+    assert "stopped" in _verb(bed, "one", "status")
     both("rm --force")
     assert bed.run("one", f"sudo {inventory}; {inventory}") == before
     for user in beds.USERS:

@@ -17,7 +17,7 @@ from vagrantp.run import Host
 
 from tests import network
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import guest, restart_libvirt, run, status
 from tests.network import SERVER, StandIn
 from tests.network.ways import LAN, PROBE, Probe, named, never, to_host, to_internet, to_lan
 
@@ -223,6 +223,7 @@ def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
     while app.fab("ssh", "--command", "true").returncode and monotonic() < deadline:
         sleep(1)
     assert guest(app, "systemctl is-active first.service").strip() == "active"
+    restart_libvirt()
     assert place.lan.packets() == before
     assert app.fab("verify").returncode == 0  # its port and its address among the rest
     up(app, LAN_ACCESS="yes", **own)
@@ -254,6 +255,23 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject, why: str) -> None
     assert done.returncode == 0 and why in done.stderr
     assert status(app)["isolation"] == "LAN blocked"
     assert app.fab("verify").returncode == 0
+
+
+def test_a_flushed_host_is_told_and_put_right(guests: MakeProject, place: Place) -> None:
+    app = guests("container")
+    up(app)
+    run("nft", "flush", "ruleset")
+    try:
+        found = json.loads(app.fab("status", "--json").stdout)
+        assert (found["state"], found["isolation"]) == ("broken", None)
+        assert "the rules are gone" in up(app)
+        assert status(app)["isolation"] == "LAN blocked"
+    finally:  # what was others'
+        run("podman", "network", "reload", "--all")
+        restart_libvirt()
+    before = place.lan.packets()
+    assert opened(app, [*to_lan(), *to_internet()]) == set(named(to_internet()))
+    assert place.lan.packets() == before
 
 
 def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> None:

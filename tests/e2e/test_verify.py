@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from random import Random
+
+from vagrantp.config import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
@@ -55,20 +59,37 @@ def test_promises_of_a_container(guests: MakeProject) -> None:
 
 
 def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
-    app = guests("proof").write({**VM, "CPUS": 2})
+    draw = Random(1)
+    memory, called = draw.randrange(500, 900), "".join(draw.choices("abc-0123", k=40)).strip("-")
+    mac = "52:54:00:" + ":".join(f"{draw.randrange(256):02x}" for _ in range(3))
+    drawn = {"MEMORY": memory, "CPUS": 2, "NAME": called, "MAC": mac.upper(), "AUTOSTART": "yes"}
+    app = guests("proof").write({**VM, **drawn})
     assert app.fab("up").returncode == 0
     name = status(app)["instance"]
     assert broken(app) == set()
     assert [entry.name for entry in app.folder.iterdir()] == [".env"]
 
+    # the domain is what was drawn
+    domain = ET.fromstring(run(*VIRSH, "dumpxml", "--inactive", name))
+    assert domain.findtext("name") == f"{called}-{id_from(app.folder)}" == name
+    assert domain.findtext("memory") == domain.findtext("currentMemory") == str(memory * 1024)
+    assert domain.findtext("vcpu") == "2"
+    [card] = domain.findall("devices/interface")
+    assert [each.attrib for each in card if each.tag in ("mac", "source", "model")] == [
+        {"address": mac},
+        {"network": "vagrantp"},
+        {"type": "virtio"},
+    ]
+    assert re.search(r"^Autostart: +enable$", run(*VIRSH, "dominfo", name), re.MULTILINE)
+
     run(*VIRSH, "setmem", name, "300M", "--live")
     assert "memory in use" in broken(app)
-    run(*VIRSH, "setmem", name, "512M", "--live")
+    run(*VIRSH, "setmem", name, f"{memory}M", "--live")
     guest(app, "echo 0 | sudo tee /sys/devices/system/cpu/cpu1/online; sudo hostname other")
     assert broken(app) == {"cpus in the guest", "hostname"}
 
     # a root file system that does not fill its disk; its seed would let it grow at the next boot
-    guest(app, "sudo systemctl mask vagrantp-seed; sudo hostname proof; sync")
+    guest(app, f"sudo systemctl mask vagrantp-seed; sudo hostname {called}; sync")
     assert app.fab("stop").returncode == 0
     _shrink_root(name, tmp_path)
     assert app.fab("up").returncode != 0  # it says so, too
