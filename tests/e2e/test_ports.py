@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from time import sleep
 
-from tests.conftest import CONTAINER, MakeProject, Project
+import pytest
+
+from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
 
 SERVICE = (
@@ -165,3 +168,23 @@ def test_a_port_that_somebody_has(guests: MakeProject) -> None:
     other.write({**CONTAINER, "PORTS": "192.0.2.99:18080:80"})
     done = other.fab("up")
     assert done.returncode == 6 and "cannot be had" in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("values", "times"), [(CONTAINER, 50), (VM, 5)], ids=["container", "vm"])
+def test_ports_and_fixed_ip_at_the_first_try(
+    guests: MakeProject, values: dict[str, object], times: int
+) -> None:
+    app = guests("again").write(values)
+    assert app.fab("up").returncode == 0
+    subnet = status(app)["address"].rpartition(".")[0]
+    draw = Random(times)
+    for _ in range(times):
+        assert app.fab("rm", "--force").returncode == 0
+        address = f"{subnet}.{draw.randrange(2, 255)}"
+        asked = f"{draw.randrange(18000, 19000)}:{draw.randrange(1, 65536)},auto:53/udp"
+        done = app.write({**values, "FIXED_IP": address, "PORTS": asked}).fab("up")
+        assert done.returncode == 0, done.stderr
+        assert status(app)["address"] == address
+        done = app.fab("verify")
+        assert done.returncode == 0, done.stdout
