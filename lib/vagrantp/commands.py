@@ -92,7 +92,9 @@ def ssh(instance: Instance, *arguments: str, config: Path | None = None) -> list
     return ["ssh", "-F", str(config or instance.ssh_config), instance.full_name, *arguments]
 
 
-def kept_ssh(instance: Instance, pid: str, *arguments: str) -> list[str]:
+def kept_ssh(
+    instance: Instance, pid: str, *arguments: str, config: Path | None = None
+) -> list[str]:
     """Return argv of ssh by a connection that is kept for the next one, to be run in `state_dir`.
 
     It belongs to one run of the guest, whose first process or QEMU is `pid`, and notices within 15
@@ -106,7 +108,7 @@ def kept_ssh(instance: Instance, pid: str, *arguments: str) -> list[str]:
         "ServerAliveInterval": 5,
         "ServerAliveCountMax": 3,
     }
-    [program, *rest] = ssh(instance, *arguments)
+    [program, *rest] = ssh(instance, *arguments, config=config)
     return [program, *(f"-o{name}={value}" for name, value in options.items()), *rest]
 
 

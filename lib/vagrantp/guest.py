@@ -47,15 +47,19 @@ LEAST_ROOT = 0.90
 
 
 def wait(
-    host: Host, ssh: list[str], seconds: float, is_running: Callable[[], bool]
+    host: Host,
+    ssh: list[str],
+    seconds: float,
+    is_running: Callable[[], bool],
+    cwd: Path | None = None,
 ) -> dict[str, str]:
-    """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it.
+    """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it, from `cwd`.
 
     Raises ProviderError when it stops meanwhile, or has not answered after `seconds`.
     """
     deadline = monotonic() + seconds
     while True:
-        facts, why = ask(host, ssh)
+        facts, why = ask(host, ssh, cwd)
         if facts:
             return facts
         if not is_running():
@@ -65,9 +69,9 @@ def wait(
         sleep(0.25)
 
 
-def ask(host: Host, ssh: list[str]) -> tuple[dict[str, str], str]:
+def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[dict[str, str], str]:
     """Ask a guest for its facts once. Return them, or {} and why there are none."""
-    answer = host.ask([*ssh, FACTS], timeout=60)
+    answer = host.ask([*ssh, FACTS], timeout=60, cwd=cwd)
     if not answer.ok:
         return {}, (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
     return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line), ""

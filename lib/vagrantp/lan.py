@@ -16,7 +16,7 @@ from vagrantp import network
 from vagrantp.config import Settings
 from vagrantp.errors import ConfigError, ConflictError, ProviderError
 from vagrantp.instance import Instance
-from vagrantp.run import Host
+from vagrantp.run import SET_UP, Host, is_installed
 
 GUESTS_PORTS = ("tun", "veth")  # what on a bridge is a guest's; the rest leads out
 NOBODYS = 9  # the port "discard": a datagram to it asks for nothing but its receiver's MAC address
@@ -66,6 +66,8 @@ def card(host: Host, instance: Instance, settings: Settings) -> Card | None:
             "on that LAN is not known",
             "FIXED_IP=ADDRESS/PREFIX and GATEWAY tell it",
         )
+    if settings.infra_type == "container" and not is_installed("busybox"):
+        raise ProviderError("busybox, which asks for an address by DHCP, is not installed", SET_UP)
     near = [a for a in _resolvers_of_host() if any(a in i.network for i in own)]
     return {**made, "resolvers": [*dict.fromkeys([*routers, *map(str, near)])]}
 

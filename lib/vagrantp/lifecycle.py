@@ -345,10 +345,11 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
     provider = provider_for(instance.infra_type)
     with host.progress.stage("wait for ssh"):
         facts = guest.wait(
-            host,
-            commands.ssh(instance, config=ssh_config),
+            host,  # by the connection that `ssh` finds kept
+            commands.kept_ssh(instance, provider.pid(host, instance), config=ssh_config),
             SSH_TIMEOUT[instance.infra_type],
             lambda: bool(provider.pid(host, instance)),
+            cwd=instance.state_dir,
         )
     with host.progress.stage("check"):
         provider.enforce(host, instance, settings)

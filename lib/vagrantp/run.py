@@ -146,13 +146,17 @@ class Host:
     before_exec: Callable[[], None] = lambda: None
 
     def ask(
-        self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
 
         `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer.
         """
-        return self._run(argv, timeout, env)
+        return self._run(argv, timeout, env, cwd)
 
     def answer(
         self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None

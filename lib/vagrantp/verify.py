@@ -58,12 +58,18 @@ def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> 
     lan = instance.machine()["provider"].get("lan")
     if not lan:
         return []
-    own = facts.get("addresses", "").split()
+    gateway = facts.get("gateway")
     if lan["address"]:
-        return [compare("gateway", lan["gateway"], facts.get("gateway"))]
-    given = [address for address in own if address in isolation.leased(host, lan)]
-    name, promised = f"address on {lan['bridge']}", "one by DHCP"
-    return [compare(name, promised, promised if given else "none")]
+        return [compare("gateway", lan["gateway"], gateway)]
+    leased = isolation.leased(host, lan)
+    given = [address for address in facts.get("addresses", "").split() if address in leased]
+    here = instance.machine()["provider"]["address"].rpartition(".")[0] + ".1"
+    return [
+        compare(f"address on {lan['bridge']}", "by DHCP", "by DHCP" if given else "none"),
+        compare(
+            "gateway", "not this host", gateway if gateway in (None, here) else "not this host"
+        ),
+    ]
 
 
 def _table(checks: list[Check]) -> str:

@@ -600,9 +600,8 @@ FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fil
 def problems() -> list[str]:
     """Return why guests may not be isolated now; nothing when they are."""
     found = []
-    try:
-        loaded = (RUN / "rules").read_text()
-    except FileNotFoundError:
+    loaded, networks = _read(RUN / "rules"), _read(RUN / "networks")
+    if not loaded:
         return ["the rules were never loaded since this host started"]
     live = _listed()
     if not live:
@@ -612,7 +611,7 @@ def problems() -> list[str]:
     found += [f"the routing rule of {bridge} is gone" for bridge in _missing_rules()]
     if live and any(guest["lan"] for guest in guests()):
         _keep_leases()
-        if (RUN / "networks").read_text() != _text_of(_networks_of_host()):
+        if networks != _text_of(_networks_of_host()):
             found.append("the rules do not know the networks that this host is on by now")
     found += [
         f"{hook} is gone: a guest would start without rules" for hook in HOOKS if not hook.exists()
@@ -699,10 +698,7 @@ def _leased() -> dict[str, list[str]]:
 
 
 def _kept_leases() -> dict[str, list[str]]:
-    try:
-        found: dict[str, list[str]] = json.loads((RUN / "leases").read_text())
-    except FileNotFoundError:
-        return {}
+    found: dict[str, list[str]] = json.loads(_read(RUN / "leases") or "{}")
     return found
 
 
@@ -858,6 +854,10 @@ def _remember(guest: Guest) -> None:
 
 def _file(name: str) -> Path:
     return RUN / "guests" / f"{name}.json"
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _write(path: Path, text: str) -> None:
