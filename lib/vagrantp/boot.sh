@@ -12,8 +12,7 @@ if [ ! -e /var/lib/vagrantp-seeded ]; then
     echo "$name" > /proc/sys/kernel/hostname
     printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n' "$name" > /etc/hosts
     install -m 600 ssh_host_ed25519_key /etc/ssh/
-    install -d -m 700 -o vagrant -g vagrant ~vagrant/.ssh
-    install -m 600 -o vagrant -g vagrant authorized_keys ~vagrant/.ssh/
+    sh user.sh
     touch /var/lib/vagrantp-seeded
 fi
 # a second or two, so only where the disk is larger than its last partition, the root file system

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
@@ -14,6 +15,7 @@ from vagrantp.config import Settings
 from vagrantp.instance import MASTER, VERSION, Instance, as_json
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
+USER_SCRIPT = Path(__file__).with_name("user.sh")
 PROBES = Path(__file__).parent / "probes"
 GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
 LOOPBACK = "127.0.0.1"
@@ -152,6 +154,15 @@ def ssh_config(instance: Instance, address: str, port: int, user: str, first: bo
 def keygen(path: Path, comment: str) -> list[str]:
     """Return argv that makes an Ed25519 key pair without a passphrase."""
     return ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+
+
+def user_script(user: str, keys: str) -> str:
+    """Return a script that lets a user log into a guest by `keys`, and become root there by sudo.
+
+    For any guest, and any number of times: what the user has there already stays.
+    """
+    start = f"user={shlex.quote(user)}\nkeys={shlex.quote(keys.strip())}\n"
+    return start + USER_SCRIPT.read_text(encoding="utf-8")
 
 
 def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
@@ -331,7 +342,7 @@ def _container(
     return {
         "image": image,
         "address": address,
-        "user": "vagrant",
+        "user": settings.ssh_user,
         "key": str(instance.key),
         "options": options,
     }

@@ -61,6 +61,8 @@ class Settings:
     dns: IPv4Address | None
     mac: str | None
     ports: tuple[PortForward, ...]
+    ssh_user: str
+    ssh_key: tuple[Path, ...]
     autostart: bool
 
 
@@ -137,6 +139,8 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         dns=values.get("DNS"),
         mac=values.get("MAC"),
         ports=values.get("PORTS", ()),
+        ssh_user=values["SSH_USER"],
+        ssh_key=values.get("SSH_KEY", ()),
         autostart=values["AUTOSTART"],
     )
 

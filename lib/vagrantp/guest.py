@@ -40,7 +40,7 @@ echo disk_bytes "$(($(cat size) * 512))"
 """
 BOOT = Path(__file__).with_name("boot.sh")  # in the seed of a VM of our own image
 GROW = Path(__file__).with_name("grow_root.sh")
-GROW_TIMEOUT = 300  # seconds; a file system of 20 TB takes one under KVM
+ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
 LEAST_ROOT = 0.90
@@ -82,12 +82,13 @@ def grow(host: Host, ssh: list[str]) -> None:
 
     Raises ProviderError when that cannot be done.
     """
-    script = GROW.read_text(encoding="utf-8")
-    host.change(
-        [*ssh, shlex.join(["sudo", "-n", "sh", "-c", script])],
-        what="growing the root file system",
-        timeout=GROW_TIMEOUT,
-    )
+    as_root(host, ssh, GROW.read_text(encoding="utf-8"), "growing the root file system")
+
+
+def as_root(host: Host, ssh: list[str], script: str, what: str) -> None:
+    """Run a shell script in a guest as root. `what` names it in an error."""
+    argv = [*ssh, shlex.join(["sudo", "-n", "sh", "-c", script])]
+    host.change(argv, what=what, timeout=ROOT_TIMEOUT)
 
 
 def check(facts: dict[str, str], instance: Instance, settings: Settings) -> list[Check]:

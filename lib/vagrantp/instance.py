@@ -61,6 +61,11 @@ class Instance:
         return self.state_dir / "guest" / "ssh_host_ed25519_key"
 
     @property
+    def user_script(self) -> Path:
+        """What lets the user log in, in the folder that a new guest reads."""
+        return self.host_key.with_name("user.sh")
+
+    @property
     def known_hosts(self) -> Path:
         """The one host key that ssh accepts."""
         return self.state_dir / "known_hosts"
@@ -154,8 +159,8 @@ def as_written(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        kind = PortForward if key == "ports" else LanRule
-        value = ",".join(str(kind(**item)) for item in value)
+        kinds: dict[str, Any] = {"ports": PortForward, "lan_allow": LanRule}
+        value = ",".join(str(kinds[key](**item) if key in kinds else item) for item in value)
     return "nothing" if value in (None, "") else str(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from vagrantp.errors import ProviderError, StateError
 from vagrantp.instance import Instance
 from vagrantp.providers import Found, Provider, provider_for
 from vagrantp.run import SET_UP, Host, environment
+from vagrantp.schema import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
 AT_START = ("memory", "cpus")  # settings that a start brings; the others need a new instance
@@ -221,7 +222,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
     try:
         host.make_dir(instance.state_dir / "logs")
         host.make_dir(instance.host_key.parent)
-        _make_keys(host, instance)
+        _make_keys(host, instance, settings)
         forwards = ports.settle(host, instance, settings)
         made = {**provider.prepare(host, instance, settings), "forwards": forwards}
         ports.write(host, instance, made)
@@ -230,7 +231,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             _vagrant(host, instance, "up", "--no-provision")
         if host.dry:
             return
-        _connect(host, instance, made)
+        _connect(host, instance, settings, made)
         _check(host, instance, settings, instance.ssh_config_draft)
         _check_isolation(host, instance, settings)
         ports.ensure(host, instance, provider.pid(host, instance))
@@ -245,7 +246,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         raise
 
 
-def _connect(host: Host, instance: Instance, made: dict[str, Any]) -> None:
+def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str, Any]) -> None:
     """Write down how ssh reaches a new instance. `made`: what its provider prepared."""
     draft = instance.ssh_config_draft
     address, port = provider_for(instance.infra_type).endpoint(host, instance, made)
@@ -264,6 +265,12 @@ def _connect(host: Host, instance: Instance, made: dict[str, Any]) -> None:
         ssh = commands.ssh(instance, config=draft)
         guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: True)
         guest.grow(host, ssh)
+    if settings.ssh_user != SSH_USER or settings.ssh_key:
+        asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
+        own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
+        script = commands.user_script(asked, own + _keys_in(settings.ssh_key))
+        guest.as_root(host, ssh, script, "letting the user in")
+        user = asked
     host.write(draft, commands.ssh_config(instance, address, port, user))
 
 
@@ -435,7 +442,7 @@ def _vagrants_reason(lines: list[str]) -> str:
     return told[-1] if told else ""
 
 
-def _make_keys(host: Host, instance: Instance) -> None:
+def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
     """Make the key that logs in and the key that the guest shows, both before it exists."""
     for key in (instance.key, instance.host_key):
         argv = commands.keygen(key, instance.full_name)
@@ -444,8 +451,14 @@ def _make_keys(host: Host, instance: Instance) -> None:
         return
     public = instance.host_key.with_suffix(".pub").read_text(encoding="utf-8")
     host.write(instance.known_hosts, f"{instance.full_name} {public}")
-    authorized = instance.key.with_suffix(".pub").read_text(encoding="utf-8")
-    host.write(instance.host_key.parent / "authorized_keys", authorized)
+    files = [instance.key.with_suffix(".pub"), *settings.ssh_key]
+    host.write(instance.user_script, commands.user_script(settings.ssh_user, _keys_in(files)))
+
+
+def _keys_in(files: Iterable[Path]) -> str:
+    """Return the lines of files of public keys, without comments and empty ones."""
+    lines = [line.strip() for path in files for line in path.read_text("utf-8").splitlines()]
+    return "\n".join(line for line in lines if line and line[0] != "#")
 
 
 def existing(host: Host, folder: Path) -> Found:

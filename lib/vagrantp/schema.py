@@ -34,6 +34,7 @@ from voluptuous import All, Invalid, Schema
 
 CATALOGUE = ("debian-12", "debian-13", "ubuntu-24.04", "fedora", "alpine", "arch")
 BUILT_IMAGE = "debian-12"  # the one of the catalogue that this version can make
+SSH_USER = "vagrant"  # whom boxes made for Vagrant have, by another name perhaps
 OUR_PLAYBOOKS = ("base", "agent")
 MAX_LENGTH = 8192  # characters of a value: twice what a path may have
 MAX_BYTES = 1024 * 1024  # of a file that is read: more is something else
@@ -711,10 +712,8 @@ KEYS: dict[str, Key] = {
             "who ssh logs in as",
             "vagrant",
             matching(USER, "a user name: 1 to 32 of a-z, 0-9, _ and -, a letter or _ first"),
-            default="vagrant",
+            default=SSH_USER,
             hint="SSH_USER=vagrant is there in every guest",
-            is_built=lambda value: value == "vagrant",
-            so_far="vagrant",
         ),
         Key(
             "SSH_KEY",
@@ -724,7 +723,6 @@ KEYS: dict[str, Key] = {
             items,
             public_keys,
             hint="a public key's name ends in .pub; a path starts from the folder of this file",
-            is_built=never,
         ),
         Key(
             "MOUNT",

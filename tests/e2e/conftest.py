@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -52,6 +53,23 @@ def guest(app: Project, command: str) -> str:
     done = app.fab("ssh", "--command", command)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def own_key(folder: Path) -> Path:
+    """Make a key pair of the person's; the public one is in `.pub`."""
+    key = folder / "own key"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "it's me", "-f", str(key))
+    return key
+
+
+def lets_in(app: Project, key: Path) -> None:
+    """See that `av` logs in, by the person's key as well, and becomes root without a password."""
+    assert guest(app, "id -un; sudo -n id -un") == "av\nroot\n"
+    name = status(app)["instance"]
+    ours = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name / "ssh_config"
+    config = key.with_name("config")
+    config.write_text(re.sub("IdentityFile.*", f'IdentityFile "{key}"', ours.read_text()))
+    assert run("ssh", "-F", str(config), name, "id -un") == "av\n"
 
 
 def restart_libvirt() -> None:

@@ -72,7 +72,7 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = work / "bed"
     folder.mkdir()
     app = Project(folder, {**os.environ, **environment})
-    app.write({**VM, "BOX": name, "MEMORY": 3072, "CPUS": 2, "DISK": 10})
+    app.write({**VM, "BOX": name, "MEMORY": 3072, "CPUS": 2, "DISK": 10, "SSH_USER": "av"})
     try:
         done = app.fab("up")
         assert done.returncode == 0, done.stderr
@@ -186,6 +186,7 @@ def _is_a_sound_host(bed: Bed) -> None:
 
 @pytest.mark.parametrize("bed", ["bookworm"], indirect=True)
 def test_a_box_without_cloud_init(bed: Bed) -> None:
+    assert guest(bed.app, "id -un; sudo -n id -un") == "av\nroot\n"
     is_as_promised(bed.app, disk=10)  # a box made for Vagrant, with its root file system on LVM
 
 

@@ -56,7 +56,7 @@ def is_as_promised(app: Project, disk: int) -> None:
     assert guest(app, "hostname").strip() == status(app)["name"]
 
     # Vagrant's insecure key, which everyone has, lets nobody in; its own does
-    keys = guest(app, "cat ~/.ssh/authorized_keys")
+    keys = guest(app, "sudo cat /home/vagrant/.ssh/authorized_keys")
     assert "vagrant insecure public key" not in keys
     state = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / status(app)["instance"]
     assert (state / "id_ed25519").stat().st_mode & 0o777 == 0o600

@@ -16,7 +16,7 @@ import pytest
 from vagrantp.config import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import guest, lets_in, own_key, run, status
 
 BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
 SIZES = {"MEMORY": 1536, "CPUS": 2, "DISK": 6}
@@ -54,6 +54,24 @@ def test_podman_has_what_was_drawn(guests: MakeProject, seed: int) -> None:
     assert list(found["NetworkSettings"]["Networks"]) == ["vagrantp"]
     assert not {"CAP_NET_ADMIN", "CAP_NET_RAW"} & set(found["EffectiveCaps"])
     assert not any(given["PortBindings"].values())  # exposed, and not published
+
+
+def test_a_user_and_a_key_of_ones_own(guests: MakeProject, tmp_path: Path) -> None:
+    key = own_key(tmp_path)
+    app = guests("mine").write({**CONTAINER, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"})
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    lets_in(app, key)
+    guest(app, "echo 'ssh-ed25519 AAAAother' >> .ssh/authorized_keys")
+    assert app.fab("stop").returncode == 0
+    assert app.fab("up").returncode == 0
+    assert guest(app, "wc -l < .ssh/authorized_keys") == "3\n"  # each once, and the person's own
+    done = app.write({**CONTAINER, "SSH_USER": "root"}).fab("up")
+    assert done.returncode == 8
+    assert "SSH_USER: av → root" in done.stderr
+    assert app.fab("rm", "--force").returncode == 0
+    assert app.fab("up").returncode == 0
+    assert guest(app, "id -un") == "root\n"
 
 
 def test_what_another_instance_has_is_told(guests: MakeProject) -> None:

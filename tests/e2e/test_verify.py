@@ -12,7 +12,7 @@ from random import Random
 from vagrantp.config import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import guest, lets_in, own_key, run, status
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 
@@ -63,11 +63,14 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     memory, called = draw.randrange(500, 900), "".join(draw.choices("abc-0123", k=40)).strip("-")
     mac = "52:54:00:" + ":".join(f"{draw.randrange(256):02x}" for _ in range(3))
     drawn = {"MEMORY": memory, "CPUS": 2, "NAME": called, "MAC": mac.upper(), "AUTOSTART": "yes"}
-    app = guests("proof").write({**VM, **drawn})
+    key = own_key(tmp_path)
+    app = guests("proof").write({**VM, **drawn, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"})
     assert app.fab("up").returncode == 0
     name = status(app)["instance"]
     assert broken(app) == set()
     assert [entry.name for entry in app.folder.iterdir()] == [".env"]
+
+    lets_in(app, key)
 
     # the domain is what was drawn
     domain = ET.fromstring(run(*VIRSH, "dumpxml", "--inactive", name))

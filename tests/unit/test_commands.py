@@ -29,6 +29,8 @@ SETTINGS = Settings(
     dns=None,
     mac=None,
     ports=(),
+    ssh_user="vagrant",
+    ssh_key=(),
     autostart=False,
 )
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
@@ -203,6 +205,8 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "dns": None,
         "mac": None,
         "ports": [],
+        "ssh_user": "vagrant",
+        "ssh_key": [],
         "autostart": False,
     }
     assert document["provider"] == {"box": "b"}

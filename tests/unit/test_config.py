@@ -49,6 +49,8 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "dns": None,
         "mac": None,
         "ports": (),
+        "ssh_user": "vagrant",
+        "ssh_key": (),
         "autostart": False,
     }
 
@@ -214,9 +216,7 @@ def test_paths_in_the_defaults_start_from_their_folder(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("SSH_KEY=mine.pub\n")
     path.with_name("mine.pub").write_text("ssh-ed25519 AAAAC3Nz me\n")
-    assert error_of(folder_with(tmp_path, SOUND)).startswith(
-        f"{path}:1: SSH_KEY is not supported yet\n"
-    )
+    assert config.load(folder_with(tmp_path, SOUND)).ssh_key == (path.with_name("mine.pub"),)
 
 
 def test_what_only_other_projects_need_is_no_mistake_in_the_defaults(tmp_path: Path) -> None:

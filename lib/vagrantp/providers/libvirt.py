@@ -87,7 +87,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host, instance)
         address = _keep_address(host, instance, settings, subnet)
-    user, own = "vagrant", lan.card(host, instance, settings)
+    own = lan.card(host, instance, settings)
     if own and box.is_vagrants:
         raise ProviderError(
             f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in a box made for Vagrant "
@@ -109,7 +109,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         network=network.NAME,
         pool=POOL,
         seed=seed,
-        user=user,
+        user=settings.ssh_user,
         vnc_password=secrets.token_hex(4),  # VNC takes eight characters at most (RFC 6143)
     )
 
@@ -211,8 +211,8 @@ def _make_seed(host: Host, instance: Instance, own: lan.Card | None) -> str:
     for name, text in {"hostname": instance.name, **networks}.items():
         host.write(seed / name, text)
     made = [seed / name for name in ("hostname", *networks)]
-    keys = [instance.host_key, instance.host_key.with_name("authorized_keys")]
-    argv = commands.seed_iso(iso, [guest.BOOT, guest.GROW, *keys, *made])
+    private = [instance.host_key, instance.user_script]
+    argv = commands.seed_iso(iso, [guest.BOOT, guest.GROW, *private, *made])
     host.change(argv, what="packing the seed", timeout=60)
     size = 0 if host.dry else iso.stat().st_size
     _change(host, "vol-create-as", POOL, volume, str(size), "--format", "raw")
