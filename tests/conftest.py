@@ -27,6 +27,9 @@ NO_LIBVIRT = "mount -t tmpfs none /run/libvirt;"
 CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256}
 
 
+BACKGROUND: list[subprocess.Popen[bytes]] = []
+
+
 def env_text(values: dict[str, object]) -> str:
     """Return a `.env` of these values."""
     return "".join(f"{key}={value}\n" for key, value in values.items())
@@ -149,6 +152,11 @@ def nobody() -> Iterator[None]:
 
 
 def inventory() -> list[str]:
-    """Return what tests/inventory lists now, but for base images and the shared networks."""
+    """Return what tests/inventory lists now, but for base images and the shared networks.
+
+    Not while something of ours is at work in the background.
+    """
+    for process in BACKGROUND:
+        process.wait()
     done = subprocess.run([INVENTORY, "--but-images"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()

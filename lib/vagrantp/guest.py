@@ -8,6 +8,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Literal
 
+from invoke.runners import Result
+
+from vagrantp import commands
 from vagrantp.config import Settings
 from vagrantp.errors import ProviderError
 from vagrantp.instance import Instance
@@ -24,7 +27,8 @@ echo gateway $(ip -4 route show default | awk '{print $3; exit}')
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
 # from the root file system through LVM down to the disk; what else is on them is not for it
-cd "/sys/class/block/$(basename "$(readlink -f "$1")")" 2>/dev/null || exit 0
+[ -b "$1" ] || exit 0
+cd "/sys/class/block/$(basename "$(readlink -f "$1")")"
 beside=0
 count() { [ "$1" -ef . ] || beside=$((beside + $(cat "$1/size") / 2)); }
 while [ -d slaves ] && [ "$(ls slaves)" ]; do
@@ -52,18 +56,22 @@ def wait(
     seconds: float,
     is_running: Callable[[], bool],
     cwd: Path | None = None,
+    needs: str = "hostname",
 ) -> dict[str, str]:
     """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it, from `cwd`.
 
-    Raises ProviderError when it stops meanwhile, or has not answered after `seconds`.
+    `needs`: the one that must be among them. Raises ProviderError when it stops meanwhile, or has
+    not answered so after `seconds`.
     """
     deadline = monotonic() + seconds
     while True:
         facts, why = ask(host, ssh, cwd)
-        if facts:
+        if needs in facts:
             return facts
         if not is_running():
             raise ProviderError("it stopped before ssh answered", "fab up --verbose shows more")
+        if monotonic() > deadline and facts:
+            raise ProviderError(f"it has no {needs} after {seconds:.0f} seconds")
         if monotonic() > deadline:
             raise ProviderError(f"ssh did not answer in {seconds:.0f} seconds: {why}")
         sleep(0.25)
@@ -75,6 +83,15 @@ def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[dict[str, 
     if not answer.ok:
         return {}, (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
     return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line), ""
+
+
+def run(host: Host, instance: Instance, pid: str, script: str) -> Result:
+    """Run a script in a running guest, by the connection that is kept for `ssh`.
+
+    `pid`: of its QEMU or first process.
+    """
+    argv = commands.kept_ssh(instance, pid, script)
+    return host.ask(argv, timeout=60, cwd=instance.state_dir)
 
 
 def grow(host: Host, ssh: list[str]) -> None:

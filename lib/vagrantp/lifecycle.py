@@ -357,6 +357,7 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
             SSH_TIMEOUT[instance.infra_type],
             lambda: bool(provider.pid(host, instance)),
             cwd=instance.state_dir,
+            needs="gateway" if instance.machine()["provider"].get("lan") else "hostname",
         )
     with host.progress.stage("check"):
         provider.enforce(host, instance, settings)

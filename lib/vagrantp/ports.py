@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from vagrantp import commands
+from vagrantp import commands, guest
 from vagrantp.config import Settings
 from vagrantp.errors import ConflictError
 from vagrantp.instance import Instance, machines, state_root
@@ -193,11 +193,15 @@ def forwards(instance: Instance) -> list[Forward]:
     return found
 
 
-def checks(host: Host, instance: Instance, settings: Settings) -> list[Check]:
-    """Return whether each port leads to the guest; where nothing listens there, we do, for once."""
+def checks(host: Host, instance: Instance, settings: Settings, pid: str) -> list[Check]:
+    """Return whether each port leads to the guest; where nothing listens there, we do, for once.
+
+    `pid`: of the guest's QEMU or first process.
+    """
     if not settings.ports:
         return []
-    listing = host.ask(commands.ssh(instance, "cd /proc/net; grep -H . tcp tcp6 udp udp6")).stdout
+    script = "cd /proc/net; grep -H . tcp tcp6 udp udp6"
+    listing = guest.run(host, instance, pid, script).stdout
     # of tcp only what listens, state 0A: proc_net_tcp.rst of the kernel
     listening = {
         (kind, int(port, 16))
@@ -207,7 +211,7 @@ def checks(host: Host, instance: Instance, settings: Settings) -> list[Check]:
         if kind == "udp" or state == "0A"
     }
     had = {_written(forward): forward for forward in forwards(instance)}
-    return [_check(host, instance, str(p), had.get(str(p)), listening) for p in settings.ports]
+    return [_check(host, instance, str(p), had.get(str(p)), listening, pid) for p in settings.ports]
 
 
 def _written(forward: Forward) -> str:
@@ -223,6 +227,7 @@ def _check(
     written: str,
     forward: Forward | None,
     listening: set[tuple[str, int]],
+    pid: str,
 ) -> Check:
     if forward is None:
         return Check(f"port {written}", "open", "not forwarded: fab up", "FAILED")
@@ -234,7 +239,7 @@ def _check(
     if is_ours:
         echo = shlex.join(["python3", "-c", ECHO, str(port), kind, word])
         script = f"sudo -n timeout {ECHO_SECONDS} {echo} </dev/null >/dev/null 2>&1 &"
-        host.ask(commands.ssh(instance, f"command -v python3 >/dev/null || exit 3; {script}"))
+        guest.run(host, instance, pid, f"command -v python3 >/dev/null || exit 3; {script}")
     elif kind == "udp":  # what it would answer to is not known
         return Check(name, "open", "carried; a service of the guest has it", "ok")
     deadline, found = monotonic() + ECHO_SECONDS, "closed"

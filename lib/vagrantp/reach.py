@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from vagrantp import commands
+from vagrantp import commands, guest
 from vagrantp.config import Settings
 from vagrantp.instance import Instance
 from vagrantp.isolation import is_rootless
@@ -57,8 +57,13 @@ class Probe:
     question: str = ""
 
 
-def checks(host: Host, instance: Instance, settings: Settings, own: list[str]) -> list[Check]:
-    """Try from a running guest what it must reach and must not. `own`: the guest's addresses."""
+def checks(
+    host: Host, instance: Instance, settings: Settings, pid: str, own: list[str]
+) -> list[Check]:
+    """Try from a running guest what it must reach and must not.
+
+    `pid`: of its QEMU or first process; `own`: its addresses.
+    """
     with ExitStack() as services:
         probes = [*_probes(host, instance, settings, own, services)]
         lines = [
@@ -66,7 +71,7 @@ def checks(host: Host, instance: Instance, settings: Settings, own: list[str]) -
             for number, p in enumerate(probes)
         ]
         script = f"printf %s {shlex.quote(''.join(lines))} | ({SCRIPT})"
-        answer = host.ask(commands.ssh(instance, script), timeout=60)
+        answer = guest.run(host, instance, pid, script)
     if answer.return_code == 3:
         return [Check("reach", "tried from inside", "the guest has no bash", "not enforced")]
     ends = dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)

@@ -40,6 +40,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
     addresses = [*own]
     if facts:  # a rootless container has none that the host can route: it answered at a port
         addresses.append(commands.LOOPBACK)
+    pid = provider_for(instance.infra_type).pid(host, instance)
     return [
         compare("type", settings.infra_type, instance.infra_type),
         *provider_for(instance.infra_type).check(host, instance, settings),
@@ -48,8 +49,8 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),
         compare("ssh", "answers", "answers" if facts else why),
-        *(reach.checks(host, instance, settings, own) if facts else []),
-        *(ports.checks(host, instance, settings) if facts else []),
+        *(reach.checks(host, instance, settings, pid, own) if facts else []),
+        *(ports.checks(host, instance, settings, pid) if facts else []),
     ]
 
 

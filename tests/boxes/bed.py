@@ -20,7 +20,7 @@ from shlex import quote
 import yaml
 
 from tests.boxes import HERE, build, run
-from tests.conftest import MASTER
+from tests.conftest import BACKGROUND, MASTER
 
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}  # and their Python
 USERS = ("one", "two")
@@ -45,27 +45,17 @@ rm -r "$1/srv/wheels"
 """
 
 
-_BAKING: dict[str, subprocess.Popen[bytes]] = {}
-
-
 def bake(suite: str, boxes: Path) -> None:
     """Begin to build a bed's box in the background."""
     argv = (sys.executable, "-m", "tests.boxes.bed", suite, str(boxes))
-    _BAKING[suite] = subprocess.Popen(argv, cwd=MASTER, stdin=subprocess.DEVNULL)
+    BACKGROUND.append(subprocess.Popen(argv, cwd=MASTER, stdin=subprocess.DEVNULL))
 
 
 def give_up() -> None:
     """End what nobody waits for any more."""
-    for process in _BAKING.values():
+    for process in BACKGROUND:
         process.send_signal(signal.SIGINT)
         process.wait()
-
-
-def baked(suite: str, boxes: Path, work: Path) -> Path:
-    """Return what `make` does, once `bake` has ended where that was begun."""
-    if suite in _BAKING:
-        _BAKING.pop(suite).wait()
-    return make(suite, boxes, work)
 
 
 def make(suite: str, boxes: Path, work: Path) -> Path:

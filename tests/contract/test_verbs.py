@@ -45,6 +45,8 @@ def test_validate_prints_the_resolved_settings(
         "  BOX=debian-12\n"
         "  ACCEL=auto\n"
         "  LAN_ACCESS=no\n"
+        "  NETWORK_TYPE=default\n"
+        "  SSH_USER=vagrant\n"
         "  AUTOSTART=no\n"
     )
     assert not called.exists()

@@ -63,7 +63,7 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Make a bed of the Debian suite that is asked for, with this checkout in it."""
     before, work = inventory(), tmp_path_factory.mktemp("bed")
     assert request.config.cache
-    baked = beds.baked(request.param, request.config.cache.mkdir("boxes"), work / "box")
+    baked = beds.make(request.param, request.config.cache.mkdir("boxes"), work / "box")
     link = Path.home() / ".vagrant.d/boxes" / baked.name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(baked)
