@@ -20,11 +20,11 @@ INVENTORY = MASTER / "tests/inventory"
 # is inherited; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 1, "DISK": 3}
+VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 2, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"
 NO_LIBVIRT = "mount -t tmpfs none /run/libvirt;"
-CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256}
+CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256, "CPUS": 1}
 
 
 BACKGROUND: list[subprocess.Popen[bytes]] = []

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 mkdir -p /run/systemd/network
 for file in *.network; do
-    [ ! -e "$file" ] || cp "$file" /run/systemd/network/
+    [ ! -e "$file" ] || install -m 644 "$file" /run/systemd/network/
 done
 if [ ! -e /var/lib/vagrantp-seeded ]; then
     name=$(cat hostname)

@@ -39,7 +39,7 @@ def test_validate_prints_the_resolved_settings(
         ".env is valid\n"
         "  INFRA_TYPE=vm\n"
         "  MEMORY=512\n"
-        "  CPUS=1\n"
+        "  CPUS=2\n"
         "  DISK=3\n"
         "  NAME=it-s-my-app\n"
         "  BOX=debian-12\n"
