@@ -99,7 +99,7 @@ def kept_ssh(
 ) -> list[str]:
     """Return argv of ssh by a connection that is kept for the next one, to be run in `state_dir`.
 
-    It belongs to one run of the guest, whose first process or QEMU is `pid`, and notices within 15
+    It belongs to one run of the guest, whose first process or QEMU is `pid`, and notices within 30
     seconds when that is gone. The socket's path is relative, since one of over 100 characters
     cannot be had (unix(7), ControlPath in ssh_config(5)).
     """
@@ -107,7 +107,7 @@ def kept_ssh(
         "ControlMaster": "auto",
         "ControlPath": kept_socket(pid),
         "ControlPersist": KEPT,
-        "ServerAliveInterval": 5,
+        "ServerAliveInterval": 10,
         "ServerAliveCountMax": 3,
     }
     [program, *rest] = ssh(instance, *arguments, config=config)
