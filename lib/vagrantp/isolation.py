@@ -100,8 +100,6 @@ def why_not(host: Host, instance: Instance, wishes: dict[str, Any]) -> str:
         return "no rules were loaded for it"
     if any(guest[key] != wishes[key] for key in ("lan_access", "lan_allow")):
         return "its rules are of other settings"
-    if not Path("/sys/class/net", guest["port"]).exists():  # `podman network reload` makes another
-        return f"its network card is not {guest['port']} any more"
     made = instance.machine()["provider"]
     address, lan = made["address"], made.get("lan") or {"address": None}
     if (guest["lan"] or {"address": None})["address"] != lan["address"]:
