@@ -133,7 +133,10 @@ def pid(host: Host, instance: Instance) -> str:
     answer = host.ask(commands.virsh("domstate", instance.full_name))
     if answer.stdout.strip() != "running":
         return ""
-    return (RUNNING / f"{instance.full_name}.pid").read_text().strip()
+    try:
+        return (RUNNING / f"{instance.full_name}.pid").read_text().strip()
+    except FileNotFoundError:  # it has ended since
+        return ""
 
 
 def start(host: Host, instance: Instance) -> None:
