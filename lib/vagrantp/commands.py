@@ -172,10 +172,10 @@ def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
     """
     no = ("UseRoutes", "UseDNS", "UseDomains", "UseNTP", "UseGateway")
     here = ["[Network]", "DHCP=ipv4", "[DHCPv4]", *(f"{what}=no" for what in no)]
-    there = ["[Network]", "LinkLocalAddressing=no", "DHCP=ipv4"]
+    own = ["DHCP=ipv4"]
     if lan["address"]:
         own = [f"Address={lan['address']}", f"Gateway={lan['gateway']}", f"DNS={lan['dns']}"]
-        there = [*there[:2], *own]
+    there = ["[Network]", "LinkLocalAddressing=no", *own]
     return {
         f"10-{name}.network": "\n".join(["[Match]", f"MACAddress={address}", *lines, ""])
         for name, address, lines in (("host", mac, here), ("lan", lan["mac"], there))
@@ -209,6 +209,11 @@ def mac(instance: Instance, settings: Settings) -> str:
     """Return the MAC address of a guest on our network; on a bridge, MAC is of its card there."""
     is_here = settings.network_type == "default"
     return settings.mac if is_here and settings.mac else instance.mac
+
+
+def fixed_ip(settings: Settings) -> IPv4Address | None:
+    """Return the address asked for on our network; on a bridge, FIXED_IP is of the card there."""
+    return settings.fixed_ip if settings.network_type == "default" else None
 
 
 def dhcp_host(instance: Instance, mac: str, address: str) -> str:

@@ -109,6 +109,12 @@ class Instance:
         """Return machine.json as it is, or nothing when it is gone or unreadable."""
         return _machine(self.machine_json)
 
+    @property
+    def lan(self) -> dict[str, Any] | None:
+        """Its card on a bridge of the host, as lan.py makes it, None where it has none."""
+        found: dict[str, Any] | None = self.machine().get("provider", {}).get("lan")
+        return found
+
 
 def new(settings: Settings, folder: Path) -> Instance:
     """Return the instance that `settings` ask for in `folder`."""

@@ -100,9 +100,8 @@ def why_not(host: Host, instance: Instance, wishes: dict[str, Any]) -> str:
         return "no rules were loaded for it"
     if any(guest[key] != wishes[key] for key in ("lan_access", "lan_allow")):
         return "its rules are of other settings"
-    made = instance.machine()["provider"]
-    address, lan = made["address"], made.get("lan") or {"address": None}
-    if (guest["lan"] or {"address": None})["address"] != lan["address"]:
+    address, nowhere = instance.machine()["provider"]["address"], {"address": None}
+    if (guest["lan"] or nowhere)["address"] != (instance.lan or nowhere)["address"]:
         return "its rules are of another address on the LAN"
     return "" if guest["ip"] == address else f"its rules are for {guest['ip']}, not {address}"
 

@@ -200,7 +200,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
-            *([f"  network    {_on_lan(provider['lan'])}"] if provider.get("lan") else []),
+            *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
             f"  isolation  {isolation.text(settings)}",
             "  next       fab ssh",
@@ -318,10 +318,12 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     except BaseException:
         provider.stop(host, instance, force=True)
         raise
-    if not ports.is_served(instance) and ports.forwards(instance):
+    is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
+    if is_lost:
         host.progress.say("its ports were not forwarded any more; they are again")
     is_changed = any(change.key == "PORTS" for change in changes)
-    ports.ensure(host, instance, provider.pid(host, instance), afresh=is_changed)
+    if is_lost or is_changed:
+        ports.ensure(host, instance, provider.pid(host, instance), afresh=is_changed)
 
 
 def _take(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
@@ -336,8 +338,7 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     ports.write(host, instance, provider)
     if "metadata" in provider:
         address = provider["address"]
-        lan = provider.get("lan")
-        provider["metadata"] = commands.domain_metadata(instance, settings, address, lan)
+        provider["metadata"] = commands.domain_metadata(instance, settings, address, instance.lan)
     host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
 
 
@@ -357,7 +358,7 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
             SSH_TIMEOUT[instance.infra_type],
             lambda: bool(provider.pid(host, instance)),
             cwd=instance.state_dir,
-            needs="gateway" if instance.machine()["provider"].get("lan") else "hostname",
+            needs="gateway" if instance.lan else "hostname",
         )
     with host.progress.stage("check"):
         provider.enforce(host, instance, settings)

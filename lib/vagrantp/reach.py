@@ -93,7 +93,7 @@ def _probes(
     addresses = [a["local"] for link in links for a in link["addr_info"] if a["scope"] == "global"]
     of_host = [address for address in addresses if address not in own]  # pasta gives the host's own
     port = services.enter_context(_service(0))
-    lan = instance.machine()["provider"].get("lan") or {"bridge": None, "resolvers": []}
+    lan = instance.lan or {"bridge": None, "resolvers": []}
     on_lan = [
         a["local"] for link in links if link["ifname"] == lan["bridge"] for a in link["addr_info"]
     ]

@@ -38,12 +38,12 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
 
 def settings_text(settings: Settings) -> str:
     """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = {key.upper(): (key, value) for key, value in instances.as_json(settings).items()}
-    values["BOX"] = values["IMAGE"]
+    values = instances.as_json(settings)
+    values["box"] = values["image"]
     lines = [
-        f"  {key.name}={instances.as_written(*values[key.name])}"
+        f"  {key.name}={instances.as_written(name, values[name])}"
         for key in KEYS.values()
-        if values.get(key.name, ("", None))[1] not in (None, [])
+        if values.get(name := key.name.lower()) not in (None, [])
         and key.infra_type in (None, settings.infra_type)
     ]
     return "\n".join([".env is valid", *lines])
@@ -51,7 +51,7 @@ def settings_text(settings: Settings) -> str:
 
 def _on_lan(host: Host, found: Found) -> dict[str, Any]:
     """Return where an instance is on a LAN; an address by DHCP is there once it has one."""
-    lan = found.instance.machine().get("provider", {}).get("lan")
+    lan = found.instance.lan
     if not lan:
         return {"bridge": None, "lan_address": None}
     fixed = lan["address"] and lan["address"].partition("/")[0]

@@ -56,7 +56,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
 
 def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> list[Check]:
     """Return what a guest on a bridge of the host has there."""
-    lan = instance.machine()["provider"].get("lan")
+    lan = instance.lan
     if not lan:
         return []
     gateway = facts.get("gateway")

@@ -121,8 +121,8 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Write into the domain what it may reach, for the hook of libvirt."""
-    made = instance.machine()["provider"]
-    values = commands.domain_metadata(instance, settings, made["address"], made.get("lan"))
+    address = instance.machine()["provider"]["address"]
+    values = commands.domain_metadata(instance, settings, address, instance.lan)
     when = ("--config", "--live") if pid(host, instance) else ("--config",)
     argv = commands.set_domain_metadata(instance, values, *when)
     host.change(argv, what="virsh metadata", timeout=60)
@@ -255,7 +255,7 @@ def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IP
     leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
     taken = network.leased(leases.stdout, but_to=mac)
     taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
-    fixed = settings.fixed_ip if settings.network_type == "default" else None
+    fixed = commands.fixed_ip(settings)
     address = str(network.choose_address(subnet, instance.id, taken, fixed))
     _update_dhcp(host, "add-last", commands.dhcp_host(instance, mac, address))
     return address

@@ -71,7 +71,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         # there is no container yet that would show that its address is taken
         files = state_root().glob("*/address")
         taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
-        fixed = settings.fixed_ip if settings.network_type == "default" else None
+        fixed = commands.fixed_ip(settings)
         address = network.choose_address(subnet, instance.id, taken, fixed)
         host.write(instance.state_dir / "address", str(address))
     return commands.container(instance, settings, image, network.NAME, address, os.getuid(), own)
@@ -87,7 +87,7 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Write down what the container may reach, for the OCI hook."""
-    _isolate(host, instance, settings, instance.machine()["provider"].get("lan"))
+    _isolate(host, instance, settings, instance.lan)
 
 
 def _isolate(host: Host, instance: Instance, settings: Settings, own: lan.Card | None) -> None:
