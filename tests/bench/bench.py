@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 
 from invoke.context import Context
-from vagrantp import commands, images
+from vagrantp import commands, guest, images
 from vagrantp import instance as instances
 from vagrantp.run import Host, handle_signals
 
@@ -46,17 +46,6 @@ while True:
     with server.accept()[0] as client, open("big", "rb") as file:
         client.sendfile(file)
 """
-USER_DATA = {
-    "hostname": "bench",
-    "users": [
-        {
-            "name": "vagrant",
-            "shell": "/bin/bash",
-            "sudo": "ALL=(ALL) NOPASSWD:ALL",
-            "ssh_authorized_keys": [INSECURE_KEY],
-        }
-    ],
-}
 # What is compared: the row's name, ours, the rival, and the most that ours may take.
 ROWS = [
     ("`up`, VM, as users write the Vagrantfile", "vm up", "vagrant up", "1.0 x"),
@@ -198,7 +187,7 @@ def _machine(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
-    """Give bare Vagrant the same box, and a seed that lets Vagrant's insecure key in."""
+    """Give bare Vagrant the same box, and a seed as ours, for Vagrant's insecure key."""
     folder = work / "bare-vm"
     folder.mkdir()
     shutil.copy(HERE / "Vagrantfile", folder)
@@ -208,11 +197,7 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
     link.parent.mkdir(parents=True)
     link.symlink_to(files)
-    seed = work / "seed"
-    seed.mkdir()
-    (seed / "user-data").write_text("#cloud-config\n" + json.dumps(USER_DATA))
-    (seed / "meta-data").write_text(json.dumps({"instance-id": "bench"}))
-    _run(*commands.seed_iso(work / SEED, seed.iterdir(), "CIDATA"))
+    _run(*commands.seed_iso(work / SEED, [guest.BOOT, guest.GROW, *_seed(work / "seed").iterdir()]))
     size = str((work / SEED).stat().st_size)
     pool = ("--pool", images.POOL)
     _run(*commands.virsh("vol-create-as", images.POOL, SEED, size, "--format", "raw"))
@@ -232,12 +217,9 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
 @contextmanager
 def _bare_container(work: Path) -> Iterator[Bare]:
     """Give bare Vagrant the same image, through the same shim."""
-    folder, seed = work / "bare-container", work / "container-seed"
+    folder, seed = work / "bare-container", _seed(work / "container-seed")
     folder.mkdir()
-    seed.mkdir()
     shutil.copy(HERE / "Vagrantfile.container", folder / "Vagrantfile")
-    _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(seed / "ssh_host_ed25519_key"))
-    (seed / "authorized_keys").write_text(INSECURE_KEY + "\n")
     yield Bare(
         folder,
         {
@@ -248,6 +230,15 @@ def _bare_container(work: Path) -> Iterator[Bare]:
             "SEED": str(seed),
         },
     )
+
+
+def _seed(folder: Path) -> Path:
+    """Make what a guest of our image starts with, for Vagrant's insecure key."""
+    folder.mkdir()
+    _run(*commands.keygen(folder / "ssh_host_ed25519_key", "bench"))
+    (folder / "hostname").write_text("bench\n")
+    (folder / "user.sh").write_text(commands.user_script("vagrant", INSECURE_KEY))
+    return folder
 
 
 def _fab(name: str, folder: Path, *arguments: str, times: Times | None = None) -> None:
