@@ -20,9 +20,19 @@ HERE = here()
 
 
 @verb
-def up(host: Host, verbose: bool = False, wait: bool = True) -> None:
-    """Create or start this project's VM or container."""
-    print(lifecycle.up(host, config.load(HERE, host.progress.say), HERE))
+def up(
+    host: Host,
+    provision: bool = False,
+    no_provision: bool = False,
+    verbose: bool = False,
+    wait: bool = True,
+) -> None:
+    """Create or start this project's VM or container; provision it the first time.
+
+    --provision does that again, --no-provision not at all.
+    """
+    when = lifecycle.when_to_provision(provision, no_provision)
+    print(lifecycle.up(host, config.load(HERE, host.progress.say), HERE, when))
 
 
 @verb
@@ -41,6 +51,12 @@ def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = Tr
 def rm(host: Host, force: bool = False, verbose: bool = False, wait: bool = True) -> None:
     """Remove it and everything made for it."""
     print(lifecycle.remove(host, HERE, is_sure(force)))
+
+
+@verb
+def provision(host: Host, verbose: bool = False, wait: bool = True) -> None:
+    """Run PROVISION_SCRIPT again."""
+    print(lifecycle.provision_anew(host, config.load(HERE, host.progress.say), HERE))
 
 
 @verb
@@ -82,4 +98,4 @@ def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
     examination.examine(host, as_json=json)
 
 
-ns = Collection(up, ssh, stop, rm, validate, init, status, verify, stats, doctor)
+ns = Collection(up, ssh, stop, rm, provision, validate, init, status, verify, stats, doctor)

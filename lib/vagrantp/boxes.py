@@ -1,4 +1,4 @@
-"""Boxes that others made for Vagrant: found or downloaded, and put into the pool as ours are.
+"""What BOX names, put into libvirt's pool. Here: boxes that others made for Vagrant.
 
 A box gets a name and a version of ours by a folder of links to its files: so its volume is this
 user's own, arrives whole or not at all, and goes when nothing stands on it any more.
@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from vagrantp import commands, images
+from vagrantp import cloud_images, commands, images
 from vagrantp.errors import ProviderError
 from vagrantp.images import Box, vagrant_home
 from vagrantp.run import Host
@@ -19,27 +19,31 @@ from vagrantp.run import Host
 DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some boxes have 10 GB
 
 
-def ensure(host: Host, name: str) -> Box:
-    """Return the box that BOX=`name` stands for, in libvirt's pool.
+def ensure(host: Host, name: str, sha256: str | None = None) -> Box:
+    """Return the box that BOX=`name` stands for, in libvirt's pool. `sha256`: of a cloud image.
 
     Raises ProviderError when it cannot be had, or is not one that can be used.
     """
     if name in images.SUITES:
         return images.ensure_box(host, name)
+    if cloud := cloud_images.source(name):
+        return cloud_images.ensure(host, name, cloud, sha256)
     source = find(name)
     if source is None:
         with host.progress.stage("download box", name):
             _download(host, name)
         if host.dry:
-            return Box(f"vagrantp-{_slug(name)}-not-known-yet", 0, is_vagrants=True)
+            return Box(f"vagrantp-{images.slug(name)}-not-known-yet", 0, kind="vagrant")
         source = find(name)
         if source is None:
             raise ProviderError(f"vagrant box add {name}: it is for another provider than libvirt")
     disk = _disk(source)
     facts = disk.stat()
     digest = hashlib.sha256(f"{disk} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
-    size = _virtual_size(host, name, disk)
-    box = Box(f"vagrantp-{_slug(name)}-{digest[:10]}", size, is_vagrants=True)
+    info = images.disk(host, name, disk)
+    if info.format != "qcow2":
+        raise ProviderError(f"the box {name} has a disk of format {info.format}, not qcow2")
+    box = Box(f"vagrantp-{images.slug(name)}-{digest[:10]}", info.virtual_size, kind="vagrant")
 
     def link(_work: Path, folder: Path) -> None:
         host.make_dir(folder)
@@ -52,6 +56,13 @@ def ensure(host: Host, name: str) -> Box:
                 host.link(folder / path.name, path)
 
     return images.put_into_pool(host, box, link)
+
+
+def is_there(name: str) -> bool:
+    """Say whether what BOX names is on this host, or would be downloaded."""
+    if cloud := cloud_images.source(name):
+        return isinstance(cloud.place, Path)
+    return find(name) is not None
 
 
 def find(name: str) -> Path | None:
@@ -94,22 +105,6 @@ def _disk(source: Path) -> Path:
     if not disk.is_file():
         raise ProviderError(f"the box in {source} has no {disk.name}")
     return disk
-
-
-def _virtual_size(host: Host, name: str, disk: Path) -> int:
-    """Return the size of a disk in bytes. Raises ProviderError for one that is not safe to open."""
-    facts = json.loads(host.answer(["qemu-img", "info", "--output=json", str(disk)]))
-    if facts["format"] != "qcow2":
-        raise ProviderError(f"the box {name} has a disk of format {facts['format']}, not qcow2")
-    # QEMU would open the file that is named there, one of this host's
-    data = facts.get("format-specific", {}).get("data", {})
-    if "backing-filename" in facts or "data-file" in data:
-        raise ProviderError(f"the disk of box {name} names another file: it is not used")
-    return int(facts["virtual-size"])
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
 
 
 def _version(text: str) -> list[tuple[int, str]]:

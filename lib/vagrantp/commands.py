@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
@@ -15,7 +16,10 @@ from vagrantp.config import Settings
 from vagrantp.instance import MASTER, VERSION, Instance, as_json
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
+PLAY = Path(__file__).parent / "programs/play.py"
+SHELLS = ("bash", "sh", "dash", "ash")  # that tell in which line a script fails
 USER_SCRIPT = Path(__file__).with_name("user.sh")
+FIRST_BOOT = Path(__file__).with_name("first_boot.sh")
 PROBES = Path(__file__).parent / "probes"
 GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
 LOOPBACK = "127.0.0.1"
@@ -124,6 +128,92 @@ def hang_up(instance: Instance, socket: str) -> list[str]:
     return ["ssh", "-F/dev/null", "-Oexit", f"-oControlPath={socket}", instance.full_name]
 
 
+def as_root(script: str, *arguments: str) -> str:
+    """Return the command that runs a shell script as root in a guest."""
+    return shlex.join(["sudo", "-n", "sh", "-c", script, "sh", *arguments])
+
+
+def inventory(instance: Instance, user: str) -> str:
+    """Return an Ansible inventory of one host, called as the guest is.
+
+    What is said here counts more than what an ansible.cfg says (an old `transport = local` would
+    let the tasks run on this host).
+    """
+    values = {
+        "ansible_connection": "ssh",
+        "ansible_host": instance.full_name,
+        "ansible_user": user,
+        "ansible_ssh_common_args": shlex.join(["-F", str(instance.ssh_config)]),
+        "ansible_ssh_host_key_checking": True,
+        "ansible_python_interpreter": "auto_silent",
+    }
+    return json.dumps({"all": {"hosts": {instance.name: values}}})
+
+
+def playbook(
+    instance: Instance,
+    pid: str,
+    playbook: Path,
+    variables: Path | None,
+    galaxy: Path | None,
+    folder: Path,
+) -> list[str]:
+    """Return argv that runs a playbook. `folder` has the `inventory.json`, and gets `events`.
+
+    `pid`: of the guest's QEMU or first process; `galaxy`: roles and collections that it requires.
+    """
+    extra = [f"--extra-vars=@{variables}"] if variables else []
+    places = [str(instance.state_dir), kept_socket(pid), str(folder / "events"), str(galaxy or "")]
+    options = [f"--inventory={folder / 'inventory.json'}", *extra]
+    return [sys.executable, str(PLAY), *places, *options, str(playbook)]
+
+
+def playbook_check(playbook: Path, galaxy: Path | None) -> list[str]:
+    """Return argv that looks for mistakes in a playbook, and touches no guest."""
+    options = ["--syntax-check", "--inventory=guest,"]
+    return [
+        sys.executable,
+        str(PLAY),
+        "/",
+        "",
+        os.devnull,
+        str(galaxy or ""),
+        *options,
+        str(playbook),
+    ]
+
+
+def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:
+    """Return argv that puts what `requirements` name into `folder`. `kind`: role or collection."""
+    place = folder / "roles" if kind == "role" else folder
+    program = Path(sys.executable).with_name("ansible-galaxy")
+    options = (
+        [f"--role-file={requirements}"]
+        if kind == "role"
+        else [f"--requirements-file={requirements}"]
+    )
+    return [str(program), kind, "install", *options, f"-p={place}"]
+
+
+def provision_script(script: Path, first_line: bytes) -> list[str]:
+    """Return the arguments of script.sh for a script that starts with `first_line`.
+
+    script.sh adds an option to a plain sh, which is called as its `#!` says.
+    """
+    if not first_line.startswith(b"#!"):
+        return [script.name, "none"]
+    interpreter = first_line[2:].decode(errors="replace").strip()
+    names = [Path(word).name for word in interpreter.split() if word[0] != "-"]
+    shell = next((name for name in names if name != "env"), "")
+    if shell not in SHELLS:
+        return [script.name, "none"]
+    # as the kernel does: what follows the interpreter is one argument
+    return [
+        script.name,
+        *(("bash",) if shell == "bash" else ("sh", *interpreter.split(maxsplit=1))),
+    ]
+
+
 def ssh_config(instance: Instance, address: str, port: int, user: str, first: bool = False) -> str:
     """Return the ssh_config(5) of an instance.
 
@@ -156,12 +246,14 @@ def keygen(path: Path, comment: str) -> list[str]:
     return ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
 
 
-def user_script(user: str, keys: str) -> str:
+def user_script(user: str, keys: str, is_made_later: bool = False) -> str:
     """Return a script that lets a user log into a guest by `keys`, and become root there by sudo.
 
-    For any guest, and any number of times: what the user has there already stays.
+    For any guest, and any number of times: what the user has there already stays. `is_made_later`:
+    by cloud-init, as a person's #cloud-config says.
     """
-    start = f"user={shlex.quote(user)}\nkeys={shlex.quote(keys.strip())}\n"
+    values = {"user": user, "keys": keys.strip(), "is_made_later": "yes" if is_made_later else "no"}
+    start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     return start + USER_SCRIPT.read_text(encoding="utf-8")
 
 
@@ -179,6 +271,41 @@ def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
     return {
         f"10-{name}.network": "\n".join(["[Match]", f"MACAddress={address}", *lines, ""])
         for name, address, lines in (("host", mac, here), ("lan", lan["mac"], there))
+    }
+
+
+def seed_cloud_init(
+    instance: Instance, settings: Settings, theirs: str | None, user_script: str | None, key: str
+) -> dict[str, str]:
+    """Return the files of a NoCloud seed. `theirs`: a person's #cloud-config, which stays as it is.
+
+    There is nothing to merge: what we need of a guest a script does before all modules
+    (`user_script`, and the host key; None where the image does it without cloud-init). Only a NAME
+    that was written counts more than a `hostname` in there: that is a part of its own, which
+    replaces (cloud-init's default is to keep what an earlier part says).
+    """
+    from email.mime.multipart import MIMEMultipart  # takes 0.04 s, and few need it
+    from email.mime.text import MIMEText
+
+    parts = [theirs] if theirs else []
+    if theirs and settings.hostname == settings.name:
+        name = {"hostname": settings.name, "prefer_fqdn_over_hostname": False}
+        how = {"merge_how": "dict(replace)+list()+str()"}
+        parts.append("#cloud-config\n" + json.dumps(how | name))
+    if user_script is not None:
+        start = f"#cloud-boothook\n#!/bin/sh\nkey={shlex.quote(key)}\n"
+        parts.append(start + FIRST_BOOT.read_text("utf-8") + user_script)
+    message = MIMEMultipart()
+    for part in parts:
+        message.attach(MIMEText(part, "plain", "utf-8"))  # of "plain" it finds out the kind itself
+    meta = {
+        "instance-id": instance.full_name,
+        "local-hostname": settings.hostname or settings.name,
+    }
+    return {
+        "meta-data": json.dumps(meta),
+        "user-data": message.as_string(),
+        "vendor-data": '#cloud-config\n{"ssh_deletekeys": false}\n',  # the host key is ours
     }
 
 
@@ -334,7 +461,7 @@ def _container(
     }
     options = [
         "--init",
-        f"--hostname={instance.name}",
+        f"--hostname={settings.hostname}",
         *container_limits(settings),
         *network,
         f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",

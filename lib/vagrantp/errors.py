@@ -56,6 +56,15 @@ class ConflictError(VagrantpError):
     exit_code = 6
 
 
+class ProvisionError(VagrantpError):
+    """Provisioning failed.
+
+    The message names the play, task or script line.
+    """
+
+    exit_code = 7
+
+
 class StateError(VagrantpError):
     """Wrong state: `ssh` when stopped, `rm` of a running one, `init` over a `.env`, busy."""
 

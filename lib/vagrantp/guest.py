@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
@@ -24,6 +23,7 @@ echo cpus "$(grep -c ^processor /proc/cpuinfo)"
 echo memory_kib "$(awk '/^MemTotal/ {print $2}' /proc/meminfo)"
 echo addresses $(ip -4 -o address show scope global | awk '{sub("/.*", "", $4); print $4}')
 echo gateway $(ip -4 route show default | awk '{print $3; exit}')
+echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
 # from the root file system through LVM down to the disk; what else is on them is not for it
@@ -102,18 +102,26 @@ def grow(host: Host, ssh: list[str]) -> None:
     as_root(host, ssh, GROW.read_text(encoding="utf-8"), "growing the root file system")
 
 
-def as_root(host: Host, ssh: list[str], script: str, what: str) -> None:
-    """Run a shell script in a guest as root. `what` names it in an error."""
-    argv = [*ssh, shlex.join(["sudo", "-n", "sh", "-c", script])]
-    host.change(argv, what=what, timeout=ROOT_TIMEOUT)
+def as_root(
+    host: Host,
+    ssh: list[str],
+    script: str,
+    what: str,
+    cwd: Path | None = None,
+    timeout: float = ROOT_TIMEOUT,
+) -> None:
+    """Run a shell script in a guest as root. `what` names it in an error; `timeout` in seconds."""
+    argv = [*ssh, commands.as_root(script)]
+    host.change(argv, what=what, timeout=timeout, cwd=cwd)
 
 
-def check(facts: dict[str, str], instance: Instance, settings: Settings) -> list[Check]:
+def check(facts: dict[str, str], settings: Settings) -> list[Check]:
     """Compare a guest's facts, {} when it does not answer, with its settings.
 
     A container sees the host's memory, CPUs and disk: there only the name counts.
     """
-    hostname = compare("hostname", instance.name, facts.get("hostname"))
+    name = facts.get("hostname")
+    hostname = compare("hostname", settings.hostname or name, name)
     if settings.infra_type == "container":
         return [hostname]
     disk, cpus = facts.get("disk_bytes"), facts.get("cpus")

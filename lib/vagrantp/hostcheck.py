@@ -77,8 +77,8 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     infra_type = settings.infra_type
     is_ours = settings.image in images.SUITES
     is_built = partial(images.is_built, host, infra_type, settings.image)
-    if not is_ours:  # a box that others made: there, or downloaded
-        is_built = partial(bool, boxes.find(settings.image))
+    if not is_ours:  # of others: there, or downloaded
+        is_built = partial(boxes.is_there, settings.image)
     checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
     if infra_type == "vm":
         checks += [

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from vagrantp.commands import virsh
@@ -52,12 +53,13 @@ VERSION = f"1.{os.getuid()}"
 class Box:
     """A box in our VAGRANT_HOME: `vagrantp-<image>-<digest>`. `virtual_size` in bytes.
 
-    `is_vagrants`: made for Vagrant, whose insecure key it lets in, and not for our seed.
+    `kind`: of our own making; made for Vagrant, whose insecure key it lets in, and not for our
+    seed; or a cloud image, which cloud-init sets up.
     """
 
     name: str
     virtual_size: int
-    is_vagrants: bool = False
+    kind: Literal["ours", "vagrant", "cloud"] = "ours"
 
     @property
     def volume(self) -> str:
@@ -109,6 +111,31 @@ def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> B
                 _upload(host, box, folder / files / "box.img")
         _remove_old_boxes(host, box)
     return box
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a disk image is. `virtual_size` in bytes."""
+
+    format: str
+    virtual_size: int
+
+
+def disk(host: Host, name: str, file: Path) -> Disk:
+    """Look into a disk image. Raises ProviderError for one that is not safe to open."""
+    facts: dict[str, Any] = json.loads(
+        host.answer(["qemu-img", "info", "--output=json", str(file)])
+    )
+    # QEMU would open the file that is named there, one of this host's
+    data = facts.get("format-specific", {}).get("data", {})
+    if "backing-filename" in facts or "data-file" in data:
+        raise ProviderError(f"the disk of {name} names another file: it is not used")
+    return Disk(facts["format"], int(facts["virtual-size"]))
+
+
+def slug(name: str) -> str:
+    """Return a name as the names of boxes and volumes may have it."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
 
 
 def ensure_container_image(host: Host, image: str) -> str:

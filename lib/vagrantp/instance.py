@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vagrantp.config import Settings, id_from, xdg
-from vagrantp.schema import LanRule, PortForward
+from vagrantp.schema import LanRule, PortForward, Provisioner
 
 VERSION = 1  # of machine.json, of domain metadata and of container labels
 MASTER = Path(__file__).resolve().parents[2]  # the checkout: Vagrantfile, playbooks, …
@@ -74,6 +74,11 @@ class Instance:
     def log(self) -> Path:
         """What the providers said during the last verbs."""
         return self.state_dir / "logs" / "vagrant.log"
+
+    @property
+    def provision_log(self) -> Path:
+        """What provisioning said the last time."""
+        return self.log.with_name("provision.log")
 
     @property
     def failed_log(self) -> Path:
@@ -165,7 +170,11 @@ def as_written(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        kinds: dict[str, Any] = {"ports": PortForward, "lan_allow": LanRule}
+        kinds: dict[str, Any] = {
+            "ports": PortForward,
+            "lan_allow": LanRule,
+            "provision_script": Provisioner,
+        }
         value = ",".join(str(kinds[key](**item) if key in kinds else item) for item in value)
     return "nothing" if value in (None, "") else str(value)
 

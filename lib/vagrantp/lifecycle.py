@@ -11,10 +11,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-from vagrantp import commands, config, guest, hostcheck, images, isolation, ports
+from vagrantp import commands, config, guest, hostcheck, images, isolation, ports, provision
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, StateError
+from vagrantp.errors import ProviderError, StateError, VagrantpError
 from vagrantp.instance import Instance
 from vagrantp.providers import Found, Provider, provider_for
 from vagrantp.run import SET_UP, Host, environment
@@ -22,10 +22,12 @@ from vagrantp.schema import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
 AT_START = ("memory", "cpus")  # settings that a start brings; the others need a new instance
+PROVISIONING = ("provision_script", "provision_vars")
 AT_ONCE = {
-    "vm": ("lan_access", "lan_allow", "ports", "autostart"),
-    "container": ("lan_access", "lan_allow", "ports"),
+    "vm": ("lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
+    "container": ("lan_access", "lan_allow", "ports", *PROVISIONING),
 }
+When = Literal["once", "always", "never"]
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -75,8 +77,11 @@ def _judged(found: Found) -> Found:
     return found
 
 
-def up(host: Host, settings: Settings, folder: Path) -> str:
-    """Create or start the instance that `settings` ask for; return the summary."""
+def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once") -> str:
+    """Create or start the instance that `settings` ask for; return the summary.
+
+    `provisioning`: once, where the guest does not say that it was done; always; or never.
+    """
     wanted = instances.new(settings, folder)
     host.progress.about(wanted.full_name, wanted.infra_type)
     with _locked(host, folder):
@@ -89,6 +94,8 @@ def up(host: Host, settings: Settings, folder: Path) -> str:
             _remove(host, found.instance)
             found = None
         if found is None:
+            if provisioning != "never":
+                provision.check(host, settings)
             _create(host, wanted, settings)
         elif found.state == "broken":
             raise StateError(
@@ -100,11 +107,50 @@ def up(host: Host, settings: Settings, folder: Path) -> str:
             wanted = found.instance
             if found.state == "running":
                 _refresh(host, wanted, settings, changes)
-                return summary(wanted, "is running already")
-            _start(host, found, settings, changes)
+            else:
+                _start(host, found, settings, changes)
+        _provision(host, wanted, settings, provisioning)
         if host.dry:
             return f"{wanted.full_name} would be running"
+        if found and found.state == "running":
+            return summary(wanted, "is running already")
         return summary(wanted, "is running", monotonic() - started)
+
+
+def provision_anew(host: Host, settings: Settings, folder: Path) -> str:
+    """Provision the running instance of a project, done before or not; return what was done."""
+    with _locked(host, folder):
+        found = existing(host, folder)
+        name = found.instance.full_name
+        if found.state != "running":
+            reason = f": {found.reason}" if found.reason else ""
+            raise StateError(f"{name} is {found.state}{reason}", "fab up starts it")
+        changes = drift(found.instance, settings)
+        _take(host, found.instance, settings, [c for c in changes if c.key.lower() in PROVISIONING])
+        done = _provision(host, found.instance, settings, "always")
+        return f"{name} is provisioned: {done}" if done else f"{name} has no PROVISION_SCRIPT"
+
+
+def _provision(host: Host, instance: Instance, settings: Settings, when: When) -> str:
+    """Provision a running instance where that is due; return what was done, nothing if nothing."""
+    if not provision.is_asked(settings):
+        return ""
+    pid = provider_for(instance.infra_type).pid(host, instance)
+    is_due = when == "always" or not pid or provision.is_due(host, instance, settings, pid)
+    if is_due and when == "never":
+        host.progress.say("not provisioned, as you said; fab provision does it")
+    if not is_due or when == "never":
+        return ""
+    done = provision.run(host, instance, settings, pid)
+    host.progress.say(f"provisioned: {done}")
+    return done
+
+
+def when_to_provision(always: bool, never: bool) -> When:
+    """Return what --provision and --no-provision ask for."""
+    if always and never:
+        raise VagrantpError("--provision and --no-provision exclude each other")
+    return "always" if always else "never" if never else "once"
 
 
 def stop(host: Host, folder: Path, force: bool) -> str:
@@ -178,7 +224,7 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
             when.get(key, "to a new instance"),
         )
         for key, value in instances.as_json(settings).items()
-        if old.get(key) != value
+        if (old.get(key) or None) != (value or None)
     ]
 
 
@@ -251,7 +297,10 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     draft = instance.ssh_config_draft
     address, port = provider_for(instance.infra_type).endpoint(host, instance, made)
     if "key" in made:
-        return host.write(draft, commands.ssh_config(instance, address, port, made["user"]))
+        host.write(draft, commands.ssh_config(instance, address, port, made["user"]))
+        if not made.get("grows", True):
+            _grow(host, commands.ssh(instance, config=draft))
+        return
     # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
     argv, env = _vagrant_command(instance, "ssh-config")
     lines = (line.strip().partition(" ") for line in host.answer(argv, env=env).splitlines())
@@ -260,11 +309,9 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     host.write(instance.key, Path(key).read_bytes())
     host.remove(instance.key.with_suffix(".pub"))  # it is of another key, and ssh would go by it
     host.write(instance.known_hosts, "")
-    with host.progress.stage("grow the root file system"):
-        host.write(draft, commands.ssh_config(instance, address, port, user, first=True))
-        ssh = commands.ssh(instance, config=draft)
-        guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: True)
-        guest.grow(host, ssh)
+    host.write(draft, commands.ssh_config(instance, address, port, user, first=True))
+    ssh = commands.ssh(instance, config=draft)
+    _grow(host, ssh)
     if settings.ssh_user != SSH_USER or settings.ssh_key:
         asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
         own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
@@ -272,6 +319,12 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
         guest.as_root(host, ssh, script, "letting the user in")
         user = asked
     host.write(draft, commands.ssh_config(instance, address, port, user))
+
+
+def _grow(host: Host, ssh: list[str]) -> None:
+    with host.progress.stage("grow the root file system"):
+        guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: True)
+        guest.grow(host, ssh)
 
 
 def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) -> None:
@@ -363,7 +416,7 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
     with host.progress.stage("check"):
         provider.enforce(host, instance, settings)
         checks = provider.check(host, instance, settings)
-        checks += guest.check(facts, instance, settings)
+        checks += guest.check(facts, settings)
     failed = [
         f"{check.name}: promised {check.promised}, found {check.found}"
         for check in checks
@@ -454,7 +507,9 @@ def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
     public = instance.host_key.with_suffix(".pub").read_text(encoding="utf-8")
     host.write(instance.known_hosts, f"{instance.full_name} {public}")
     files = [instance.key.with_suffix(".pub"), *settings.ssh_key]
-    host.write(instance.user_script, commands.user_script(settings.ssh_user, _keys_in(files)))
+    user, cloud_init = settings.ssh_user, settings.cloud_init
+    is_made_later = cloud_init is not None and user in config.users_of(cloud_init)
+    host.write(instance.user_script, commands.user_script(user, _keys_in(files), is_made_later))
 
 
 def _keys_in(files: Iterable[Path]) -> str:

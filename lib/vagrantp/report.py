@@ -71,6 +71,11 @@ class Progress:
             clear = "\x1b[K" if is_live else ""
             print(f"  {text}: {seconds:.1f} s{end}{clear}", file=sys.stderr, flush=True)
 
+    def percent(self, done: str) -> None:
+        """Show on a terminal how much of the stage at work is done."""
+        if sys.stderr.isatty() and done.isdigit():
+            print(f"\x1b[K  {done} %", end="\r", file=sys.stderr, flush=True)
+
     def say(self, text: str) -> None:
         """Tell something that is no stage."""
         clear = "\x1b[K" if sys.stderr.isatty() else ""

@@ -74,8 +74,12 @@ class Child(Local):
         )
 
     def kill(self) -> None:
-        """Kill the child and what it started."""
+        """Kill the child and what it started, in sessions of its own too, as Ansible does."""
+        others = _descendants(self.process.pid)
         self._signal(signal.SIGKILL)
+        for pid in others:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
         """Pass an interrupt on to the child's process group."""
@@ -182,21 +186,23 @@ class Host:
         timeout: float,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        stdin: Path | None = None,
         note: Callable[[str], None] | None = None,
         explain: Callable[[list[str]], str] | None = None,
     ) -> None:
         """Run a command that changes something; under --dry only print it.
 
-        `what` names the step in an error; `timeout` in seconds; `note` is called with every line
-        of output; `explain` picks the one line that matters out of the output of a failure.
+        `what` names the step in an error; `timeout` in seconds; `stdin` is a file that the command
+        reads; `note` is called with every line of output; `explain` picks the one line that matters
+        out of the output of a failure.
         Raises ProviderError when it fails.
         """
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
+        first, *rest = shlex.join(argv).splitlines()  # the others are a script of ours
+        Log(self.log, self.verbose).write(f"$ {first}{' …' if rest else ''}\n")
         sink = Log(self.log, self.verbose, note)
-        sink.write(f"$ {shlex.join(argv)}\n")
-        sink.tail.clear()
-        result = self._run(argv, timeout, env, cwd, sink)
+        result = self._run(argv, timeout, env, cwd, sink, stdin)
         if not result.ok:
             why = (explain or _last_error)(sink.lines()) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
@@ -356,9 +362,12 @@ class Host:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         sink: Log | None = None,
+        stdin: Path | None = None,
     ) -> Result:
         find_tool(argv[0])
         command = shlex.join(_in_group(argv))
+        if stdin:
+            command = f"{command} < {shlex.quote(str(stdin))}"
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
         runner = Child(self.context)
@@ -433,6 +442,17 @@ def handle_signals() -> None:
     """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that these started."""
+    try:
+        # each of its threads may have some
+        texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it has just ended
+        return []
+    children = [int(word) for text in texts for word in text.split()]
+    return [*children, *(other for child in children for other in _descendants(child))]
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:

@@ -44,6 +44,7 @@ LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # 15 bytes: IFNAMSIZ, linux/if.h
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")  # what useradd(8) takes
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+JINJA = re.compile(r"## *template: *jinja *\n", re.IGNORECASE)  # cloud-init's, its templater.py
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SIZE = re.compile(r"([0-9]{1,9})\s*([MGT])(I?B)?")
 ADDRESS = r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\])"
@@ -103,6 +104,10 @@ class Provisioner:
 
     kind: Literal["ours", "playbook", "script"]
     path: Path
+
+    def __str__(self) -> str:
+        text = str(self.path)
+        return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
 
 
 @dataclass(frozen=True)
@@ -355,6 +360,12 @@ def content(file: Path) -> str:
         raise Invalid("must name a file of UTF-8 text") from None
 
 
+def first_line(script: Path) -> bytes:
+    """Return what a script starts with, as far as a kernel reads it (BINPRM_BUF_SIZE)."""
+    with script.open("rb") as file:
+        return file.readline(256)
+
+
 def yaml_shape(text: str) -> tuple[str, list[list[str]]]:
     """Return what a YAML document is: sequence, mapping or scalar, "" when empty; and of each item
     of a sequence its keys. No tag is looked at, so Ansible's own ones are no mistake.
@@ -392,8 +403,11 @@ def _step(base: Path, step: Provisioner) -> Provisioner:
     if step.kind == "ours":
         return step
     found = located(base, step.path)
-    if step.kind == "script" and not found.stat().st_mode & 0o111:
-        raise Invalid("must name a script that is executable, or a playbook that ends in .yml")
+    if step.kind == "script":
+        if not found.stat().st_mode & 0o111:
+            raise Invalid("must name a script that is executable, or a playbook that ends in .yml")
+        if first_line(found).endswith(b"\r\n"):
+            raise Invalid("must name a script whose lines end as on Unix, without CR")
     if step.kind == "playbook" and not _is_encrypted(text := content(found)):
         _, plays = yaml_shape(text)
         if not plays or not all(map(_is_play, plays)):
@@ -421,12 +435,13 @@ def variables(base: Path, named: Path) -> Path:
 
 
 def cloud_config(base: Path, named: Path) -> Path:
-    """Find a user's cloud-config."""
+    """Find a user's cloud-config. One that is a template only cloud-init can look into."""
     found = located(base, named)
     text = content(found)
-    if text.partition("\n")[0].strip() != "#cloud-config":
+    is_template = JINJA.match(text)
+    if not text.removeprefix(is_template[0] if is_template else "").startswith("#cloud-config"):
         raise Invalid("must name a file whose first line is #cloud-config")
-    if yaml_shape(text)[0] not in ("mapping", ""):
+    if not is_template and yaml_shape(text)[0] not in ("mapping", ""):
         raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
     return found
 
@@ -455,11 +470,6 @@ def image_file(base: Path, value: str | Path) -> str | Path:
 def always(value: object) -> bool:
     """Say that every value of a key works."""
     return True
-
-
-def never(value: object) -> bool:
-    """Say that no value of a key works yet."""
-    return False
 
 
 @dataclass(frozen=True)
@@ -554,11 +564,6 @@ KEYS: dict[str, Key] = {
             default="debian-12",
             hint="BOX=debian-12 is built here; BOX=generic/debian12 is a Vagrant box",
             infra_type="vm",
-            is_built=lambda value: (
-                value == BUILT_IMAGE
-                or (isinstance(value, str) and "://" not in value and value not in CATALOGUE)
-            ),
-            so_far="debian-12 and Vagrant boxes",
         ),
         Key(
             "IMAGE",
@@ -673,7 +678,6 @@ KEYS: dict[str, Key] = {
             provisioners,
             hint="paths start from the folder of this file; quote one that holds a comma",
             words=("PROVISIONING_PLAYBOOK", "PLAYBOOK"),
-            is_built=never,
         ),
         Key(
             "PROVISION_VARS",
@@ -683,7 +687,6 @@ KEYS: dict[str, Key] = {
             path,
             variables,
             hint="a path starts from the folder of this file",
-            is_built=never,
         ),
         Key(
             "IMAGE_SHA256",
@@ -693,7 +696,6 @@ KEYS: dict[str, Key] = {
             All(str.lower, matching(SHA256, "64 hexadecimal digits")),
             hint="sha256sum prints it",
             infra_type="vm",
-            is_built=never,
         ),
         Key(
             "CLOUD_INIT",
@@ -704,7 +706,6 @@ KEYS: dict[str, Key] = {
             cloud_config,
             hint="a path starts from the folder of this file",
             infra_type="vm",
-            is_built=never,
         ),
         Key(
             "SSH_USER",

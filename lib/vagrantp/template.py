@@ -7,14 +7,11 @@ from pathlib import Path
 
 from vagrantp.errors import StateError
 from vagrantp.run import Host
-from vagrantp.schema import KEYS, Key, never
+from vagrantp.schema import KEYS, Key
 
 HEAD = """\
 # This project's {what}: 'fab validate' checks what is written here, 'fab up' makes it.
 # What starts with # is a comment: take the # away to set a key.
-"""
-LATER = """
-# Known to vagrantp, but not supported yet:
 """
 DOCUMENT = """\
 # Configuration
@@ -31,7 +28,7 @@ alone; one that is nearly one of these is told, as it may be a mistake.
 | --- | --- | --- | --- | --- |
 """
 TAIL = """
-What is "not yet" or not among "so far" is checked, and then refused as "not supported yet". `fab
+What is not among "so far" is checked, and then refused as "not supported yet". `fab
 init` writes a `.env` with all of this as comments, and `.env.example` is one.
 
 Values for all projects of a host can stand in `$XDG_CONFIG_HOME/vagrantp/defaults.env`, which is
@@ -55,10 +52,9 @@ def init(host: Host, folder: Path, infra_type: str) -> str:
 
 def env_text(infra_type: str) -> str:
     """Return a sound `.env` with every key: required ones set, all others as comments."""
-    blocks = [_block(key, infra_type) for key in KEYS.values() if key.is_built is not never]
-    later = [_block(key, infra_type) for key in KEYS.values() if key.is_built is never]
+    blocks = [_block(key, infra_type) for key in KEYS.values()]
     what = "virtual machine" if infra_type == "vm" else "container"
-    return HEAD.format(what=what) + "".join(blocks) + LATER + "".join(later)
+    return HEAD.format(what=what) + "".join(blocks)
 
 
 def documents() -> dict[str, str]:
@@ -90,7 +86,7 @@ def _row(key: Key) -> str:
         f"`{key.name}`",
         f"`{key.default}`" if key.default else default,
         key.value,
-        _meaning(key) + (". Not yet" if key.is_built is never else ""),
+        _meaning(key),
         f"`{key.example}`",
     ]
     return f"| {' | '.join(cells)} |\n"

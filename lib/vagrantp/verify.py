@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vagrantp import commands, guest, isolation, lifecycle, ports, reach
+from vagrantp import commands, guest, isolation, lifecycle, ports, provision, reach
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import PromiseError, StateError
@@ -44,10 +44,11 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
     return [
         compare("type", settings.infra_type, instance.infra_type),
         *provider_for(instance.infra_type).check(host, instance, settings),
-        *guest.check(facts, instances.new(settings, instance.folder), settings),
+        *guest.check(facts, settings),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
         *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),
+        *provision.proof(settings, facts),
         compare("ssh", "answers", "answers" if facts else why),
         *(reach.checks(host, instance, settings, pid, own) if facts else []),
         *(ports.checks(host, instance, settings, pid) if facts else []),

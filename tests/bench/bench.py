@@ -6,7 +6,6 @@ PAIRS=1 makes it short.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -76,7 +75,8 @@ REPORT = """\
 # Benchmarks
 
 Written by `make bench` on {date}: medians of {pairs} runs, each in turn with its rival on a
-machine that did nothing else; in brackets the fastest and the slowest. {emulation}
+machine that did nothing else; in brackets the fastest and the slowest.
+{emulation}
 
 {rows}
 
@@ -290,7 +290,7 @@ def _report(times: Times, accel: str) -> str:
         if accel == "tcg"
         else "The VMs run under KVM."
     )
-    versions = [_run(*argv).splitlines()[0].strip() for argv in VERSIONS]
+    versions = [f"{argv[0]}: {_run(*argv).splitlines()[0].strip()}" for argv in VERSIONS]
     return REPORT.format(
         date=time.strftime("%d %B %Y"),
         pairs=PAIRS,

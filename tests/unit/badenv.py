@@ -47,6 +47,7 @@ FILES: dict[str, bytes] = {
     "script": b"#!/bin/sh\n",
     "it's a, script": b"#!/bin/sh\n",
     "not-executable": b"#!/bin/sh\n",
+    "script-of-dos": b"#!/bin/sh\r\n",
     "play.yml": b"- hosts: all\n  vars: {token: !vault x}\n- import_playbook: other.yml\n",
     "encrypted.yml": b"$ANSIBLE_VAULT;1.1;AES256\n3132\n",
     "vars.yml": b"name: value\n",
@@ -116,9 +117,6 @@ ROWS: list[tuple[str, list[str]]] = [
     ("BOX=ftp://example.org/x", [f'BOX {URL}, got "ftp://example.org/x"']),
     ("BOX=http://example.org:99999/x", [f'BOX {URL}, got "http://example.org:99999/x"']),
     ("BOX=http://[/x", [f'BOX {URL}, got "http://[/x"']),
-    ("BOX=arch", [f'BOX {LATER}, got "arch"']),
-    ("BOX=./image.qcow2", [f'BOX {LATER}, got "./image.qcow2"']),
-    ("BOX=https://example.org/x.qcow2", [f'BOX {LATER}, got "https://example.org/x.qcow2"']),
     (f"{CONTAINER}BOX=arch", ["BOX is for INFRA_TYPE=vm\n  hint: take BOX out"]),
     (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12 or an OCI reference, got "Node"']),
     (f"{CONTAINER}IMAGE=quay.io:443/a/b:1", [f'IMAGE {LATER}, got "quay.io:443/a/b:1"']),
@@ -161,22 +159,19 @@ ROWS: list[tuple[str, list[str]]] = [
     ("LAN_ALLOW=10.0.0.0/8,[fd00::/8]:443/udp,host:11434", [f'LAN_ALLOW {LATER}, got "10.0.0.0/8,[fd00::/8]:443/udp,host:11434"']),
     ("PROVISION_SCRIPT=base,,agent", [f'PROVISION_SCRIPT {ITEM}, got "base,,agent"']),
     ('PROVISION_SCRIPT="\\"x"', [f'PROVISION_SCRIPT {QUOTE}, got ""x"']),
+    ("PROVISION_SCRIPT=script-of-dos", ['PROVISION_SCRIPT must name a script whose lines end as on Unix, without CR, got "script-of-dos"']),
     ("PROVISION_SCRIPT=base,not-executable", ['PROVISION_SCRIPT must name a script that is executable, or a playbook that ends in .yml, got "not-executable"']),
     ("PROVISION_SCRIPT=list.yml,vars.yml", [f'PROVISION_SCRIPT {PLAYBOOK}, got "list.yml"\n', f'PROVISION_SCRIPT {PLAYBOOK}, got "vars.yml"']),
     ("PROVISION_SCRIPT=broken.yml", ['PROVISION_SCRIPT must name a file of YAML; line 3 is not, got "broken.yml"']),
     ("PROVISION_SCRIPT=deep.yml", [f'PROVISION_SCRIPT {DEEP}, got "deep.yml"']),
-    ('PROVISION_SCRIPT=base,play.yml,encrypted.yml,./script,"it\'s a, script"', [f"PROVISION_SCRIPT {LATER}"]),
-    ("PROVISION_SCRIPT=base\nPROVISION_VARS=list.yml", [f"PROVISION_SCRIPT {LATER}", 'PROVISION_VARS must name a file of variables, each a line such as name: value, got "list.yml"']),
-    ("PROVISION_SCRIPT=base\nPROVISION_VARS=broken.yml", [f"PROVISION_SCRIPT {LATER}", 'PROVISION_VARS must name a file of YAML; line 3 is not, got "broken.yml"']),
-    ("PROVISION_SCRIPT=base\nPROVISION_VARS=deep.yml", [f"PROVISION_SCRIPT {LATER}", f'PROVISION_VARS {DEEP}, got "deep.yml"']),
-    ("PROVISION_SCRIPT=base\nPROVISION_VARS=", [f"PROVISION_SCRIPT {LATER}", 'PROVISION_VARS must be the path of a file, got ""']),
-    ("PROVISION_SCRIPT=base\nPROVISION_VARS=vars.yml", [f"PROVISION_SCRIPT {LATER}", f"PROVISION_VARS {LATER}"]),
-    ("PROVISION_SCRIPT=base\nPROVISION_VARS=encrypted.yml", [f"PROVISION_SCRIPT {LATER}", f"PROVISION_VARS {LATER}"]),
-    ("PROVISION_SCRIPT=missing\nPROVISION_VARS=vars.yml", ['PROVISION_SCRIPT must name a file that is there, got "missing"', f"PROVISION_VARS {LATER}"]),
+    ("PROVISION_SCRIPT=base\nPROVISION_VARS=list.yml", ['PROVISION_VARS must name a file of variables, each a line such as name: value, got "list.yml"']),
+    ("PROVISION_SCRIPT=base\nPROVISION_VARS=broken.yml", ['PROVISION_VARS must name a file of YAML; line 3 is not, got "broken.yml"']),
+    ("PROVISION_SCRIPT=base\nPROVISION_VARS=deep.yml", [f'PROVISION_VARS {DEEP}, got "deep.yml"']),
+    ("PROVISION_SCRIPT=base\nPROVISION_VARS=", ['PROVISION_VARS must be the path of a file, got ""']),
+    ("PROVISION_SCRIPT=missing\nPROVISION_VARS=vars.yml", ['PROVISION_SCRIPT must name a file that is there, got "missing"']),
     ("PROVISION_VARS=vars.yml", ["PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"]),
-    ("PROVISION_SCRIPT=script\nPROVISION_VARS=vars.yml", [f"PROVISION_SCRIPT {LATER}", "PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"]),
-    ("BOX=./image.qcow2\nIMAGE_SHA256=abc", [f'BOX {LATER}, got "./image.qcow2"', 'IMAGE_SHA256 must be 64 hexadecimal digits, got "abc"']),
-    (f"BOX=./image.qcow2\nIMAGE_SHA256={'A' * 64}", [f'BOX {LATER}, got "./image.qcow2"', f"IMAGE_SHA256 {LATER}"]),
+    ("PROVISION_SCRIPT=script\nPROVISION_VARS=vars.yml", ["PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"]),
+    ("BOX=./image.qcow2\nIMAGE_SHA256=abc", ['IMAGE_SHA256 must be 64 hexadecimal digits, got "abc"']),
     (f"IMAGE_SHA256={'a' * 64}", ["IMAGE_SHA256 is for a file or URL in BOX\n  hint: take IMAGE_SHA256 out; what BOX names is checked in its own way"]),
     (f"{CONTAINER}IMAGE_SHA256={'a' * 64}", ["IMAGE_SHA256 is for INFRA_TYPE=vm\n  hint: take IMAGE_SHA256 out"]),
     ("CLOUD_INIT=vars.yml", ['CLOUD_INIT must name a file whose first line is #cloud-config, got "vars.yml"']),
@@ -184,7 +179,6 @@ ROWS: list[tuple[str, list[str]]] = [
     ("CLOUD_INIT=broken-data", ['CLOUD_INIT must name a file of YAML; line 3 is not, got "broken-data"']),
     ("CLOUD_INIT=deep-data", [f'CLOUD_INIT {DEEP}, got "deep-data"']),
     ("CLOUD_INIT=", ['CLOUD_INIT must be the path of a file, got ""']),
-    ("CLOUD_INIT=user-data", [f"CLOUD_INIT {LATER}"]),
     (f"{CONTAINER}CLOUD_INIT=user-data", ["CLOUD_INIT is for INFRA_TYPE=vm\n  hint: take CLOUD_INIT out"]),
     ("SSH_USER=Me", ['SSH_USER must be a user name: 1 to 32 of a-z, 0-9, _ and -, a letter or _ first, got "Me"']),
     ("SSH_KEY=", [f'SSH_KEY {ITEM}, got ""']),
@@ -216,7 +210,6 @@ for _address, _text in (
 # What keeps a file from being used is the same whichever key names it.
 for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY"):
     _above = "PROVISION_SCRIPT=base\n" if _key == "PROVISION_VARS" else ""
-    _first = [f"PROVISION_SCRIPT {LATER}"] if _above else []
     _faults = [
         ("./missing.yml", "must name a file that is there"),
         ("./text/x.yml", "must name a file that can be read (Not a directory)"),
@@ -231,7 +224,7 @@ for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY
             ("./mem.yml", "must name a file that can be read (Input/output error)"),
         ]
     for _path, _text in _faults:
-        ROWS.append((f"{_above}{_key}={_path}", [*_first, f'{_key} {_text}, got "{_path}"']))
+        ROWS.append((f"{_above}{_key}={_path}", [f'{_key} {_text}, got "{_path}"']))
 
 # So is what no value may be.
 for _key in HINTS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import email
 import json
 import os
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -19,6 +21,7 @@ SETTINGS = Settings(
     disk=6,
     name="app",
     image="debian-12",
+    image_sha256=None,
     accel="auto",
     lan_access=True,
     lan_allow=(),
@@ -32,6 +35,10 @@ SETTINGS = Settings(
     ssh_user="vagrant",
     ssh_key=(),
     autostart=False,
+    provision_script=(),
+    provision_vars=None,
+    cloud_init=None,
+    hostname="app",
 )
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
@@ -208,6 +215,11 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "ssh_user": "vagrant",
         "ssh_key": [],
         "autostart": False,
+        "provision_script": [],
+        "provision_vars": None,
+        "cloud_init": None,
+        "hostname": "app",
+        "image_sha256": None,
     }
     assert document["provider"] == {"box": "b"}
 
@@ -217,3 +229,71 @@ def test_the_kvm_probe_ends_when_its_firmware_resets() -> None:
     assert '<domain type="kvm">' in xml
     assert '<bios rebootTimeout="0" />' in xml
     assert "<on_reboot>destroy</on_reboot>" in xml
+
+
+def test_an_inventory_leaves_nothing_to_an_ansible_cfg() -> None:
+    inventory = json.loads(commands.inventory(VM, "av"))
+    assert inventory["all"]["hosts"] == {
+        "app": {
+            "ansible_connection": "ssh",
+            "ansible_host": "app-0a1b2c3d",
+            "ansible_user": "av",
+            "ansible_ssh_common_args": "-F /state/vagrantp/app-0a1b2c3d/ssh_config",
+            "ansible_ssh_host_key_checking": True,
+            "ansible_python_interpreter": "auto_silent",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("first_line", "expected"),
+    [
+        (b"#!/bin/sh\n", ["it's", "sh", "/bin/sh"]),
+        (b"#! /bin/sh -e -u \n", ["it's", "sh", "/bin/sh", "-e -u"]),
+        (b"#!/usr/bin/env sh\n", ["it's", "sh", "/usr/bin/env", "sh"]),
+        (b"#!/usr/bin/env -S dash -e\n", ["it's", "sh", "/usr/bin/env", "-S dash -e"]),
+        (b"#!/bin/bash -e\n", ["it's", "bash"]),
+        (b"#!/usr/bin/env bash\n", ["it's", "bash"]),
+        (b"#!/usr/bin/env python3\n", ["it's", "none"]),
+        (b"#!/opt/sh/python\n", ["it's", "none"]),
+        (b"#!\n", ["it's", "none"]),
+        (b"\x7fELF\xff", ["it's", "none"]),
+        (b"", ["it's", "none"]),
+    ],
+)
+def test_a_script_is_called_as_its_first_line_says(first_line: bytes, expected: list[str]) -> None:
+    assert commands.provision_script(Path("/home/av/it's"), first_line) == expected
+
+
+def test_a_cloud_config_stays_as_it_is() -> None:
+    theirs = "## template: jinja\n#cloud-config\nusers: [default, é]\n"
+    settings = replace(SETTINGS, hostname=None)
+    files = commands.seed_cloud_init(VM, settings, theirs, None, "key")
+    assert _parts(files["user-data"]) == [theirs]
+    assert json.loads(files["meta-data"]) == {
+        "instance-id": "app-0a1b2c3d",
+        "local-hostname": "app",
+    }
+
+
+def test_a_written_name_outranks_that_of_a_cloud_config() -> None:
+    files = commands.seed_cloud_init(VM, SETTINGS, "#cloud-config\nhostname: x\n", None, "key")
+    _, ours = _parts(files["user-data"])
+    assert json.loads(ours.removeprefix("#cloud-config\n")) == {
+        "merge_how": "dict(replace)+list()+str()",
+        "hostname": "app",
+        "prefer_fqdn_over_hostname": False,
+    }
+
+
+def test_a_cloud_image_gets_a_boothook() -> None:
+    files = commands.seed_cloud_init(VM, SETTINGS, None, "user=av\n", "it's a key")
+    [hook] = _parts(files["user-data"])
+    assert hook.startswith("#cloud-boothook\n#!/bin/sh\nkey='it'\"'\"'s a key'\n")
+    assert hook.endswith("user=av\n")
+
+
+def _parts(message: str) -> list[str]:
+    parts = email.message_from_string(message).get_payload()
+    assert isinstance(parts, list)
+    return [part.get_payload(decode=True).decode() for part in parts]

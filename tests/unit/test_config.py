@@ -52,6 +52,11 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "ssh_user": "vagrant",
         "ssh_key": (),
         "autostart": False,
+        "provision_script": (),
+        "provision_vars": None,
+        "cloud_init": None,
+        "hostname": "app",
+        "image_sha256": None,
     }
 
 
@@ -279,3 +284,37 @@ def test_the_id_follows_the_resolved_path(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     assert config.id_from(tmp_path / "real") == config.id_from(tmp_path / "link")
     assert config.id_from(tmp_path / "real") != config.id_from(tmp_path)
+
+
+def test_what_sets_a_guest_up(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, SOUND + 'PROVISION_SCRIPT=base,"it\'s, mine",x.yml\n')
+    (folder / "it's, mine").write_text("#!/bin/sh\n")
+    (folder / "it's, mine").chmod(0o755)
+    (folder / "x.yml").write_text("- hosts: all\n")
+    steps = config.load(folder, pytest.fail).provision_script
+    assert [(step.kind, step.path) for step in steps] == [
+        ("ours", Path("base")),
+        ("script", folder / "it's, mine"),
+        ("playbook", folder / "x.yml"),
+    ]
+    assert [str(step) for step in steps][1] == f'"{folder}/it\'s, mine"'
+
+
+@pytest.mark.parametrize(
+    ("cloud_config", "name", "users"),
+    [
+        ("#cloud-config\n", "app", []),
+        ("#cloud-config\nhostname: base.example.org\nusers: [default, name: av]\n", "base", ["av"]),
+        ("#cloud-config\nfqdn: base.example.org\n", "base", []),
+        ("## template: jinja\n#cloud-config\nusers:\n  - name: av\n{% if x %}\n", None, ["av"]),
+    ],
+)
+def test_what_is_read_of_a_cloud_config(
+    tmp_path: Path, cloud_config: str, name: str | None, users: list[str]
+) -> None:
+    folder = folder_with(tmp_path, SOUND + "CLOUD_INIT=user-data\n")
+    (folder / "user-data").write_text(cloud_config)
+    assert config.load(folder, pytest.fail).hostname == (name if name != "app" else folder.name)
+    assert config.users_of(folder / "user-data") == users
+    (folder / ".env").write_text(SOUND + "CLOUD_INIT=user-data\nNAME=mine\n")
+    assert config.load(folder, pytest.fail).hostname == "mine"

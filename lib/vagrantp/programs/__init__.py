@@ -1,1 +1,1 @@
-"""Programs that stand alone: one file each, which needs the standard library only."""
+"""Programs that stand alone: guard.py and forward.py need the standard library only."""

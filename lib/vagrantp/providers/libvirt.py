@@ -77,7 +77,7 @@ def list_all(host: Host) -> list[Found]:
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)
-    box = boxes.ensure(host, settings.image)
+    box = boxes.ensure(host, settings.image, settings.image_sha256)
     if box.virtual_size > settings.disk * 1024**3:
         least = -(-box.virtual_size // 1024**3)
         raise ConfigError(
@@ -88,18 +88,22 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         subnet = _ensure_network(host, instance)
         address = _keep_address(host, instance, settings, subnet)
     own = lan.card(host, instance, settings)
-    if own and box.is_vagrants:
+    if own and box.kind != "ours":
         raise ProviderError(
-            f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in a box made for Vagrant "
-            "sets its second network card up",
+            f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in it sets its second "
+            "network card up",
             "BOX=debian-12 does",
         )
     with host.progress.stage("seed"):
-        seed = _make_seed(host, instance, own)
+        seed = _make_seed(host, instance, settings, box, own)
     return commands.vm(
         instance,
         settings,
-        **({"hostname": instance.name} if box.is_vagrants else {"key": str(instance.key)}),
+        **(
+            {"hostname": settings.hostname}
+            if box.kind == "vagrant"
+            else {"key": str(instance.key), "grows": box.kind == "ours"}
+        ),
         accel=acceleration,
         box=box.name,
         boot_timeout=BOOT_TIMEOUT,
@@ -204,18 +208,29 @@ def clean_up(host: Host, instance: Instance) -> None:
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
-def _make_seed(host: Host, instance: Instance, own: lan.Card | None) -> str:
+def _make_seed(
+    host: Host, instance: Instance, settings: Settings, box: images.Box, own: lan.Card | None
+) -> str:
     """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
     volume = f"{instance.full_name}-seed.iso"
     seed = instance.state_dir / "seed"
     iso = seed / volume
     host.make_dir(seed)
-    networks = commands.seed_networks(own, instance.mac) if own else {}
-    for name, text in {"hostname": instance.name, **networks}.items():
+    texts = {"hostname": settings.hostname or instance.name}
+    if own:
+        texts |= commands.seed_networks(own, instance.mac)
+    theirs = settings.cloud_init.read_text("utf-8-sig") if settings.cloud_init else None
+    is_for_cloud_init = bool(theirs) or box.kind == "cloud"
+    if is_for_cloud_init:
+        script = instance.user_script.read_text("utf-8") if box.kind == "cloud" else None
+        key = instance.host_key.read_text("utf-8")
+        texts |= commands.seed_cloud_init(instance, settings, theirs, script, key)
+    for name, text in texts.items():
         host.write(seed / name, text)
-    made = [seed / name for name in ("hostname", *networks)]
+    made = [seed / name for name in texts]
     private = [instance.host_key, instance.user_script]
-    argv = commands.seed_iso(iso, [guest.BOOT, guest.GROW, *private, *made])
+    label = "CIDATA" if is_for_cloud_init else "VAGRANTP"
+    argv = commands.seed_iso(iso, [guest.BOOT, guest.GROW, *private, *made], label)
     host.change(argv, what="packing the seed", timeout=60)
     size = 0 if host.dry else iso.stat().st_size
     _change(host, "vol-create-as", POOL, volume, str(size), "--format", "raw")

@@ -1,0 +1,84 @@
+"""Tells vagrantp what a playbook did, one JSON object a line of the file $VAGRANTP_EVENTS.
+
+`{"failed": …}` for each task that failed: play, task, place (file:line) and message; at the end
+`{"counts": …}`: how many tasks were ok, changed, failed, ….
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+Theirs = Any  # ansible has no types
+DOCUMENTATION = """
+    name: vagrantp
+    type: notification
+    short_description: tells vagrantp what a playbook did
+    description: see the module
+"""
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Ansible calls its methods."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "vagrantp"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._play = ""
+
+    def v2_playbook_on_play_start(self, play: Theirs) -> None:
+        """Take note of the play."""
+        self._play = play.get_name()
+
+    def v2_runner_on_failed(self, result: Theirs, ignore_errors: bool = False) -> None:
+        """Tell a failure that counts."""
+        if not ignore_errors:
+            self._tell_failure(result)
+
+    def v2_runner_on_unreachable(self, result: Theirs) -> None:
+        """Tell that ssh failed."""
+        self._tell_failure(result)
+
+    def v2_playbook_on_stats(self, stats: Theirs) -> None:
+        """Tell the counts, of all hosts together."""
+        kinds = ("ok", "changed", "unreachable", "failed", "skipped", "rescued", "ignored")
+        counts = dict.fromkeys(kinds, 0)
+        for host in stats.processed:
+            found = stats.summarize(host)
+            counts = {kind: counts[kind] + found.get(_NAMES.get(kind, kind), 0) for kind in kinds}
+        self._tell({"counts": counts})
+
+    def _tell_failure(self, result: Theirs) -> None:
+        task = getattr(result, "task", None) or result._task  # before 2.19
+        found = getattr(result, "result", None) or result._result
+        items = [item for item in found.get("results", []) if item.get("failed")]
+        failure = {
+            "play": self._play,
+            "task": task.get_name(),
+            "place": task.get_path() or "",
+            "message": _message(items[0] if items else found),
+        }
+        self._tell({"failed": failure})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        with Path(os.environ["VAGRANTP_EVENTS"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+_NAMES = {"failed": "failures"}
+
+
+def _message(found: dict[str, Any]) -> str:
+    """Return why a task failed: its message, and of a command the last thing that it said."""
+    texts = [str(found.get("msg") or found.get("censored") or "")]
+    if "rc" in found:
+        said = str(found.get("stderr") or found.get("stdout") or "").strip().splitlines()
+        texts += [f"exit status {found['rc']}", *said[-1:]]
+    return ": ".join(text for text in texts if text) or "no reason given"

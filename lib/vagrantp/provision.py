@@ -1,0 +1,303 @@
+"""Sets a guest up as PROVISION_SCRIPT says: playbooks from this host, scripts in the guest.
+
+That it was done is written down in the guest, at the end, and nowhere else: what was interrupted
+is done again, and so is what a new guest of the same project needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vagrantp import commands, guest
+from vagrantp.config import Settings, xdg
+from vagrantp.errors import ProviderError, ProvisionError
+from vagrantp.instance import MASTER, Instance, as_json, as_written
+from vagrantp.report import Check, compare
+from vagrantp.run import Host, is_installed
+from vagrantp.schema import Provisioner, first_line
+
+DONE = "/var/lib/vagrantp/provisioned"
+STEP_TIMEOUT = 4 * 3600  # seconds for a playbook or script: some compile
+PYTHON = Path(__file__).with_name("get_python.sh")
+SCRIPT = Path(__file__).with_name("script.sh")
+SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we know it
+# It tells in its exit status what its result tells better.
+CLOUD_INIT = f"""
+command -v cloud-init >/dev/null || {{ echo "error: the guest has no cloud-init" >&2; exit 1; }}
+cloud-init status --wait >/dev/null || true
+mkdir -p /var/lib/vagrantp
+cp /run/cloud-init/result.json {SEEN}
+"""
+MARK = "${vagrantp?}"  # starts the line in which script.sh tells how a script failed
+LAST_LINES = 5  # of a script's output, in the message of its failure
+REQUIREMENTS = tuple(
+    f"{folder}requirements.{ending}"
+    for folder in ("", "roles/", "collections/")
+    for ending in ("yml", "yaml")
+)
+
+
+def wish(settings: Settings) -> str:
+    """Return what a guest says once all of it was done: a digest of what is to be done."""
+    keys = ("cloud_init", "provision_script", "provision_vars")
+    text = json.dumps([as_json(settings)[key] for key in keys])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_asked(settings: Settings) -> bool:
+    """Say whether there is anything to be done."""
+    return bool(settings.provision_script or settings.cloud_init)
+
+
+def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool:
+    """Ask a running guest whether something of PROVISION_SCRIPT is still to be done."""
+    if not is_asked(settings):
+        return False
+    done = guest.run(host, instance, pid, f"cat {DONE}").stdout.strip()
+    return bool(done != wish(settings))
+
+
+def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
+    """Return the check that a guest, by its facts, was provisioned as its settings say."""
+    if not settings.provision_script:
+        return []
+    asked = as_written("provision_script", as_json(settings)["provision_script"])
+    is_done = facts.get("provisioned") == wish(settings)
+    return [compare("provisioned", asked, asked if is_done else "not, or not so")]
+
+
+def check(host: Host, settings: Settings) -> None:
+    """Find mistakes in the playbooks before anything is made for them.
+
+    Gets the roles and collections that they require. Raises ProvisionError.
+    """
+    if settings.cloud_init and is_installed("cloud-init"):
+        argv = ["cloud-init", "schema", "--config-file", str(settings.cloud_init)]
+        done = host.ask(argv)
+        if not done.ok:
+            raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
+    for step in settings.provision_script:
+        if step.kind != "script":
+            with host.progress.stage("check", str(step)):
+                _check_playbook(host, step)
+
+
+def _check_playbook(host: Host, step: Provisioner) -> None:
+    playbook = _playbook(step)
+    galaxy = _galaxy(host, playbook.parent)
+    argv = commands.playbook_check(playbook, galaxy)
+    done = host.ask(argv, timeout=300, env=_environment(), cwd=playbook.parent)
+    if not done.ok:
+        raise ProvisionError(f"{step}: {_complaint(done.stderr.splitlines())}")
+
+
+def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
+    """Take every step of PROVISION_SCRIPT in a running guest; return what was done.
+
+    `pid`: of its QEMU or first process. Raises ProvisionError where a step fails.
+    """
+    host.remove(instance.provision_log)
+    host = replace(host, log=instance.provision_log)
+    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
+    told = []
+    if settings.cloud_init and (said := _await_cloud_init(host, instance, pid)):
+        told.append(said)
+    for step in settings.provision_script:
+        with host.progress.stage("provision", str(step)):
+            take = _run_script if step.kind == "script" else _run_playbook
+            told.append(f"{step}{take(host, instance, settings, pid, step)}")
+    note = f"mkdir -p {Path(DONE).parent} && echo {wish(settings)} > {DONE}"
+    _as_root(host, instance, pid, note, "provisioning")
+    return ", ".join(told)
+
+
+def _run_playbook(
+    host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
+) -> str:
+    playbook = _playbook(step)
+    galaxy = _galaxy(host, playbook.parent)
+    _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
+    with host.scratch(instance.state_dir) as folder:
+        host.write(
+            folder / "inventory.json", commands.inventory(instance, _user(host, instance, settings))
+        )
+        argv = commands.playbook(instance, pid, playbook, settings.provision_vars, galaxy, folder)
+        try:
+            host.change(
+                argv,
+                what=str(step),
+                timeout=STEP_TIMEOUT,
+                env=_environment(),
+                cwd=playbook.parent,
+                explain=_complaint,
+            )
+        except ProviderError as error:
+            failures = _events(folder, "failed")
+            raise _failure(
+                host, step, _where(failures[-1]) if failures else error.message
+            ) from None
+        return _counted(_events(folder, "counts"))
+
+
+def _user(host: Host, instance: Instance, settings: Settings) -> str:
+    """Return who logs in, which of a box made for Vagrant its ssh_config alone says."""
+    if host.dry:
+        return settings.ssh_user
+    words = instance.ssh_config.read_text("utf-8").split()
+    return words[words.index("User") + 1]
+
+
+def _run_script(
+    host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
+) -> str:
+    script = SCRIPT.read_text("utf-8")
+    how = commands.provision_script(step.path, first_line(step.path))
+    lines: list[str] = []
+    try:
+        host.change(
+            commands.kept_ssh(instance, pid, commands.as_root(script, *how)),
+            what=str(step),
+            timeout=STEP_TIMEOUT,
+            cwd=instance.state_dir,
+            stdin=step.path,
+            note=lines.append,
+        )
+    except ProviderError as error:
+        raise _failure(host, step, _why(lines) or error.message) from None
+    except BaseException:  # it was interrupted: so is what it began
+        _as_root(host, instance, pid, script, "ending a script")
+        raise
+    return ""
+
+
+def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
+    """Wait for the end of cloud-init's first run, once. Raises ProvisionError where it failed."""
+    name = "cloud-init"
+    seen = guest.run(host, instance, pid, f"cat {SEEN}")
+    if seen.ok:
+        return ""
+    with host.progress.stage("provision", name):
+        _as_root(host, instance, pid, CLOUD_INIT, name)
+    answer = guest.run(host, instance, pid, f"cat {SEEN}").stdout
+    errors = json.loads(answer or "{}").get("v1", {}).get("errors", [])
+    if errors:
+        said = guest.run(host, instance, pid, "sudo -n tail /var/log/cloud-init-output.log").stdout
+        last = [f"\n  {line}" for line in said.strip().splitlines()[-LAST_LINES:]]
+        raise _failure(host, name, "; ".join(errors) + "".join(last))
+    return name
+
+
+def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:
+    ssh = commands.kept_ssh(instance, pid)
+    guest.as_root(host, ssh, script, what, instance.state_dir, STEP_TIMEOUT)
+
+
+def _failure(host: Host, step: Provisioner | str, why: str) -> ProvisionError:
+    return ProvisionError(
+        f"provisioning failed: {step}: {why}",
+        f"the instance is up for a look (fab ssh); fab up goes on. The full log is {host.log}",
+    )
+
+
+def _why(lines: list[str]) -> str:
+    """Return how a script failed, from what script.sh says at its end."""
+    if not lines or not lines[-1].startswith(MARK):
+        return ""
+    status, _, line = lines[-1].removeprefix(MARK).partition(" ")
+    place = f"line {line}: " if line else ""
+    last = [f"\n  {text}" for text in lines[:-1][-LAST_LINES:]]
+    return f"{place}exit status {status}{''.join(last)}"
+
+
+def _where(failure: dict[str, str]) -> str:
+    """Return where and why a playbook failed."""
+    place = f" ({failure['place']})" if failure["place"] else ""
+    return f'play "{failure["play"]}", task "{failure["task"]}"{place}: {failure["message"]}'
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _counted(counts: list[dict[str, int]]) -> str:
+    return "".join(f" ({found['ok']} ok, {found['changed']} changed)" for found in counts)
+
+
+def _events(folder: Path, kind: str) -> list[Any]:
+    """Return what callbacks/vagrantp.py told of one kind."""
+    try:
+        text = (folder / "events").read_text("utf-8")
+    except FileNotFoundError:
+        return []
+    return [event[kind] for event in map(json.loads, text.splitlines()) if kind in event]
+
+
+def _complaint(lines: list[str]) -> str:
+    """Pick what matters out of Ansible's output: its error, and where it found it."""
+    start = next(
+        (n for n, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))), None
+    )
+    if start is None:
+        return lines[-1] if lines else ""
+    text = lines[start].partition(" ")[2].removeprefix(": ")
+    origin = next((line for line in lines[start:] if line.startswith("Origin: ")), "")
+    return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text
+
+
+def _playbook(step: Provisioner) -> Path:
+    return MASTER / f"playbooks/{step.path}.yml" if step.kind == "ours" else step.path
+
+
+def _galaxy(host: Host, folder: Path) -> Path | None:
+    """Return where the roles and collections are that a playbook in `folder` requires.
+
+    A folder of its own for each text of the requirements: it is there as a whole or not at all.
+    """
+    files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
+    if not files:
+        return None
+    digest = hashlib.sha256(str(folder).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    cache = xdg("CACHE", ".cache") / "galaxy"
+    target = cache / digest.hexdigest()[:20]
+    if target.is_dir():
+        return target
+    with host.scratch(cache) as work, host.progress.stage("fetch roles and collections"):
+        host.make_dir(work / "galaxy")
+        for path in files:
+            for kind in _kinds(path):
+                try:
+                    host.change(
+                        commands.galaxy(kind, path, work / "galaxy"),
+                        what=f"ansible-galaxy {kind} install",
+                        timeout=STEP_TIMEOUT,
+                        env=_environment(),
+                        cwd=folder,
+                        explain=_complaint,
+                    )
+                except ProviderError as error:
+                    raise ProvisionError(f"{path}: {error.message}") from None
+        host.move(work / "galaxy", target)
+    return target
+
+
+def _kinds(requirements: Path) -> list[str]:
+    """Return what a file asks for: role, collection. A list, as of old, is one of roles."""
+    import yaml  # type: ignore[import-untyped]  # takes 0.03 s, and few need it
+
+    try:
+        found = yaml.safe_load(requirements.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProvisionError(f"{requirements}: is no YAML: {error}") from None
+    if not isinstance(found, dict):
+        return ["role"] if found else []
+    return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
+
+
+def _environment() -> dict[str, str]:
+    return {"ANSIBLE_NOCOLOR": "1"}

@@ -1,0 +1,121 @@
+"""BOX as a cloud image: a file, a URL, a name of the catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.boxes import cloud
+from tests.conftest import VM, MakeProject
+from tests.e2e.conftest import forget_box, guest, have_resolver, volumes
+from tests.e2e.test_boxes import is_as_promised
+
+
+@contextmanager
+def serving(files: dict[str, bytes], dies: int = 0) -> Iterator[tuple[str, list[int]]]:
+    """Serve files; give the URL and a list of where each answer began.
+
+    The first `dies` connections break off in the middle.
+    """
+    starts: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = files[self.path]
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            starts.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            end = start + (len(data) - start) // 2 if len(starts) <= dies else len(data)
+            self.wfile.write(data[start:end])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", starts
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Path]:
+    """Make a cloud image, and forget what became of it."""
+    file = tmp_path / "some.qcow2"
+    cloud.build(file)
+    before = volumes()
+    yield file
+    forget_box("some")
+    assert volumes() == before
+
+
+def test_an_image_from_a_server_that_dies_twice(guests: MakeProject, image: Path) -> None:
+    data = image.read_bytes()
+    app = guests("it's from afar")
+    cache = {"XDG_CACHE_HOME": str(image.parent / "cache")}
+    right, wrong = hashlib.sha256(data).hexdigest(), "0" * 64
+    asked = {**VM, "DISK": 4, "SSH_USER": "av"}
+    with serving({"/some.qcow2": data}, dies=2) as (url, starts):
+        box = f"{url}/some.qcow2"
+        app.write({**asked, "BOX": box, "IMAGE_SHA256": wrong})
+        up = app.fab("up", **cache)
+        assert up.returncode == 2
+        assert f"has the checksum {right}, not {wrong}" in up.stderr
+        half = len(data) // 2
+        assert starts == [0, half, half + (len(data) - half) // 2]
+        assert not [*(image.parent / "cache/vagrantp/images").glob("*")]
+
+        app.write({**asked, "BOX": box, "IMAGE_SHA256": right})
+        up = app.fab("up", **cache)
+        assert up.returncode == 0, up.stderr
+        assert guest(app, "id -un; sudo -n id -un") == "av\nroot\n"
+        have_resolver(app)
+        is_as_promised(app, disk=4)
+
+        # once downloaded it is there
+        assert app.fab("rm", "--force").returncode == 0
+        served = len(starts)
+        assert "would run" in app.fab("up", "--dry", **cache).stdout
+        assert len(starts) == served
+
+
+def test_a_file_and_its_checksum(guests: MakeProject, image: Path) -> None:
+    app = guests("it's here")
+    (app.folder / "some.qcow2").write_bytes(b"no image")
+    app.write({**VM, "BOX": "./some.qcow2"})
+    up = app.fab("up")
+    assert up.returncode == 2
+    assert "is no disk image" in up.stderr
+    (app.folder / "some.qcow2").write_bytes(image.read_bytes())
+    app.write({**VM, "BOX": "./some.qcow2", "IMAGE_SHA256": "0" * 64})
+    up = app.fab("up")
+    assert (up.returncode, "has the checksum" in up.stderr) == (2, True)
+
+
+def test_a_name_of_the_catalogue(guests: MakeProject, image: Path) -> None:
+    """Its checksum is the one that is published beside it."""
+    app = guests("it's known")
+    config = Path(app.environment["XDG_CONFIG_HOME"]) / "vagrantp"
+    config.mkdir(parents=True)
+    data = b"not what was published"
+    sums = f"SHA256 (other.img) = {'1' * 64}\nSHA256 (some.img) = {'0' * 64}\n".encode()
+    with serving({"/some.img": data, "/CHECKSUM": sums}) as (url, _):
+        mirror = f'[fedora]\nurl = "{url}/some.img"\nchecksums = "{url}/CHECKSUM"\n'
+        (config / "catalogue.toml").write_text(mirror)
+        app.write({**VM, "BOX": "fedora"})
+        up = app.fab("up", XDG_CACHE_HOME=str(image.parent / "cache"))
+    assert up.returncode == 2
+    found = hashlib.sha256(data).hexdigest()
+    assert f"{url}/some.img has the checksum {found}, not {'0' * 64}" in up.stderr

@@ -1,0 +1,276 @@
+"""PROVISION_SCRIPT and CLOUD_INIT: what they say is so in the guest, and what fails is told."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONTAINER, VM, MakeProject, Project
+from tests.e2e.conftest import guest, lets_in, own_key, status
+
+PLAYBOOK = """\
+- name: a box of mine
+  hosts: all
+  become: true
+  roles: [greeter]
+  tasks:
+    - name: write a file
+      ansible.builtin.copy:
+        content: "{{ greeting }}"
+        dest: /etc/greeting
+    - name: look for something
+      ansible.builtin.command: test -e /etc/greeting{{ suffix | default("") }}
+      changed_when: false
+    - name: fill a template in
+      ansible.builtin.template:
+        src: it's.j2
+        dest: /etc/filled
+      notify: reload
+    - name: see that it is there
+      ansible.builtin.stat:
+        path: /etc/filled
+  handlers:
+    - name: reload
+      ansible.builtin.file:
+        path: /etc/reloaded
+        state: directory
+"""
+FILES = {
+    "site.yml": PLAYBOOK,
+    "roles/greeter/tasks/main.yml": "- {name: make it, file: {path: /opt/g, state: directory}}",
+    "templates/it's.j2": "{{ inventory_hostname }} {{ of_group }}",
+    "group_vars/all.yml": "of_group: 7",
+    "vars.yml": 'greeting: it\'s "me"',
+    # would let the tasks run on this host, and log in as somebody else
+    "ansible.cfg": "[defaults]\ntransport = local\nremote_user = nobody\nhost_key_checking = no\n",
+}
+
+
+def provided(app: Project, **files: str) -> Project:
+    """Put the playbook and `files` into a project."""
+    for name, text in {**FILES, **files}.items():
+        path = app.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644 if path.suffix else 0o755)
+    return app
+
+
+def is_as_the_playbook_says(app: Project) -> None:
+    """Look in the guest."""
+    assert guest(app, "cat /etc/greeting") == 'it\'s "me"'
+    assert guest(app, "cat /etc/filled") == f"{guest(app, 'hostname').strip()} 7"
+    assert guest(app, "ls -d /opt/g /etc/reloaded") == "/etc/reloaded\n/opt/g\n"
+
+
+@pytest.mark.parametrize(
+    "values", [CONTAINER, pytest.param(VM, marks=pytest.mark.soak)], ids=["container", "vm"]
+)
+def test_a_playbook(guests: MakeProject, values: dict[str, object]) -> None:
+    app = provided(guests("it's my app"))
+    app.write({**values, "PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "vars.yml"})
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert "provisioned: " in up.stderr
+    assert "site.yml (7 ok, 4 changed)" in up.stderr
+    is_as_the_playbook_says(app)
+    again = app.fab("up")
+    assert (again.returncode, "provision" in again.stderr) == (0, False)
+    anew = app.fab("provision")
+    assert anew.returncode == 0, anew.stderr
+    assert anew.stdout.endswith("site.yml (6 ok, 0 changed)\n")
+
+    # what is done is known in the guest alone
+    assert app.fab("rm", "--force").returncode == 0
+    up = app.fab("up")
+    assert "site.yml (7 ok, 4 changed)" in up.stderr
+    is_as_the_playbook_says(app)
+    assert app.fab("verify").returncode == 0
+    guest(app, "sudo rm /var/lib/vagrantp/provisioned")
+    verify = app.fab("verify")
+    assert verify.returncode == 9
+    assert "provisioned" in next(line for line in verify.stdout.splitlines() if "FAILED" in line)
+
+
+def test_a_playbook_that_fails_goes_on_once_it_is_mended(guests: MakeProject) -> None:
+    app = provided(guests()).write(
+        {**CONTAINER, "PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "vars.yml"}
+    )
+    (app.folder / "vars.yml").write_text("greeting: hello\nsuffix: -lost\n")
+    up = app.fab("up")
+    assert up.returncode == 7
+    where = f"{app.folder}/site.yml:10"
+    assert f'play "a box of mine", task "look for something" ({where}): ' in up.stderr
+    assert "exit status 1" in up.stderr
+    assert guest(app, "cat /etc/greeting") == "hello"  # it stays for a look
+    (app.folder / "vars.yml").write_text(FILES["vars.yml"])
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert "is running already" in up.stdout
+    is_as_the_playbook_says(app)
+
+
+def test_mistakes_are_found_before_anything_is_made(guests: MakeProject) -> None:
+    app = provided(guests(), **{"site.yml": "- hosts: all\n  roles: [nowhere]\n"})
+    app.write({**CONTAINER, "PROVISION_SCRIPT": "site.yml"})
+    up = app.fab("up")
+    assert up.returncode == 7
+    assert "the role 'nowhere' was not found" in up.stderr
+    assert f"{app.folder}/site.yml:2" in up.stderr
+    assert "create" not in up.stderr
+    assert status(app)["state"] == "absent"
+
+
+def test_scripts(guests: MakeProject) -> None:
+    """Each in its way: a name with spaces, stdin, a daemon, a failure in a line of its own."""
+    app = guests()
+    scripts = {
+        "it's mine": "#!/bin/bash\nread -r line || echo no stdin\nid -u > /etc/who\necho done\n",
+        "daemon": "#!/bin/sh\nset -e\nsleep 1000 &\necho $! > /run/daemon\nprintf 'no end'",
+        "python": "#!/usr/bin/env python3\nimport os\nopen('/etc/py', 'w').write(os.getcwd())\n",
+    }
+    provided(app, **scripts)
+    app.write({**CONTAINER, "PROVISION_SCRIPT": '"./it\'s mine",./daemon,./python'})
+    up = app.fab("up", "--verbose")
+    assert up.returncode == 0, up.stderr
+    for said in ("no stdin\n", "done\n", "no end"):
+        assert said in up.stderr
+    assert guest(app, "cat /etc/who /etc/py") == "0\n/root"
+    guest(app, "ps -o args= -p $(cat /run/daemon) | grep -x 'sleep 1000'")
+    assert guest(app, "sudo ls -A /var/lib/vagrantp") == "provisioned\n"
+
+    # a changed PROVISION_SCRIPT takes effect at once
+    (app.folder / "no-run-bit").write_text("#!/bin/sh\n")
+    app.write({**CONTAINER, "PROVISION_SCRIPT": "./no-run-bit"})
+    up = app.fab("up")
+    assert (up.returncode, "must name a script that is executable" in up.stderr) == (2, True)
+
+
+FAILING = [  # each in line 7
+    ("#!/bin/sh", "set -e\ntrue\nf() {\n  true\n}\nf; echo $(false) said; test -e /lost"),
+    ("#!/bin/sh -e", "true\ntrue\nx='two\nlines'\necho said\ntest \"$x\" = one"),
+    ("#!/bin/bash", "set -eu\nf() {\n  true\n}\ntrap 'echo said' EXIT\nf; test -e /lost"),
+    ("#!/usr/bin/env bash", "if false; then\n  :\nfi\nfalse\necho said\nexit 1"),
+]
+
+
+def test_a_script_that_fails_is_told_with_its_line(guests: MakeProject) -> None:
+    app = guests().write({**CONTAINER, "PROVISION_SCRIPT": "./it fails"})
+    for shebang, text in FAILING:
+        provided(app, **{"it fails": f"{shebang}\n{text}\necho never\n"})
+        done = app.fab("up")
+        assert done.returncode == 7
+        assert "it fails: line 7: exit status 1\n" in done.stderr, done.stderr
+        assert "  said\n" in done.stderr
+        assert "never" not in done.stderr
+    # and what has no lines
+    provided(app, **{"it fails": "#!/usr/bin/env python3\nimport nothing\n"})
+    done = app.fab("provision")
+    assert done.returncode == 7
+    assert "it fails: exit status 1\n" in done.stderr
+    assert "No module named 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["playbook", "script"])
+def test_an_interrupted_one_leaves_nothing_at_work(guests: MakeProject, kind: str) -> None:
+    app = provided(guests(), **{"wait": "#!/bin/sh\nsleep 1717 & sleep 1718\n"})
+    waiting = "- hosts: all\n  tasks: [{name: wait, command: sleep 1718}]\n"
+    provided(app, **{"wait.yml": waiting})
+    step = "wait.yml" if kind == "playbook" else "./wait"
+    app.write({**CONTAINER, "PROVISION_SCRIPT": step})
+    up = app.start("up")
+    while "sleep\x001718" not in _commands():
+        assert up.poll() is None
+    up.send_signal(signal.SIGINT)
+    _, said = up.communicate(timeout=60)
+    assert up.returncode == 130, said
+    assert not [line for line in _commands().splitlines() if "\x00171" in line or "play.py" in line]
+    provided(app, **{"wait": "#!/bin/sh\n", "wait.yml": "- hosts: all\n  tasks: [ping: ]\n"})
+    up_again = app.fab("up")
+    assert up_again.returncode == 0, up_again.stderr
+    assert f"provisioned: {step if kind == 'playbook' else app.folder / 'wait'}" in up_again.stderr
+
+
+def _commands() -> str:
+    """Return the command lines of all processes of this host, containers' among them."""
+    files = Path("/proc").glob("[0-9]*/cmdline")
+    return "\n".join(_text(path) for path in files)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""
+
+
+# The person's own file, with the names that Debian has for the same.
+USER_DATA = """\
+#cloud-config
+hostname: base
+manage_etc_hosts: true
+
+users:
+  - default
+  - name: root
+    lock_passwd: false
+    ssh_authorized_keys:
+      - {key}
+  - name: av
+    lock_passwd: false
+    plain_text_passwd: changeme
+    shell: /bin/bash
+    sudo: ALL=(ALL) NOPASSWD:ALL
+    groups: adm
+    ssh_authorized_keys:
+      - {key}
+
+ssh_pwauth: true
+disable_root: false
+
+packages:
+  - rsync
+  - tmux
+
+runcmd:
+  - systemctl enable --now ssh
+  - touch /etc/ran
+  - resize2fs /dev/vda2
+"""
+
+
+def test_todays_cloud_config(guests: MakeProject, tmp_path: Path) -> None:
+    """It works as it is, with a playbook after it; a command of its own that fails is told."""
+    key = own_key(tmp_path)
+    app = provided(guests("it's today's"))
+    text = USER_DATA.format(key=key.with_suffix(".pub").read_text().strip())
+    (app.folder / "user-data").write_text(text + "  - test -e /lost\n")
+    asked = {"CLOUD_INIT": "user-data", "SSH_USER": "av", "DISK": 4}
+    app.write({**VM, **asked, "PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "vars.yml"})
+    up = app.fab("up")
+    assert up.returncode == 7
+    assert "cloud-init: " in up.stderr
+    assert "runcmd" in up.stderr
+
+    lets_in(app, key)
+    assert (
+        guest(app, "hostname; id -nG; getent passwd av | cut -d: -f7")
+        == "base\nav adm\n/bin/bash\n"
+    )
+    assert guest(app, "ls /etc/ran /usr/bin/rsync /usr/bin/tmux").count("\n") == 3
+    assert (
+        guest(app, "sudo sshd -T | grep -i ^passwordauthentication")
+        == "passwordauthentication yes\n"
+    )
+    assert "base" in guest(app, "cat /etc/hosts")
+    assert int(guest(app, "df -BM --output=size / | tail -n 1").strip(" M\n")) > 3500
+
+    again = app.fab("up")  # goes on: cloud-init's failure is told once
+    assert again.returncode == 0, again.stderr
+    assert "site.yml (7 ok, 4 changed)" in again.stderr
+    is_as_the_playbook_says(app)
+    assert "site.yml (6 ok, 0 changed)" in app.fab("provision").stdout
+    verify = app.fab("verify")
+    assert verify.returncode == 0, verify.stdout
