@@ -25,6 +25,7 @@ GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by
 LOOPBACK = "127.0.0.1"
 HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has the same
 KEPT = 600  # seconds that an idle ssh connection is kept for the next `ssh`
+STATE_ANNOTATION = "io.vagrantp.state"  # by it the OCI hook knows a container of ours
 SEED_MOUNT = "/run/vagrantp-seed"
 
 
@@ -465,8 +466,7 @@ def _container(
         *container_limits(settings),
         *network,
         f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",
-        # by it the OCI hook knows the container, and finds what it may reach
-        f"--annotation=io.vagrantp.state={instance.state_dir}",
+        f"--annotation={STATE_ANNOTATION}={instance.state_dir}",
         "--cap-drop=NET_ADMIN",
         "--cap-drop=NET_RAW",
         *(f"--label={key}={value}" for key, value in labels.items()),

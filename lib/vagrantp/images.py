@@ -99,7 +99,7 @@ def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> B
     files = Path(VERSION, "libvirt")
     if (folder / files).exists() and _is_uploaded(host, box):
         return box
-    with host.lock(_cache(), f"image {box.name}", f"another build of {box.name}"):
+    with host.lock(cache(), f"image {box.name}", f"another build of {box.name}"):
         if not (folder / files).exists():
             with _folder(host, box.name) as work:
                 make(work, work / "box" / files)
@@ -148,7 +148,7 @@ def ensure_container_image(host: Host, image: str) -> str:
     exists = ("podman", "image", "exists", reference)
     if host.ask(exists).ok:
         return reference
-    with host.lock(_cache(), f"image {name}", f"another build of {name}"):
+    with host.lock(cache(), f"image {name}", f"another build of {name}"):
         if host.ask(exists).ok:
             return reference
         with (
@@ -451,7 +451,8 @@ def _step(host: Host, what: str, *argv: str, timeout: float = 600) -> None:
     host.change(argv, what=what, timeout=timeout)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Return our folder for what can be had again."""
     return xdg("CACHE", ".cache")
 
 

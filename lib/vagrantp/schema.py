@@ -568,14 +568,12 @@ KEYS: dict[str, Key] = {
         Key(
             "IMAGE",
             "debian-12 or an OCI reference",
-            "image of a container",
+            "image of a container; ssh and Python are added where they are missing",
             "debian-12",
             matching(OCI_REFERENCE, "debian-12 or an OCI reference"),
             default="debian-12",
             hint="IMAGE=debian-12 is built here; IMAGE=docker.io/library/node:22 is a reference",
             infra_type="container",
-            is_built=lambda value: value == BUILT_IMAGE,
-            so_far="debian-12",
         ),
         Key(
             "ACCEL",

@@ -14,7 +14,7 @@ LAYERS = [
     {"instance"},
     {"commands", "metrics", "network", "template"},
     {"accel", "fabricyaml", "guest", "images", "isolation"},
-    {"cloud_images"},
+    {"cloud_images", "oci_images"},
     {"boxes", "lan", "links", "ports", "provision", "reach"},
     {"hostcheck", "providers"},
     {"lifecycle"},

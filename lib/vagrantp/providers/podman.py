@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, images, lan, network
+from vagrantp import commands, images, lan, network, oci_images
 from vagrantp.config import Settings
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
@@ -61,20 +61,37 @@ def list_all(host: Host) -> list[Found]:
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the image, the network and the address of a container that is to be created."""
     host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
-    image = images.ensure_container_image(host, settings.image)
+    image = _image(host, settings.image)
     own = lan.card(host, instance, settings)
     _isolate(host, instance, settings, own)
     if os.getuid() != 0:
         return commands.rootless_container(instance, settings, image, os.getuid())
+    address = _take_address(host, instance.state_dir, commands.fixed_ip(settings))
+    return commands.container(instance, settings, image, network.NAME, address, os.getuid(), own)
+
+
+def _image(host: Host, image: str) -> str:
+    if image in images.SUITES:
+        return images.ensure_container_image(host, image)
+
+    def options(folder: Path) -> list[str]:
+        if os.getuid() != 0:
+            return []
+        return [f"--network={network.NAME}", f"--ip={_take_address(host, folder, None)}"]
+
+    return oci_images.ensure(host, image, options)
+
+
+def _take_address(host: Host, folder: Path, fixed: IPv4Address | None) -> IPv4Address:
+    """Choose an address for the container whose state is in `folder`, and write it down there."""
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
         # there is no container yet that would show that its address is taken
         files = state_root().glob("*/address")
         taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
-        fixed = commands.fixed_ip(settings)
-        address = network.choose_address(subnet, instance.id, taken, fixed)
-        host.write(instance.state_dir / "address", str(address))
-    return commands.container(instance, settings, image, network.NAME, address, os.getuid(), own)
+        address = network.choose_address(subnet, folder.name[-8:], taken, fixed)
+        host.write(folder / "address", str(address))
+    return address
 
 
 def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:

@@ -1,0 +1,127 @@
+"""IMAGE as any OCI reference: what ssh and Ansible need is added to it, once for each image.
+
+That is done in a container that is isolated as every guest is, since the programs that do it are
+the image's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from vagrantp import images
+from vagrantp.commands import STATE_ANNOTATION
+from vagrantp.errors import ProviderError
+from vagrantp.instance import state_root
+from vagrantp.run import Host
+
+ADD = Path(__file__).with_name("add_ssh.sh")
+ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
+PULL_TIMEOUT = 4 * 3600  # seconds
+ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
+NOT_FOR_SSH = ("HOME", "HOSTNAME", "TERM", "USER", "container")
+
+
+def is_there(host: Host, reference: str) -> bool:
+    """Say whether Podman has the image already."""
+    return bool(host.ask(["podman", "image", "exists", reference]).ok)
+
+
+def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> str:
+    """Return the Podman reference of an image with ssh, made where it is not there yet.
+
+    `network`: makes podman's options for the network of a container, for the folder that has what
+    it may reach. Raises ProviderError when the image cannot be had, or nothing can be added to it.
+    """
+    if not is_there(host, reference):
+        with host.progress.stage("download image", reference):
+            pull = ["podman", "pull", "--quiet", reference]
+            host.change(pull, what=f"downloading {reference}", timeout=PULL_TIMEOUT)
+    if host.dry and not is_there(host, reference):
+        return reference
+    identity, environment = _facts(host, reference)
+    script = _script(environment)
+    digest = hashlib.sha256(f"{identity}{script}{ENTRY.read_text()}".encode()).hexdigest()
+    made = f"localhost/vagrantp-{images.slug(reference)}-{digest[:10]}:latest"
+    if is_there(host, made):
+        return made
+    with host.lock(images.cache(), f"image {made}", f"another build of {reference}"):
+        if not is_there(host, made):
+            with host.progress.stage("add ssh to the image", reference):
+                _build(host, reference, identity, script, made, f"build-{digest[:8]}", network)
+    return made
+
+
+def _facts(host: Host, reference: str) -> tuple[str, list[str]]:
+    """Return the id of an image and the environment that its containers have."""
+    [found] = json.loads(host.answer(["podman", "image", "inspect", reference]))
+    return found["Id"], (found.get("Config") or {}).get("Env") or []
+
+
+def _script(environment: list[str]) -> str:
+    """Return add_ssh.sh, with the image's environment for those who come by ssh."""
+    pairs = [pair for pair in environment if pair.partition("=")[0] not in NOT_FOR_SSH]
+    exports = "".join(f"export {shlex.quote(pair)}\n" for pair in pairs)
+    quoted = (pair.replace("\\", "\\\\").replace('"', '\\"') for pair in pairs)
+    settings = "SetEnv " + " ".join(f'"{pair}"' for pair in quoted) if pairs else ""
+    values = {"exports": exports, "settings": settings, "entry": ENTRY.read_text("utf-8")}
+    start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    return start + ADD.read_text("utf-8")
+
+
+def _build(
+    host: Host,
+    reference: str,
+    identity: str,
+    script: str,
+    made: str,
+    name: str,
+    network: Callable[[Path], list[str]],
+) -> None:
+    folder = state_root() / name  # guard takes it for a guest, by this name
+    builder = f"vagrantp-{name}"
+    remove = ["podman", "rm", "--force", "--ignore", "--time", "0", builder]
+    host.change(remove, what="cleaning up", timeout=60)  # of a build that was killed
+    host.remove(folder)
+    host.make_dir(folder)
+    host.write(folder / "isolation.json", json.dumps({"lan_access": False, "lan_allow": []}))
+    host.write(folder / "forwards.json", json.dumps({"forwards": []}))
+    changes = (
+        'ENTRYPOINT ["/usr/local/sbin/vagrantp-entry"]',
+        "CMD []",
+        "USER 0",
+        "WORKDIR /",
+        "STOPSIGNAL SIGTERM",
+        "LABEL vagrantp.image=" + json.dumps(reference),
+    )
+    try:
+        host.change(
+            [
+                *("podman", "run", f"--name={builder}", "--user=0:0", "--workdir=/"),
+                *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
+                *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", "--entrypoint=/bin/sh"),
+                *(identity, "-c", script),
+            ],
+            what=f"adding ssh to {reference}",
+            timeout=ADD_TIMEOUT,
+            explain=_why,
+        )
+        host.change(
+            ["podman", "commit", "--quiet", *(f"--change={c}" for c in changes), builder, made],
+            what=f"keeping {reference} with ssh",
+            timeout=600,
+        )
+    except ProviderError as error:
+        error.hint = error.hint or "an image needs a shell and apt-get, apk, dnf or pacman"
+        raise
+    finally:
+        host.change(remove, what="cleaning up", timeout=60)
+        host.remove(folder)
+
+
+def _why(lines: list[str]) -> str:
+    told = [line for line in lines if "rror" in line or line.startswith("E: ")]
+    return (told or lines or [""])[-1]

@@ -1,0 +1,70 @@
+"""IMAGE as an OCI reference: whatever is in it, ssh and Ansible work in its container."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from invoke.context import Context
+from vagrantp import images
+from vagrantp.run import Host
+
+from tests.conftest import CONTAINER, MakeProject
+from tests.e2e.conftest import guest, run
+
+# Debian's packages, without ssh and sudo, as somebody makes an image for a program of theirs.
+CONTAINERFILE = """\
+FROM {base}
+RUN apt-get purge --yes openssh-server openssh-sftp-server sudo && rm -rf /etc/ssh /usr/local/sbin/*
+RUN mkdir /opt/it && printf '#!/bin/sh\\necho "it runs: $GREETING"' > /opt/it/run
+RUN chmod +x /opt/it/run
+ENV GREETING="it's \\"me\\"" PATH=/opt/it:/usr/local/bin:/usr/bin:/bin
+WORKDIR /opt/it
+USER 1234
+ENTRYPOINT ["/bin/false"]
+CMD ["--never"]
+"""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[str]:
+    """Make an image, and forget what became of it."""
+    base = images.ensure_container_image(Host(Context()), "debian-12")
+    (tmp_path / "Containerfile").write_text(CONTAINERFILE.format(base=base))
+    name = "localhost/test/plain:1"
+    run("podman", "build", "--quiet", "--tag", name, str(tmp_path))
+    yield name
+    listing = json.loads(run("podman", "images", "--format", "json"))
+    names = [name for image in listing for name in image.get("Names") or []]
+    ours = [known for known in names if known.startswith("localhost/vagrantp-localhost-test-")]
+    run("podman", "rmi", "--force", *ours, name)
+
+
+def test_an_image_without_ssh(guests: MakeProject, image: str) -> None:
+    app = guests().write({**CONTAINER, "IMAGE": image, "SSH_USER": "av"})
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert guest(app, "id -un; sudo -n id -un; run") == 'av\nroot\nit runs: it\'s "me"\n'
+    assert guest(app, "bash --login -c run") == 'it runs: it\'s "me"\n'
+    assert app.fab("verify").returncode == 0
+    assert app.fab("stop").returncode == 0
+    again = app.fab("up")
+    assert again.returncode == 0, again.stderr
+    assert app.fab("rm", "--force").returncode == 0
+    anew = app.fab("up")  # what was added is there
+    assert (anew.returncode, "add ssh" in up.stderr, "add ssh" in anew.stderr) == (0, True, False)
+
+
+def test_an_image_without_a_shell(guests: MakeProject, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run("tar", "-C", str(tmp_path), "-cf", str(tmp_path / "it.tar"), "file")
+    run("podman", "import", "--quiet", str(tmp_path / "it.tar"), "localhost/test/bare:1")
+    try:
+        up = guests().write({**CONTAINER, "IMAGE": "localhost/test/bare:1"}).fab("up")
+        assert up.returncode == 5
+        assert "/bin/sh" in up.stderr
+        assert "an image needs a shell and apt-get, apk, dnf or pacman" in up.stderr
+    finally:
+        run("podman", "rmi", "localhost/test/bare:1")
