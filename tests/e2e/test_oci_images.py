@@ -17,6 +17,7 @@ from tests.e2e.conftest import guest, run
 # Debian's packages, without ssh and sudo, as somebody makes an image for a program of theirs.
 CONTAINERFILE = """\
 FROM {base}
+ENV SUDO_FORCE_REMOVE=yes
 RUN apt-get purge --yes openssh-server openssh-sftp-server sudo && rm -rf /etc/ssh /usr/local/sbin/*
 RUN mkdir /opt/it && printf '#!/bin/sh\\necho "it runs: $GREETING"' > /opt/it/run
 RUN chmod +x /opt/it/run

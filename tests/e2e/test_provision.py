@@ -132,7 +132,7 @@ def test_scripts(guests: MakeProject) -> None:
         "python": "#!/usr/bin/env python3\nimport os\nopen('/etc/py', 'w').write(os.getcwd())\n",
     }
     provided(app, **scripts)
-    app.write({**CONTAINER, "PROVISION_SCRIPT": '"./it\'s mine",./daemon,./python'})
+    app.write({**CONTAINER, "PROVISION_SCRIPT": "./it's mine,./daemon,./python"})
     up = app.fab("up", "--verbose")
     assert up.returncode == 0, up.stderr
     for said in ("no stdin\n", "done\n", "no end"):
