@@ -490,7 +490,7 @@ def _vagrant_command(instance: Instance, *arguments: str) -> tuple[list[str], di
 def _vagrants_reason(lines: list[str]) -> str:
     """Pick the line that matters out of Vagrant's output, which tells it in paragraphs."""
     told = [line for line in lines if not line.startswith(("==>", "from /"))]
-    for sign in ("Stderr: ", "Error: ", "failed: ", "rror"):
+    for sign in ("Stderr: ", "Error: ", "failed: ", "rror", "The container started either never"):
         for line in told:
             if sign in line:
                 return line.removeprefix("Stderr: ")

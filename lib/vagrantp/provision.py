@@ -82,7 +82,7 @@ def check(host: Host, settings: Settings) -> None:
             raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
     for step in settings.provision_script:
         if step.kind != "script":
-            with host.progress.stage("check", str(step)):
+            with host.progress.stage("check", step.path.name):
                 _check_playbook(host, step)
 
 
@@ -107,9 +107,9 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     if settings.cloud_init and (said := _await_cloud_init(host, instance, pid)):
         told.append(said)
     for step in settings.provision_script:
-        with host.progress.stage("provision", str(step)):
+        with host.progress.stage("provision", step.path.name):
             take = _run_script if step.kind == "script" else _run_playbook
-            told.append(f"{step}{take(host, instance, settings, pid, step)}")
+            told.append(f"{step.path.name}{take(host, instance, settings, pid, step)}")
     note = f"mkdir -p {Path(DONE).parent} && echo {wish(settings)} > {DONE}"
     _as_root(host, instance, pid, note, "provisioning")
     return ", ".join(told)

@@ -58,6 +58,7 @@ class Child(Local):
     """
 
     interrupts = 0
+    is_ended = False  # by us
     grace: threading.Timer | None = None
 
     def start(self, command: str, shell: str, env: Mapping[str, str]) -> None:
@@ -73,8 +74,17 @@ class Child(Local):
             process_group=0,
         )
 
+    def _thread_join_timeout(self, target: Callable[..., object]) -> int | None:
+        """Wait a second only for the end of the output of what was ended: invoke's own question.
+
+        A kept ssh connection has the ends of our pipes until the command in the guest has ended.
+        """
+        timeout: int | None = super()._thread_join_timeout(target)
+        return 1 if self.is_ended else timeout
+
     def kill(self) -> None:
         """Kill the child and what it started, in sessions of its own too, as Ansible does."""
+        self.is_ended = True
         others = _descendants(self.process.pid)
         self._signal(signal.SIGKILL)
         for pid in others:
@@ -84,6 +94,7 @@ class Child(Local):
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
         """Pass an interrupt on to the child's process group."""
         Child.interrupts += 1
+        self.is_ended = True
         if Child.interrupts > 1:
             return self.kill()
         print("interrupted: cleaning up (once more to stop at once)", file=sys.stderr)
