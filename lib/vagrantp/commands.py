@@ -134,8 +134,8 @@ def as_root(script: str, *arguments: str) -> str:
     return shlex.join(["sudo", "-n", "sh", "-c", script, "sh", *arguments])
 
 
-def inventory(instance: Instance, user: str) -> str:
-    """Return an Ansible inventory of one host, called as the guest is.
+def inventory(instance: Instance, name: str, user: str) -> str:
+    """Return an Ansible inventory of one host, called `name` as the guest is.
 
     What is said here counts more than what an ansible.cfg says (an old `transport = local` would
     let the tasks run on this host).
@@ -148,7 +148,7 @@ def inventory(instance: Instance, user: str) -> str:
         "ansible_ssh_host_key_checking": True,
         "ansible_python_interpreter": "auto_silent",
     }
-    return json.dumps({"all": {"hosts": {instance.name: values}}})
+    return json.dumps({"all": {"hosts": {name: values}}})
 
 
 def playbook(

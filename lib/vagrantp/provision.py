@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def check(host: Host, settings: Settings) -> None:
 def _check_playbook(host: Host, step: Provisioner) -> None:
     playbook = _playbook(step)
     galaxy = _galaxy(host, playbook.parent)
+    if galaxy and not galaxy.is_dir():  # under --dry
+        return
     argv = commands.playbook_check(playbook, galaxy)
     done = host.ask(argv, timeout=300, env=_environment(), cwd=playbook.parent)
     if not done.ok:
@@ -122,9 +125,8 @@ def _run_playbook(
     galaxy = _galaxy(host, playbook.parent)
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
     with host.scratch(instance.state_dir) as folder:
-        host.write(
-            folder / "inventory.json", commands.inventory(instance, _user(host, instance, settings))
-        )
+        name, user = settings.hostname or settings.name, _user(host, instance, settings)
+        host.write(folder / "inventory.json", commands.inventory(instance, name, user))
         argv = commands.playbook(instance, pid, playbook, settings.provision_vars, galaxy, folder)
         try:
             host.change(
@@ -169,7 +171,8 @@ def _run_script(
     except ProviderError as error:
         raise _failure(host, step, _why(lines) or error.message) from None
     except BaseException:  # it was interrupted: so is what it began
-        _as_root(host, instance, pid, script, "ending a script")
+        with suppress(ProviderError):
+            _as_root(host, instance, pid, script, "ending a script")
         raise
     return ""
 

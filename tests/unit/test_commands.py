@@ -232,7 +232,7 @@ def test_the_kvm_probe_ends_when_its_firmware_resets() -> None:
 
 
 def test_an_inventory_leaves_nothing_to_an_ansible_cfg() -> None:
-    inventory = json.loads(commands.inventory(VM, "av"))
+    inventory = json.loads(commands.inventory(VM, "app", "av"))
     assert inventory["all"]["hosts"] == {
         "app": {
             "ansible_connection": "ssh",
