@@ -101,12 +101,13 @@ def _download(host: Host, found: Source, sha256: str | None) -> Path:
     """Return the downloaded file, which is whole and has the right checksum."""
     url = str(found.place)
     key = hashlib.sha256(f"{url} {sha256}".encode()).hexdigest()[:20]
-    cache = xdg("CACHE", ".cache") / "images"
+    cache = images.cache() / "images"
     name = unquote(urlsplit(url).path).rpartition("/")[2] or "image"
     target = cache / key / name
-    with host.lock(cache, key, f"another download of {name}"):
+    with host.lock(images.cache(), f"download {key}", f"another download of {name}"):
         if target.exists():
             return target
+        host.make_dir(cache)
         part = cache / f"{key}.part"
         with host.progress.stage("download", name):
             _fetch(host, url, part)

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, guest
-from vagrantp.config import Settings, xdg
+from vagrantp import commands, guest, images
+from vagrantp.config import Settings
 from vagrantp.errors import ProviderError, ProvisionError
 from vagrantp.instance import MASTER, Instance, as_json, as_written
 from vagrantp.report import Check, compare
@@ -266,7 +266,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
     digest = hashlib.sha256(str(folder).encode())
     for path in files:
         digest.update(path.read_bytes())
-    cache = xdg("CACHE", ".cache") / "galaxy"
+    cache = images.cache() / "galaxy"
     target = cache / digest.hexdigest()[:20]
     if target.is_dir():
         return target
