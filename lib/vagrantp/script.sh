@@ -7,7 +7,7 @@ store=/var/lib/vagrantp
 for file in /proc/[0-9]*/cmdline; do # of an `up` that was interrupted; [.] is not found in itself
     if tr '\0' '\n' < "$file" 2>/dev/null | grep -q "^$store/run[.]"; then
         pid=${file#/proc/}
-        kill -TERM -- "-${pid%/cmdline}" 2>/dev/null || true
+        kill -TERM "-${pid%/cmdline}" 2>/dev/null || true
     fi
 done
 rm -rf "$store"/run.*
