@@ -303,10 +303,12 @@ def seed_cloud_init(
         "instance-id": instance.full_name,
         "local-hostname": settings.hostname or settings.name,
     }
+    # The host key is ours, and sudo wants to know the name. What a person says outranks both.
+    defaults = {"ssh_deletekeys": False, "manage_etc_hosts": "localhost"}
     return {
         "meta-data": json.dumps(meta),
         "user-data": message.as_string(),
-        "vendor-data": '#cloud-config\n{"ssh_deletekeys": false}\n',  # the host key is ours
+        "vendor-data": "#cloud-config\n" + json.dumps(defaults),
     }
 
 

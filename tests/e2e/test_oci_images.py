@@ -43,7 +43,7 @@ def image(tmp_path: Path) -> Iterator[str]:
     run("podman", "rmi", "--force", *ours, name)
 
 
-def test_an_image_without_ssh(guests: MakeProject, image: str) -> None:
+def test_an_image_without_ssh(image: str, guests: MakeProject) -> None:
     app = guests().write({**CONTAINER, "IMAGE": image, "SSH_USER": "av"})
     up = app.fab("up")
     assert up.returncode == 0, up.stderr

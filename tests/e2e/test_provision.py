@@ -143,7 +143,7 @@ def test_scripts(guests: MakeProject) -> None:
     """Each in its way: a name with spaces, stdin, a daemon, a failure in a line of its own."""
     app = guests()
     scripts = {
-        "it's mine": "#!/bin/bash\nread -r line || echo no stdin\nid -u > /etc/who\nprintf 'no end'\n",
+        "it's mine": "#!/bin/bash\nread line || echo no stdin\nid -u > /etc/who\nprintf 'no end'\n",
         "daemon": "#!/bin/sh\nset -e\nsleep 1000 &\necho $! > /run/daemon\necho done\n",
         "python": "#!/usr/bin/env python3\nimport os\nopen('/etc/py', 'w').write(os.getcwd())\n",
     }
