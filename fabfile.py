@@ -27,9 +27,9 @@ def up(
     verbose: bool = False,
     wait: bool = True,
 ) -> None:
-    """Create or start this project's VM or container; provision it the first time.
+    """Create or start this project's VM or container.
 
-    --provision does that again, --no-provision not at all.
+    Provisions it the first time, with --provision again, with --no-provision not at all.
     """
     when = lifecycle.when_to_provision(provision, no_provision)
     print(lifecycle.up(host, config.load(HERE, host.progress.say), HERE, when))
@@ -48,9 +48,14 @@ def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = Tr
 
 
 @verb
-def rm(host: Host, force: bool = False, verbose: bool = False, wait: bool = True) -> None:
-    """Remove it and everything made for it."""
-    print(lifecycle.remove(host, HERE, is_sure(force)))
+def rm(
+    host: Host, force: bool = False, name: str = "", verbose: bool = False, wait: bool = True
+) -> None:
+    """Remove it and everything made for it.
+
+    --name NAME-ID removes an instance of any project, as ls calls it.
+    """
+    print(lifecycle.remove(host, HERE, is_sure(force), name))
 
 
 @verb
@@ -81,6 +86,18 @@ def status(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 
 @verb
+def ls(host: Host, json: bool = False, verbose: bool = False) -> None:
+    """Show every instance of yours on this host."""
+    print(states.listing(host, as_json=json))
+
+
+@verb
+def ssh_config(host: Host, verbose: bool = False) -> None:
+    """Print an OpenSSH Host block, for IDEs, scp and rsync."""
+    print(lifecycle.ssh_config(HERE))
+
+
+@verb
 def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Prove that the running instance is what .env says."""
     proof.verify(host, config.load(HERE, host.progress.say), HERE, as_json=json)
@@ -98,4 +115,6 @@ def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
     examination.examine(host, as_json=json)
 
 
-ns = Collection(up, ssh, stop, rm, provision, validate, init, status, verify, stats, doctor)
+ns = Collection(
+    up, ssh, stop, rm, provision, validate, init, status, ls, ssh_config, verify, stats, doctor
+)

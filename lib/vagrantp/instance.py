@@ -128,11 +128,16 @@ def new(settings: Settings, folder: Path) -> Instance:
 
 def remembered(folder: Path) -> Instance | None:
     """Return the instance whose state folder is there for `folder`, whatever `.env` says now."""
-    wanted = id_from(folder)
-    for path in sorted(state_root().glob(f"*-{wanted}")):
-        known = Instance(path.name.removesuffix(f"-{wanted}"), wanted, folder.resolve(), "")
-        infra_type = known.machine().get("settings", {}).get("infra_type", "")
-        return Instance(known.name, known.id, known.folder, infra_type)
+    return by_id(id_from(folder), folder.resolve())
+
+
+def by_id(identity: str, folder: Path | None = None) -> Instance | None:
+    """Return the instance whose state folder is there. `folder`: its project, if known."""
+    for path in sorted(state_root().glob(f"*-{identity}")):
+        made = _machine(path / "machine.json")
+        project = folder or Path(made.get("folder", "/"))
+        infra_type = made.get("settings", {}).get("infra_type", "")
+        return Instance(path.name.removesuffix(f"-{identity}"), identity, project, infra_type)
     return None
 
 

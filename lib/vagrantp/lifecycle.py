@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ AT_ONCE = {
     "container": ("lan_access", "lan_allow", "ports", *PROVISIONING),
 }
 When = Literal["once", "always", "never"]
+NAME = re.compile(r".+-[0-9a-f]{8}")  # of an instance, in full
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -49,10 +51,12 @@ def find(host: Host, folder: Path) -> Found | None:
 
     Works without `.env`: by the state folder, or, where that is gone, by the metadata.
     """
-    known = instances.remembered(folder)
+    return _find(host, config.id_from(folder), instances.remembered(folder))
+
+
+def _find(host: Host, wanted: str, known: Instance | None) -> Found | None:
     if known:
         host.progress.about(known.full_name, known.infra_type)
-    wanted = config.id_from(folder)
     types = [known.infra_type] if known and known.infra_type else ["vm", "container"]
     for infra_type in types:
         try:
@@ -64,11 +68,11 @@ def find(host: Host, folder: Path) -> Found | None:
         for found in listing:
             if found.instance.id == wanted and found.uid == os.getuid():
                 host.progress.about(found.instance.full_name, found.instance.infra_type)
-                return _judged(found)
+                return judged(found)
     return None
 
 
-def _judged(found: Found) -> Found:
+def judged(found: Found) -> Found:
     """Tell an instance that cannot be used as it is from a sound one."""
     if not found.instance.state_dir.is_dir():
         return replace(found, state="broken", reason="its state folder with the keys is gone")
@@ -84,7 +88,7 @@ def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once"
     """
     wanted = instances.new(settings, folder)
     host.progress.about(wanted.full_name, wanted.infra_type)
-    with _locked(host, folder):
+    with _locked(host, config.id_from(folder)):
         started = monotonic()
         found = find(host, folder)
         if found and found.state == "broken" and found.instance.machine():
@@ -119,7 +123,7 @@ def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once"
 
 def provision_anew(host: Host, settings: Settings, folder: Path) -> str:
     """Provision the running instance of a project, done before or not; return what was done."""
-    with _locked(host, folder):
+    with _locked(host, config.id_from(folder)):
         found = existing(host, folder)
         name = found.instance.full_name
         if found.state != "running":
@@ -155,7 +159,7 @@ def when_to_provision(always: bool, never: bool) -> When:
 
 def stop(host: Host, folder: Path, force: bool) -> str:
     """Stop the instance of a project; return what was done."""
-    with _locked(host, folder):
+    with _locked(host, config.id_from(folder)):
         found = existing(host, folder)
         name = found.instance.full_name
         if found.state == "stopped":
@@ -172,17 +176,22 @@ def stop(host: Host, folder: Path, force: bool) -> str:
         return f"{name} is stopped"
 
 
-def remove(host: Host, folder: Path, is_sure: Callable[[str], bool]) -> str:
+def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str = "") -> str:
     """Remove the instance of a project and everything made for it; return what was done.
 
-    `is_sure` is asked before a running one is removed.
+    `is_sure` is asked before a running one is removed. `name`: of an instance, wherever its project
+    is or was.
     """
-    with _locked(host, folder):
-        found = find(host, folder)
-        known = found.instance if found else instances.remembered(folder)
-        host.remove(instances.failed_log(config.id_from(folder)))
-        if known is None:
-            return f"nothing to remove for {folder}"
+    if name and not NAME.fullmatch(name):
+        raise StateError(f"{name} is no name of an instance", "fab ls shows them: NAME-ID")
+    identity = name[-8:] or config.id_from(folder)
+    with _locked(host, identity):
+        known = instances.by_id(identity, None if name else folder.resolve())
+        found = _find(host, identity, known)
+        known = found.instance if found else known
+        host.remove(instances.failed_log(identity))
+        if known is None or (name and name != known.full_name):
+            return f"nothing to remove for {name or folder}"
         if found and found.state in ("running", "paused") and not is_sure(known.full_name):
             raise StateError(
                 f"{known.full_name} is running", "fab stop first, or remove it with fab rm --force"
@@ -190,9 +199,17 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool]) -> str:
         _remove(host, known)
         if host.dry:
             return f"{known.full_name} would be removed"
-        if find(host, folder):
+        if _find(host, identity, known):
             raise ProviderError(f"{known.full_name} is still there")
         return f"{known.full_name} is removed"
+
+
+def ssh_config(folder: Path) -> str:
+    """Return how OpenSSH reaches the instance of a project, for its own configuration."""
+    known = instances.remembered(folder)
+    if known is None or not known.is_complete():
+        raise StateError(f"there is no instance for {folder}", "fab up makes it")
+    return known.ssh_config.read_text(encoding="utf-8").rstrip()
 
 
 def login(host: Host, folder: Path, command: str) -> None:
@@ -536,8 +553,7 @@ def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
 
 
 @contextmanager
-def _locked(host: Host, folder: Path) -> Iterator[None]:
+def _locked(host: Host, identity: str) -> Iterator[None]:
     other = "another verb in this project"
-    root = instances.state_root()
-    with host.lock(root, config.id_from(folder), other, is_patient=host.is_patient):
+    with host.lock(instances.state_root(), identity, other, is_patient=host.is_patient):
         yield

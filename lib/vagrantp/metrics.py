@@ -13,6 +13,7 @@ from typing import Any
 
 from vagrantp.errors import Interrupted
 from vagrantp.instance import state_root
+from vagrantp.report import table
 from vagrantp.run import Host
 
 MAX_BYTES = 8 * 1024**2  # some 30,000 operations; then the file is put aside, over the one before
@@ -120,8 +121,7 @@ def _table(operations: list[dict[str, Any]]) -> str:
     for operation in operations:
         rows.append([operation["verb"], operation["type"] or "-", *_cells(operation)])
         rows += [[f"  {stage['name']}", "", *_cells(stage)] for stage in operation["stages"]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return table(rows)
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,6 +29,15 @@ class Check:
     promised: str
     found: str
     outcome: Literal["ok", "FAILED", "not enforced"]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as text, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def compare(name: str, promised: object, found: object, unit: str = "") -> Check:

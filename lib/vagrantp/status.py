@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 from vagrantp import instance as instances
 from vagrantp import isolation, lifecycle, ports
 from vagrantp.config import Settings
-from vagrantp.providers import Found
+from vagrantp.errors import ProviderError
+from vagrantp.providers import Found, provider_for
+from vagrantp.report import table
 from vagrantp.run import Host
 from vagrantp.schema import KEYS
 
 SCHEMA = 1
+SIZES = (("memory_mib", "MiB"), ("cpus", ""), ("disk_gib", "GiB"))
 
 
 def text(host: Host, folder: Path, as_json: bool) -> str:
@@ -34,6 +38,57 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
     }
     width = max(map(len, shown))
     return "\n".join(f"{key:<{width}}  {value}" for key, value in shown.items())
+
+
+def listing(host: Host, as_json: bool) -> str:
+    """Return every instance of this user, live, whatever became of its project."""
+    found = sorted(_all(host), key=lambda one: one.instance.full_name)
+    facts = [_of_all(one) for one in found]
+    if as_json:
+        return json.dumps({"schema": SCHEMA, "instances": facts}, indent=2)
+    if not facts:
+        return "there is no instance"
+    rows: list[tuple[str, ...]] = [
+        ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "folder")
+    ]
+    for one, fact in zip(found, facts, strict=True):
+        sizes = [f"{fact[key] or '?'} {unit}" for key, unit in SIZES]
+        leads = ", ".join(map(ports.shown, fact["ports"]))
+        rest = (fact["folder"], f"({one.reason})" if one.reason else "")
+        cells = (fact["instance"], fact["type"], fact["state"], fact["address"], leads, *sizes)
+        rows.append((*(str(cell or "-") for cell in cells), " ".join(filter(None, rest))))
+    return table(rows)
+
+
+def _all(host: Host) -> list[Found]:
+    """Return all instances that a provider knows or that have a state folder, orphans marked."""
+    made = {
+        known.full_name: known
+        for name in instances.machines()
+        if (known := instances.by_id(name[-8:])) and known.full_name == name
+    }
+    found: dict[str, Found] = {}
+    for infra_type in ("vm", "container"):
+        try:
+            listed = provider_for(infra_type).list_all(host)
+        except ProviderError as error:
+            mine = [known for known in made.values() if known.infra_type == infra_type]
+            why = f"not known: {error.message}"
+            listed = [Found(known, "broken", os.getuid(), reason=why) for known in mine]
+        for one in listed:
+            if one.uid == os.getuid():
+                found[one.instance.full_name] = _with_project(lifecycle.judged(one))
+    for name in made.keys() - found.keys():
+        provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
+        why = f"{provider} has it no more: fab rm --name {name}"
+        found[name] = Found(made[name], "broken", os.getuid(), reason=why)
+    return list(found.values())
+
+
+def _with_project(found: Found) -> Found:
+    if found.instance.folder.is_dir() or found.reason:
+        return found
+    return replace(found, reason=f"its folder is gone: fab rm --name {found.instance.full_name}")
 
 
 def settings_text(settings: Settings) -> str:
@@ -60,6 +115,27 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
     return {"bridge": lan["bridge"], "lan_address": fixed or next(iter(leased), None)}
 
 
+def _of_all(found: Found) -> dict[str, Any]:
+    """Return what `ls` and `status` both tell of an instance."""
+    return {
+        "state": found.state,
+        "reason": found.reason,
+        "instance": found.instance.full_name,
+        "name": found.instance.name,
+        "id": found.instance.id,
+        "type": found.instance.infra_type,
+        "folder": str(found.instance.folder),
+        "address": found.address,
+        "memory_mib": found.memory,
+        "cpus": found.cpus,
+        "disk_gib": found.disk,
+        "ports": [
+            {key: forward[key] for key in ("address", "host", "guest", "protocol")}
+            for forward in ports.forwards(found.instance)
+        ],
+    }
+
+
 def _facts(host: Host, folder: Path) -> dict[str, Any]:
     found = lifecycle.find(host, folder)
     if found is None:
@@ -70,26 +146,11 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     is_open = ports.is_served(found.instance)
+    facts = _of_all(found)
     return {
-        "state": found.state,
-        "reason": found.reason,
-        "instance": found.instance.full_name,
-        "name": found.instance.name,
-        "id": found.instance.id,
-        "type": found.instance.infra_type,
-        "folder": str(found.instance.folder),
-        "address": found.address,
+        **facts,
         **_on_lan(host, found),
-        "memory_mib": found.memory,
-        "cpus": found.cpus,
-        "disk_gib": found.disk,
-        "ports": [
-            {
-                **{key: forward[key] for key in ("address", "host", "guest", "protocol")},
-                "open": is_open,
-            }
-            for forward in ports.forwards(found.instance)
-        ],
+        "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
         "console": found.console,
         "vnc": found.vnc,

@@ -29,12 +29,14 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
     fab's own --dry holds the Host's changes back; --verbose is the function's to have.
     """
 
+    name = body.__name__.replace("_", "-")  # as fab calls it
+
     @wraps(body)
     def measured(c: Context, *args: object, **kwargs: object) -> None:
         start, project = next(_STARTS), here()
 
         def record(exit_code: int) -> None:
-            metrics.record(host, body.__name__, project, monotonic() - start, exit_code)
+            metrics.record(host, name, project, monotonic() - start, exit_code)
 
         is_dry, is_verbose = c.config.run.dry, bool(kwargs.get("verbose"))
         is_patient = bool(kwargs.pop("wait", True))

@@ -11,7 +11,7 @@ from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import PromiseError, StateError
 from vagrantp.providers import Found, provider_for
-from vagrantp.report import Check, compare
+from vagrantp.report import Check, compare, table
 from vagrantp.run import Host
 
 
@@ -75,11 +75,8 @@ def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> 
 
 
 def _table(checks: list[Check]) -> str:
-    rows = [("promise", "promised", "found", ""), *(tuple(asdict(c).values()) for c in checks)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]])
-        for row in rows
+    return table(
+        [("promise", "promised", "found", ""), *(tuple(asdict(c).values()) for c in checks)]
     )
 
 

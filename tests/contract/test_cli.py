@@ -6,10 +6,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text
+from tests.conftest import CONTAINER, FAB, MASTER, VERBS, VM, MakeProject, Project, env_text
 
 VAGRANTP = FAB.with_name("vagrantp")
-VERBS = ["doctor", "init", "rm", "ssh", "stats", "status", "stop", "up", "validate", "verify"]
 
 
 def run(project: Project, *argv: str | Path, **environment: str) -> tuple[str, str, int]:
