@@ -146,7 +146,8 @@ def _provision(host: Host, instance: Instance, settings: Settings, when: When) -
     if not is_due or when == "never":
         return ""
     done = provision.run(host, instance, settings, pid)
-    host.progress.say(f"provisioned: {done}")
+    if not host.dry:
+        host.progress.say(f"provisioned: {done}")
     return done
 
 

@@ -208,10 +208,11 @@ class Host:
         out of the output of a failure.
         Raises ProviderError when it fails.
         """
-        if self.dry:
-            return self._would(f"run {shlex.join(argv)}")
         first, *rest = shlex.join(argv).splitlines()  # the others are a script of ours
-        Log(self.log, self.verbose).write(f"$ {first}{' …' if rest else ''}\n")
+        shown = f"{first} …" if rest else first
+        if self.dry:
+            return self._would(f"run {shown}")
+        Log(self.log, self.verbose).write(f"$ {shown}\n")
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin)
         if not result.ok:

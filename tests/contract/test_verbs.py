@@ -121,3 +121,9 @@ def test_a_folder_that_was_deleted_under_us(project: MakeProject) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"nothing to remove for {app.folder}\n"
+
+
+def test_a_verb_is_not_asked_for_both(project: MakeProject) -> None:
+    done = project().write(CONTAINER).fab("up", "--provision", "--no-provision")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "--provision and --no-provision exclude each other\n"
