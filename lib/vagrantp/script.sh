@@ -38,7 +38,7 @@ END
         "$@" --version 2>/dev/null | grep -q bash || set -- "$@" -x
         export PS4="$mark" ;;
 esac
-said() { grep -vF -e "$mark" -e "$told" || true; }
+said() { sed -e '/${vagrantp?}/d' -e "/$told/d"; }
 cd /root 2>/dev/null || cd /
 setsid "$@" "$work/bin/$name" < /dev/null > "$work/out" 2>&1 &
 pid=$!
