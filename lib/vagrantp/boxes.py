@@ -16,8 +16,6 @@ from vagrantp.errors import ProviderError
 from vagrantp.images import Box, vagrant_home
 from vagrantp.run import Host
 
-DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some boxes have 10 GB
-
 
 def ensure(host: Host, name: str, sha256: str | None = None) -> Box:
     """Return the box that BOX=`name` stands for, in libvirt's pool. `sha256`: of a cloud image.
@@ -46,10 +44,7 @@ def ensure(host: Host, name: str, sha256: str | None = None) -> Box:
     box = Box(f"vagrantp-{images.slug(name)}-{digest[:10]}", info.virtual_size, kind="vagrant")
 
     def link(_work: Path, folder: Path) -> None:
-        host.make_dir(folder)
-        # vagrant-libvirt knows the size in GB only; where it says less than DISK, DISK counts
-        metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
-        host.write(folder / "metadata.json", json.dumps(metadata))
+        images.describe(host, folder)
         host.link(folder / "box.img", disk)
         for path in source.iterdir():
             if path != disk and path.name not in ("metadata.json", "box.img"):
@@ -90,7 +85,7 @@ def _download(host: Host, name: str) -> None:
     host.change(
         ["vagrant", "box", "add", "--provider", "libvirt", "--clean", name],
         what=f"downloading the box {name}",
-        timeout=DOWNLOAD_TIMEOUT,
+        timeout=images.DOWNLOAD_TIMEOUT,
         env=commands.vagrant_environment(home, home),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from vagrantp.images import Box
 from vagrantp.run import Host
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
-DOWNLOAD_TIMEOUT = 4 * 3600  # seconds
 ATTEMPTS = 3  # to go on with a download that broke off
 NO_RANGES = 33  # curl(1): the server cannot go on in the middle
 # GNU's "digest  name" and "digest *name", BSD's "SHA256 (name) = digest", or a digest alone.
@@ -80,9 +78,7 @@ def ensure(host: Host, image: str, found: Source, sha256: str | None) -> Box:
         if sha256:
             with host.progress.stage("checksum"):
                 _compare(image, file, sha256)
-        host.make_dir(folder)
-        metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
-        host.write(folder / "metadata.json", json.dumps(metadata))
+        images.describe(host, folder)
         if disk.format == "qcow2":
             return host.link(folder / "box.img", file)
         argv = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", str(file)]
@@ -141,7 +137,7 @@ def _fetch(host: Host, url: str, part: Path) -> None:
             host.change(
                 argv,
                 what="download",
-                timeout=DOWNLOAD_TIMEOUT,
+                timeout=images.DOWNLOAD_TIMEOUT,
                 note=lambda line: host.progress.percent(line.split()[0]) if line else None,
                 explain=_curls_reason,
             )

@@ -164,36 +164,27 @@ def playbook(
     `pid`: of the guest's QEMU or first process; `galaxy`: roles and collections that it requires.
     """
     extra = [f"--extra-vars=@{variables}"] if variables else []
-    places = [str(instance.state_dir), kept_socket(pid), str(folder / "events"), str(galaxy or "")]
     options = [f"--inventory={folder / 'inventory.json'}", *extra]
-    return [sys.executable, str(PLAY), *places, *options, str(playbook)]
+    places = (str(instance.state_dir), kept_socket(pid), str(folder / "events"))
+    return _play(places, galaxy, *options, str(playbook))
 
 
 def playbook_check(playbook: Path, galaxy: Path | None) -> list[str]:
     """Return argv that looks for mistakes in a playbook, and touches no guest."""
-    options = ["--syntax-check", "--inventory=guest,"]
-    return [
-        sys.executable,
-        str(PLAY),
-        "/",
-        "",
-        os.devnull,
-        str(galaxy or ""),
-        *options,
-        str(playbook),
-    ]
+    nowhere = ("/", "", os.devnull)
+    return _play(nowhere, galaxy, "--syntax-check", "--inventory=guest,", str(playbook))
+
+
+def _play(places: tuple[str, str, str], galaxy: Path | None, *arguments: str) -> list[str]:
+    return [sys.executable, str(PLAY), *places, str(galaxy or ""), *arguments]
 
 
 def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:
     """Return argv that puts what `requirements` name into `folder`. `kind`: role or collection."""
     place = folder / "roles" if kind == "role" else folder
     program = Path(sys.executable).with_name("ansible-galaxy")
-    options = (
-        [f"--role-file={requirements}"]
-        if kind == "role"
-        else [f"--requirements-file={requirements}"]
-    )
-    return [str(program), kind, "install", *options, f"-p={place}"]
+    option = "--role-file" if kind == "role" else "--requirements-file"
+    return [str(program), kind, "install", f"{option}={requirements}", f"-p={place}"]
 
 
 def provision_script(script: Path, first_line: bytes) -> list[str]:
@@ -208,11 +199,10 @@ def provision_script(script: Path, first_line: bytes) -> list[str]:
     shell = next((name for name in names if name != "env"), "")
     if shell not in SHELLS:
         return [script.name, "none"]
+    if shell == "bash":
+        return [script.name, "bash"]
     # as the kernel does: what follows the interpreter is one argument
-    return [
-        script.name,
-        *(("bash",) if shell == "bash" else ("sh", *interpreter.split(maxsplit=1))),
-    ]
+    return [script.name, "sh", *interpreter.split(maxsplit=1)]
 
 
 def ssh_config(instance: Instance, address: str, port: int, user: str, first: bool = False) -> str:

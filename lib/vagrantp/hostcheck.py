@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vagrantp import boxes, commands, images, isolation, lan, network, oci_images, ports
+from vagrantp import boxes, commands, images, isolation, lan, network, ports
 from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
@@ -76,11 +76,12 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     """Raise every reason why `instance` cannot be made here, all at once; tell the warnings."""
     infra_type = settings.infra_type
     is_ours = settings.image in images.SUITES
-    is_built = partial(images.is_built, host, infra_type, settings.image)
-    if not is_ours:  # of others: there, or downloaded
+    if is_ours:
+        is_built = partial(images.is_built, host, infra_type, settings.image)
+    elif infra_type == "vm":  # of others: there, or downloaded
         is_built = partial(boxes.is_there, settings.image)
-        if infra_type == "container":
-            is_built = partial(oci_images.is_there, host, settings.image)
+    else:
+        is_built = partial(images.is_in_podman, host, settings.image)
     checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
     if infra_type == "vm":
         checks += [

@@ -38,6 +38,7 @@ PUBLIC = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"  # else package usrmerge comes, with Perl
 INDEXES = ("apt-get", "indextargets", "--format=$(ORIGIN)|$(LABEL)|$(SITE)")
 GRUB = Path("/usr/lib/grub/i386-pc")
+DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some images have 10 GB
 COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
 BOX_SIZE = 1  # GB, of the disk in a base image; a guest's root file system grows to its own disk
 CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
@@ -113,6 +114,16 @@ def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> B
     return box
 
 
+def describe(host: Host, folder: Path) -> None:
+    """Write what vagrant-libvirt wants to know of a box in `folder` that is not of our making.
+
+    It knows the disk's size in GB only; where it says less than DISK, DISK counts.
+    """
+    host.make_dir(folder)
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
+    host.write(folder / "metadata.json", json.dumps(metadata))
+
+
 @dataclass(frozen=True)
 class Disk:
     """What a disk image is. `virtual_size` in bytes."""
@@ -145,11 +156,10 @@ def ensure_container_image(host: Host, image: str) -> str:
     """
     name = _name(image, "container")
     reference = f"localhost/{name}:latest"
-    exists = ("podman", "image", "exists", reference)
-    if host.ask(exists).ok:
+    if is_in_podman(host, reference):
         return reference
     with host.lock(cache(), f"image {name}", f"another build of {name}"):
-        if host.ask(exists).ok:
+        if is_in_podman(host, reference):
             return reference
         with (
             host.progress.stage("build base image", f"{image} (once)"),
@@ -180,7 +190,12 @@ def is_built(host: Host, infra_type: str, image: str) -> bool:
     name = _name(image, infra_type)
     if infra_type == "vm":
         return (vagrant_home() / "boxes" / name).is_dir()
-    return host.ask(["podman", "image", "exists", f"localhost/{name}:latest"]).ok
+    return is_in_podman(host, f"localhost/{name}:latest")
+
+
+def is_in_podman(host: Host, reference: str) -> bool:
+    """Say whether Podman has an image already."""
+    return bool(host.ask(["podman", "image", "exists", reference]).ok)
 
 
 def _name(image: str, infra_type: str) -> str:

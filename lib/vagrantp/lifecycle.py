@@ -124,11 +124,8 @@ def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once"
 def provision_anew(host: Host, settings: Settings, folder: Path) -> str:
     """Provision the running instance of a project, done before or not; return what was done."""
     with _locked(host, config.id_from(folder)):
-        found = existing(host, folder)
+        found = running(host, folder)
         name = found.instance.full_name
-        if found.state != "running":
-            reason = f": {found.reason}" if found.reason else ""
-            raise StateError(f"{name} is {found.state}{reason}", "fab up starts it")
         changes = drift(found.instance, settings)
         _take(host, found.instance, settings, [c for c in changes if c.key.lower() in PROVISIONING])
         done = _provision(host, found.instance, settings, "always")
@@ -541,6 +538,15 @@ def existing(host: Host, folder: Path) -> Found:
     found = find(host, folder)
     if found is None:
         raise StateError(f"there is no instance for {folder}", "fab up makes it")
+    return found
+
+
+def running(host: Host, folder: Path) -> Found:
+    """Return the running instance of a project. Raises StateError when it does not run."""
+    found = existing(host, folder)
+    if found.state != "running":
+        reason = f": {found.reason}" if found.reason else ""
+        raise StateError(f"{found.instance.full_name} is {found.state}{reason}", "fab up starts it")
     return found
 
 

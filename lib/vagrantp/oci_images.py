@@ -20,14 +20,8 @@ from vagrantp.run import Host
 
 ADD = Path(__file__).with_name("add_ssh.sh")
 ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
-PULL_TIMEOUT = 4 * 3600  # seconds
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
 NOT_FOR_SSH = ("HOME", "HOSTNAME", "TERM", "USER", "container")
-
-
-def is_there(host: Host, reference: str) -> bool:
-    """Say whether Podman has the image already."""
-    return bool(host.ask(["podman", "image", "exists", reference]).ok)
 
 
 def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> str:
@@ -36,20 +30,20 @@ def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> 
     `network`: makes podman's options for the network of a container, for the folder that has what
     it may reach. Raises ProviderError when the image cannot be had, or nothing can be added to it.
     """
-    if not is_there(host, reference):
+    if not images.is_in_podman(host, reference):
         with host.progress.stage("download image", reference):
             pull = ["podman", "pull", "--quiet", reference]
-            host.change(pull, what=f"downloading {reference}", timeout=PULL_TIMEOUT)
-    if host.dry and not is_there(host, reference):
+            host.change(pull, what=f"downloading {reference}", timeout=images.DOWNLOAD_TIMEOUT)
+    if host.dry and not images.is_in_podman(host, reference):
         return reference
     identity, environment = _facts(host, reference)
     script = _script(environment)
     digest = hashlib.sha256(f"{identity}{script}{ENTRY.read_text()}".encode()).hexdigest()
     made = f"localhost/vagrantp-{images.slug(reference)}-{digest[:10]}:latest"
-    if is_there(host, made):
+    if images.is_in_podman(host, made):
         return made
     with host.lock(images.cache(), f"image {made}", f"another build of {reference}"):
-        if not is_there(host, made):
+        if not images.is_in_podman(host, made):
             with host.progress.stage("add ssh to the image", reference):
                 _build(host, reference, identity, script, made, f"build-{digest[:8]}", network)
     return made

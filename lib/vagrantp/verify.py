@@ -9,7 +9,7 @@ from pathlib import Path
 from vagrantp import commands, guest, isolation, lifecycle, ports, provision, reach
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import PromiseError, StateError
+from vagrantp.errors import PromiseError
 from vagrantp.providers import Found, provider_for
 from vagrantp.report import Check, compare, table
 from vagrantp.run import Host
@@ -20,10 +20,7 @@ def verify(host: Host, settings: Settings, folder: Path, as_json: bool) -> None:
 
     Raises PromiseError when one is broken, StateError when the instance does not run.
     """
-    found = lifecycle.existing(host, folder)
-    if found.state != "running":
-        reason = f": {found.reason}" if found.reason else ""
-        raise StateError(f"{found.instance.full_name} is {found.state}{reason}", "fab up starts it")
+    found = lifecycle.running(host, folder)
     checks = checks_of(host, found, settings)
     print(_json(found, checks) if as_json else _table(checks))
     failed = sum(check.outcome == "FAILED" for check in checks)
