@@ -70,6 +70,7 @@ def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "container storage", partial(hostcheck.container_storage, info, image)
     yield "podman network", partial(podman_network, host)
     yield "container", partial(container, host)
+    yield "mounts", partial(hostcheck.tools, hostcheck.MOUNT_TOOLS)
     yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
 

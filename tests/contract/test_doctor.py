@@ -13,7 +13,8 @@ CHECKS = (
     *("tools", "image tools (vm)", "image tools (container)", "memory", "processors"),
     *("room to build images", "libvirt", "vagrant-libvirt", "storage pool", "libvirt network"),
     *("libvirt nwfilter", "kvm", "vm", "podman", "cgroup controllers", "user ids"),
-    *("container storage", "podman network", "container", "isolation", "packet filter"),
+    *("container storage", "podman network", "container", "mounts", "isolation"),
+    "packet filter",
 )
 
 
