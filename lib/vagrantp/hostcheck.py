@@ -127,6 +127,11 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
     refuse(host, [look(check) for check in checks])
 
 
+def before_growth(host: Host, settings: Settings) -> None:
+    """Raise the reason why a VM's disk cannot grow, with no room left; tell the warnings."""
+    refuse(host, [look(partial(pool, host, lambda: True, settings.disk))])
+
+
 def refuse(host: Host, findings: Iterable[Finding]) -> None:
     """Tell the warnings, and raise all failures as one error, of the first one's kind."""
     failed = []

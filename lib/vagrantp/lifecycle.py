@@ -22,11 +22,12 @@ from vagrantp.run import SET_UP, Host, environment
 from vagrantp.schema import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
-AT_START = ("memory", "cpus")  # settings that a start brings; the others need a new instance
+# Settings by when a change can be had. The others need a new instance, as does a smaller DISK.
+AT_START = ("memory", "cpus")
 PROVISIONING = ("provision_script", "provision_vars")
 AT_ONCE = {
-    "vm": ("lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
-    "container": ("lan_access", "lan_allow", "ports", *PROVISIONING),
+    "vm": ("disk", "lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
+    "container": ("disk", "lan_access", "lan_allow", "ports", *PROVISIONING),
 }
 When = Literal["once", "always", "never"]
 NAME = re.compile(r".+-[0-9a-f]{8}")  # of an instance, in full
@@ -231,9 +232,12 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     old = instance.machine().get("settings", {})
     when: dict[str, Any] = dict.fromkeys(AT_START, "at the next start")
     when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
+    if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
+        del when["disk"]  # a file system may be shrunk, or be lost
+    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
     return [
         Change(
-            key.upper(),
+            names.get(key, key.upper()),
             instances.as_written(key, old.get(key)),
             instances.as_written(key, value),
             when.get(key, "to a new instance"),
@@ -349,8 +353,11 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
         raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     hostcheck.before_start(host, instance, settings)
     provider = provider_for(instance.infra_type)
+    for change in changes:
+        host.progress.say(str(change))
+    is_larger = _resize(host, instance, settings, changes)
     with host.progress.stage("start"):
-        _take(host, instance, settings, changes)
+        _take(host, instance, settings, [c for c in changes if c.key != "DISK"])
         provider.isolate(host, instance, settings)
         if instance.infra_type == "vm" and any(c.applies == "at the next start" for c in changes):
             _vagrant(host, instance, "up", "--no-provision")
@@ -363,7 +370,23 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
             provider.stop(host, instance, force=True)
             raise
         ports.ensure(host, instance, provider.pid(host, instance))
+        if is_larger:
+            _grow(host, commands.ssh(instance))
+        _take(host, instance, settings, [c for c in changes if c.key == "DISK"])
         _check(host, instance, settings, instance.ssh_config)
+
+
+def _resize(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> bool:
+    """Make the disk larger where that is due; return whether a file system has to follow.
+
+    Its change is written down only then, so what fails in between is done again.
+    """
+    if all(change.key != "DISK" for change in changes):
+        return False
+    if instance.infra_type == "vm":
+        hostcheck.before_growth(host, settings)
+    provider_for(instance.infra_type).resize(host, instance, settings)
+    return instance.infra_type == "vm"
 
 
 def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
@@ -371,6 +394,8 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     at_once = [change for change in changes if change.applies == "at once"]
     for change in changes:
         host.progress.say(f"{change} {change.applies}")
+    if _resize(host, instance, settings, at_once):
+        _grow(host, commands.ssh(instance))
     _take(host, instance, settings, at_once)
     isolation.ensure(host, instance.infra_type)
     if host.dry:
@@ -401,7 +426,8 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     keys = [change.key.lower() for change in changes]
     document = instances.amended(instance, settings, keys)
     provider = document["provider"]
-    provider |= {key: document["settings"][key] for key in AT_START if key in provider}
+    sizes = (*AT_START, "disk")
+    provider |= {key: document["settings"][key] for key in sizes if key in provider}
     provider["forwards"] = ports.settle(host, instance, settings)
     ports.write(host, instance, provider)
     if "metadata" in provider:
@@ -551,10 +577,12 @@ def running(host: Host, folder: Path) -> Found:
 
 
 def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
-    fixed = [str(change) for change in changes if change.applies == "to a new instance"]
+    fixed = [change for change in changes if change.applies == "to a new instance"]
     if fixed:
+        notes = {"DISK": " (a disk grows, and never shrinks)"}
+        told = [f"{change}{notes.get(change.key, '')}" for change in fixed]
         raise StateError(
-            f"{instance.full_name} was made with other settings:\n  " + "\n  ".join(fixed),
+            f"{instance.full_name} was made with other settings:\n  " + "\n  ".join(told),
             "these need a new instance: fab rm, then fab up; or take the change back",
         )
 

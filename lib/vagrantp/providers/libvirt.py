@@ -164,6 +164,20 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
         sleep(0.25)
 
 
+def resize(host: Host, instance: Instance, settings: Settings) -> None:
+    """Make the disk larger, running or not. Partitions and file system are the guest's to grow."""
+    volume, size = f"{instance.full_name}.img", f"{settings.disk}G"
+    # What it is by now counts, not what was written down: qemu makes a running one smaller, too.
+    found = _numbers(_ask(host, "vol-info", "--pool", POOL, "--bytes", volume))
+    if found["Capacity"] >= settings.disk * 1024**3:
+        return
+    with host.progress.stage("grow the disk"):
+        if pid(host, instance):
+            _change(host, "blockresize", instance.full_name, "vda", size)
+        else:
+            _change(host, "vol-resize", volume, size, "--pool", POOL)
+
+
 def enforce(host: Host, instance: Instance, settings: Settings) -> None:
     """Let the domain start with the host, or not; the rest libvirt keeps."""
     if _starts_with_host(_ask(host, "dominfo", instance.full_name)) != settings.autostart:
@@ -175,9 +189,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     """Compare the domain, as it runs now, and its disk with the settings."""
     name = instance.full_name
     answer = _ask(host, f"dominfo {name}; vol-info --pool {POOL} --bytes {name}.img")
-    # "Used memory" is what the balloon leaves of "Max memory"
-    numbers = dict(re.findall(r"^([\w() ]+): +(\d+)", answer, re.MULTILINE))
-    found = {name: int(number) for name, number in numbers.items()}
+    found = _numbers(answer)  # "Used memory" is what the balloon leaves of "Max memory"
     return [
         compare("memory", settings.memory * 1024, found.get("Max memory"), "KiB"),
         compare("memory in use", settings.memory * 1024, found.get("Used memory"), "KiB"),
@@ -185,6 +197,12 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
         compare("disk", settings.disk * 1024**3, found.get("Capacity"), "bytes"),
         compare("autostart", settings.autostart, _starts_with_host(answer)),
     ]
+
+
+def _numbers(answer: str) -> dict[str, int]:
+    """Return the numbers in virsh's lines of `name: number unit`."""
+    found = re.findall(r"^([\w() ]+): +(\d+)", answer, re.MULTILINE)
+    return {name: int(number) for name, number in found}
 
 
 def _starts_with_host(dominfo: str) -> bool:
