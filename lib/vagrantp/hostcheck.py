@@ -26,6 +26,7 @@ from vagrantp.errors import (
     HostLimitError,
     NameTakenError,
     ProviderError,
+    UnansweredError,
     VagrantpError,
 )
 from vagrantp.instance import Instance, machines, state_root
@@ -150,6 +151,8 @@ def look(check: HostCheck) -> Finding:
     """Return what a check found: an error that it raises is a failure."""
     try:
         return check()
+    except UnansweredError:  # once is enough
+        raise
     except ProviderError as error:
         return Finding("failed", error.message, error.hint or SET_UP)
     except VagrantpError as error:

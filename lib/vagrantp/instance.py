@@ -149,9 +149,10 @@ def machines() -> dict[str, dict[str, Any]]:
 def _machine(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        is_sound = all(isinstance(document[key], dict) for key in ("settings", "provider"))
+    except (OSError, ValueError, TypeError, LookupError):
         return {}
-    return document if isinstance(document, dict) else {}
+    return document if is_sound else {}
 
 
 def failed_log(identity: str) -> Path:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from vagrantp import commands, config, guest, hostcheck, images, isolation, ports, provision
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, StateError, VagrantpError
+from vagrantp.errors import ProviderError, StateError, UnansweredError, VagrantpError
 from vagrantp.instance import Instance
-from vagrantp.providers import Found, Provider, provider_for
-from vagrantp.run import SET_UP, Host, environment
+from vagrantp.providers import Found, provider_for
+from vagrantp.run import SET_UP, Host, environment, refuse_open
 from vagrantp.schema import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
@@ -62,8 +62,8 @@ def _find(host: Host, wanted: str, known: Instance | None) -> Found | None:
     for infra_type in types:
         try:
             listing = provider_for(infra_type).list_all(host)
-        except ProviderError:
-            if len(types) == 1:
+        except ProviderError as error:
+            if len(types) == 1 or isinstance(error, UnansweredError):
                 raise
             continue  # nothing tells that this provider was ever used here
         for found in listing:
@@ -79,6 +79,8 @@ def judged(found: Found) -> Found:
         return replace(found, state="broken", reason="its state folder with the keys is gone")
     if not found.instance.is_complete():
         return replace(found, state="broken", reason="it was never made in full")
+    if not found.instance.machine():
+        return replace(found, state="broken", reason="its machine.json is gone or cannot be read")
     return found
 
 
@@ -214,7 +216,8 @@ def ssh_config(folder: Path) -> str:
 def login(host: Host, folder: Path, command: str) -> None:
     """Become ssh to the instance of a project: a shell, or `command`."""
     known = instances.remembered(folder)
-    if known is None or not known.is_complete():
+    _refuse_open(config.id_from(folder))
+    if known is None or not known.is_complete() or not known.infra_type:
         found = existing(host, folder)  # says what is wrong, as far as a provider knows it
         raise StateError(
             f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
@@ -283,7 +286,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
     host.progress.about(instance.full_name, instance.infra_type)
     host.remove(instance.failed_log)
     hostcheck.before_create(host, instance, settings)
-    _clean_up(host, instance, provider)
+    _clean_up(host, instance)
     try:
         host.make_dir(instance.state_dir / "logs")
         host.make_dir(instance.host_key.parent)
@@ -307,7 +310,10 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             host.make_dir(instance.failed_log.parent)
             host.write(instance.failed_log, instance.log.read_bytes())
             error.hint = f"the full log is {instance.failed_log}"
-        _clean_up(host, instance, provider)
+        try:
+            _clean_up(host, instance)
+        except ProviderError as failure:  # the next `up` or `rm` tries again
+            host.progress.say(f"that failed, too: {failure.message}")
         raise
 
 
@@ -468,17 +474,21 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
 
 
 def _remove(host: Host, instance: Instance) -> None:
-    provider = provider_for(instance.infra_type)
     with host.progress.stage("remove"):
-        _clean_up(host, instance, provider)
+        _clean_up(host, instance)
 
 
-def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
+def _clean_up(host: Host, instance: Instance) -> None:
     """Remove whatever there is of the instance, then its folder.
 
     Without Vagrant, which takes seconds to start and knows of nothing that is not found here.
     """
-    provider.clean_up(host, instance)
+    if instance.infra_type:
+        provider_for(instance.infra_type).clean_up(host, instance)
+    else:  # its machine.json is lost, and no provider knows it: parts may be there
+        for infra_type in ("vm", "container"):
+            with suppress(ProviderError):
+                provider_for(infra_type).clean_up(host, instance)
     ports.end(host, instance)
     _hang_up(host, instance)
     _forget(host, instance)
@@ -569,6 +579,7 @@ def existing(host: Host, folder: Path) -> Found:
 
 def running(host: Host, folder: Path) -> Found:
     """Return the running instance of a project. Raises StateError when it does not run."""
+    _refuse_open(config.id_from(folder))
     found = existing(host, folder)
     if found.state != "running":
         reason = f": {found.reason}" if found.reason else ""
@@ -591,4 +602,12 @@ def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
 def _locked(host: Host, identity: str) -> Iterator[None]:
     other = "another verb in this project"
     with host.lock(instances.state_root(), identity, other, is_patient=host.is_patient):
+        _refuse_open(identity)
         yield
+
+
+def _refuse_open(identity: str) -> None:
+    """Raise StateError when somebody else could have put a key or a setting in."""
+    root = instances.state_root()
+    for folder in (root, *root.glob(f"*-{identity}")):
+        refuse_open(folder)

@@ -12,11 +12,13 @@ import fcntl
 import grp
 import hashlib
 import os
+import pwd
 import re
 import select
 import shlex
 import shutil
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -32,7 +34,13 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Local, Result
 
-from vagrantp.errors import HostLimitError, Interrupted, ProviderError, StateError
+from vagrantp.errors import (
+    HostLimitError,
+    Interrupted,
+    ProviderError,
+    StateError,
+    UnansweredError,
+)
 from vagrantp.report import Progress
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
@@ -47,6 +55,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What mends most of what can be wrong with a host, as it is typed in any folder.
 SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
+MAX_SHOWN = 120  # characters of a command in a message
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
 
@@ -245,6 +254,10 @@ class Host:
         """
         if self.dry:
             return self._would(f"append to {path}")
+        try:
+            refuse_open(path.parent)
+        except StateError as error:
+            raise PermissionError(errno.EPERM, error.message, str(path)) from None
         deadline = monotonic() + APPEND_TIMEOUT
         while monotonic() < deadline:
             with open(path, "ab+", 0, opener=lambda p, f: os.open(p, f, 0o600)) as file:
@@ -334,6 +347,7 @@ class Host:
             yield
             return
         self.make_dir(folder)
+        refuse_open(folder)
         with (folder / "lock").open("a") as file:
             byte = int(hashlib.sha256(key.encode()).hexdigest()[:15], 16)
             flock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
@@ -402,9 +416,10 @@ class Host:
                 err_stream=sink,
             )
         except CommandTimedOut:
-            raise ProviderError(
-                f"{argv[0]} did not finish in {timeout:.0f} seconds",
-                f"the full log is {self.log}" if self.log else None,
+            shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
+            raise UnansweredError(
+                f"{argv[0]} did not finish in {timeout:.0f} seconds: {shown}",
+                f"the full log is {self.log}" if self.log else "try it by hand",
             ) from None
         except KeyboardInterrupt:  # it fell between the moments in which invoke passes it on
             runner.kill()
@@ -416,6 +431,25 @@ class Host:
 
     def _would(self, what: str) -> None:
         print(f"would {what}")
+
+
+def refuse_open(folder: Path) -> None:
+    """Raise StateError when anybody else could put something into a folder of ours, or owns it."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return
+    quoted = shlex.quote(str(folder))
+    if found.st_uid != os.getuid():
+        try:
+            owner = pwd.getpwuid(found.st_uid).pw_name
+        except KeyError:
+            owner = f"uid {found.st_uid}"
+        me = os.getuid()
+        hint = f"call it as {owner}, or: sudo chown --recursive {me} {quoted}"
+        raise StateError(f"{folder} holds keys, and is of {owner}", hint)
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StateError(f"{folder} holds keys, and others may write it", f"chmod 700 {quoted}")
 
 
 def environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import re
 import secrets
 import shlex
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
@@ -29,6 +30,7 @@ STATES: dict[str, State] = {
     "pmsuspended": "paused",
     "shut off": "stopped",
 }
+DESCRIPTION = re.compile(r"made by vagrantp for uid (\d+)")  # as the Vagrantfile has it
 OURS = re.compile(r"^ *(?:-|\d+) +(\S+-[0-9a-f]{8}) +(\S.*?) *$", re.MULTILINE)
 BOOT_TIMEOUT = 600  # seconds until ssh must answer; software emulation is slow
 STOP_TIMEOUT = 120  # seconds that a guest has to shut down
@@ -45,21 +47,16 @@ def list_all(host: Host) -> list[Found]:
     found = []
     for domain in domains:
         name = domain.findtext("name", "")
-        values = domain.find(f"metadata/{METADATA}")
-        if values is None:
-            continue
-        instance = Instance(
-            values.get("name", ""), values.get("id", ""), Path(values.get("folder", "/")), "vm"
-        )
+        instance, uid = _whose(domain)
         if instance.full_name != name:
-            continue  # a copy of one of ours is not ours
+            continue  # not ours, be it a copy of one of ours
         state = STATES.get(states[name], "broken")
         port = domain.find("devices/graphics[@type='vnc']")
         found.append(
             Found(
                 instance,
                 state,
-                uid=int(values.get("uid", "-1")),
+                uid=uid,
                 reason=None if state != "broken" else f"libvirt says {states[name]}",
                 address=addresses.get(name),
                 memory=int(domain.findtext("memory", "0")) // 1024,
@@ -72,6 +69,25 @@ def list_all(host: Host) -> list[Found]:
             )
         )
     return found
+
+
+def _whose(domain: ET.Element) -> tuple[Instance, int]:
+    """Return the instance that a domain says it is, and its owner's uid.
+
+    Its metadata is put in just before its first start. The uid is in its description from the
+    moment on in which Vagrant defines it, so that one which was killed in between is ours, too.
+    """
+    values = domain.find(f"metadata/{METADATA}")
+    if values is not None:
+        place = Path(values.get("folder", "/"))
+        made = Instance(values.get("name", ""), values.get("id", ""), place, "vm")
+        return made, int(values.get("uid", "-1"))
+    described = DESCRIPTION.fullmatch(domain.findtext("description", ""))
+    if not described:
+        return Instance("", "", Path("/"), "vm"), -1
+    name, _, identity = domain.findtext("name", "").rpartition("-")
+    made = Instance(name, identity, Path("/"), "vm")
+    return replace(made, folder=Path(made.machine().get("folder", "/"))), int(described[1])
 
 
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
@@ -295,7 +311,9 @@ def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IP
 
 
 def _update_dhcp(host: Host, action: str, xml: str) -> None:
-    _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, "--live", "--config")
+    is_active = network.NAME in _ask(host, "net-list", "--name").split()
+    where = ["--config", *(["--live"] if is_active else [])]
+    _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, *where)
 
 
 def _dhcp_hosts(host: Host) -> list[ET.Element]:
