@@ -407,6 +407,11 @@ def guard_inside(verb: str, pid: str, instance: Instance) -> list[str]:
     return ["podman", "unshare", str(GUARD), "inside", verb, pid, str(instance.state_dir)]
 
 
+def volumes(instance: Instance) -> tuple[str, str]:
+    """Return the names of a VM's volumes: disk and seed."""
+    return f"{instance.full_name}.img", f"{instance.full_name}-seed.iso"
+
+
 def container(
     instance: Instance,
     settings: Settings,

@@ -97,6 +97,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         checks += [
             partial(podman, info),
             partial(cgroup, info),
+            partial(podman_network, host),
             partial(user_ids, host),
             partial(container_storage, info, is_built, settings.disk),
             partial(starts_containers, settings),
@@ -299,6 +300,21 @@ def podman(info: Callable[[], dict[str, Any]]) -> Finding:
     return Finding("ok", f"answers, {info()['version']['Version']}")
 
 
+def podman_network(host: Host) -> Finding:
+    """Look whether podman's network of our name is one of ours, or which one would be made."""
+    listing = json.loads(host.answer(["podman", "network", "ls", "--format", "json"]))
+    named = [item for item in listing if item["name"] == network.NAME]
+    if os.getuid() != 0:
+        return Finding("ok", "not needed by a user's containers")
+    if not named:
+        return Finding("ok", "the first up makes it")
+    if not network.is_ours_of_podman(named[0]):
+        mend = f"podman network rm {network.NAME}"
+        text = f"the podman network {network.NAME} is not one of ours"
+        return Finding("failed", text, mend, ConflictError)
+    return Finding("ok", "there")
+
+
 def cgroup(info: Callable[[], dict[str, Any]]) -> Finding:
     """See that MEMORY and CPUS of a container can be enforced (rootless on cgroup v1: no)."""
     host_info = info()["host"]
@@ -359,6 +375,14 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     """
     name, kind = instance.full_name, instance.infra_type
     owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
+    if owner is None and kind == "vm" and not instance.state_dir.is_dir():
+        # nothing is known of it: not what a killed `up` of ours left
+        there = host.answer(commands.virsh("vol-list", images.POOL)).split()
+        for volume in commands.volumes(instance):
+            if volume in there:
+                text = f"a volume {volume} is in the pool {images.POOL}, and not this project's"
+                mend = f"'virsh -c qemu:///system vol-delete {volume} {images.POOL}' removes it"
+                return Finding("failed", text, mend, NameTakenError)
     if owner is None:
         return Finding("ok", f"{name} is free")
     program = "virsh -c qemu:///system dumpxml" if kind == "vm" else "podman inspect"

@@ -182,7 +182,7 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
 
 def resize(host: Host, instance: Instance, settings: Settings) -> None:
     """Make the disk larger, running or not. Partitions and file system are the guest's to grow."""
-    volume, size = f"{instance.full_name}.img", f"{settings.disk}G"
+    [volume, _], size = commands.volumes(instance), f"{settings.disk}G"
     # What it is by now counts, not what was written down: qemu makes a running one smaller, too.
     found = _numbers(_ask(host, "vol-info", "--pool", POOL, "--bytes", volume))
     if found["Capacity"] >= settings.disk * 1024**3:
@@ -234,11 +234,11 @@ def clean_up(host: Host, instance: Instance) -> None:
                 _change(host, "destroy", name)
             _change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
     for volume in _ask(host, "vol-list", POOL).split():
-        if volume in (f"{name}.img", f"{name}-seed.iso"):
+        if volume in commands.volumes(instance):
             _change(host, "vol-delete", volume, "--pool", POOL)
     made = instance.machine().get("provider", {})
     for entry in _dhcp_hosts(host):
-        if entry.get("name") == name or entry.get("mac") == made.get("mac"):
+        if entry.get("name") == name or entry.get("mac", "") == made.get("mac"):
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
@@ -246,7 +246,7 @@ def _make_seed(
     host: Host, instance: Instance, settings: Settings, box: images.Box, own: lan.Card | None
 ) -> str:
     """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
-    volume = f"{instance.full_name}-seed.iso"
+    _, volume = commands.volumes(instance)
     seed = instance.state_dir / "seed"
     iso = seed / volume
     host.make_dir(seed)
