@@ -48,6 +48,11 @@ def vagrant(
     return ["vagrant", *arguments], environment
 
 
+def mark(instance: Instance) -> str:
+    """Return what Vagrant and all that it starts have in their environment."""
+    return f"VAGRANTP_ID={instance.id}"
+
+
 def vagrant_probe(folder: Path, home: Path) -> tuple[list[str], dict[str, str]]:
     """Return argv and environment of a Vagrant command that fails without vagrant-libvirt.
 

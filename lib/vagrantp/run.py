@@ -321,6 +321,19 @@ class Host:
             select.select([descriptor], [], [], GRACE)
             os.close(descriptor)
 
+    def outlast(self, mark: str) -> None:
+        """Wait until the processes have ended that a killed verb left behind; end them in time.
+
+        `mark`: what they have in their environment. What dies with a verb is its child, and not
+        what that has started: Vagrant's `podman create` would make a container after its removal.
+        """
+        deadline = monotonic() + GRACE
+        while not self.dry and (left := _marked(mark)):
+            if monotonic() > deadline:
+                for pid in left:
+                    self.end(pid)
+            sleep(0.02)
+
     @contextmanager
     def scratch(self, parent: Path) -> Iterator[Path]:
         """Give a folder in `parent` for a moment."""
@@ -499,6 +512,17 @@ def _descendants(pid: int) -> list[int]:
         return []
     children = [int(word) for text in texts for word in text.split()]
     return [*children, *(other for child in children for other in _descendants(child))]
+
+
+def _marked(mark: str) -> list[int]:
+    """Return the processes of this user with `mark`, NAME=value, in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is another user's
+            is_own = folder.stat().st_uid == os.getuid()
+            if is_own and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -187,6 +189,42 @@ def test_a_podman_that_hangs_is_left_by_ctrl_c(guests: MakeProject, tmp_path: Pa
         _, err = up.communicate(timeout=30)
         assert up.returncode == 130, err
         assert "Traceback" not in err
+
+
+@contextmanager
+def without_libvirt() -> Iterator[None]:
+    """Have libvirt's daemon stopped for a moment; guests run on."""
+    units = [f"libvirtd{kind}" for kind in (".socket", "-ro.socket", "-admin.socket", ".service")]
+    if is_systemd := Path("/run/systemd/system").exists():
+        run("systemctl", "stop", *units)
+    else:
+        pid = run("pidof", "libvirtd").strip()
+        run("kill", pid)
+        run("tail", f"--pid={pid}", "--follow", "/dev/null")
+    try:
+        yield
+    finally:
+        run(*(["systemctl", "start", *units] if is_systemd else ["libvirtd", "--daemon"]))
+
+
+@pytest.mark.soak
+def test_a_libvirt_that_stops_in_the_middle(guests: MakeProject) -> None:
+    app = guests("half").write(VM)
+    up = app.start("up")
+    wait_for("half-", "vm")
+    with without_libvirt():
+        _, err = up.communicate(timeout=120)
+        assert up.returncode == 5, err
+        assert "Traceback" not in err
+        assert re.search(r"^vagrant up failed: .+\n  hint: the full log is /", err, re.MULTILINE)
+        assert "that failed, too: libvirt does not answer" in err
+        for verb in ("up", "stop", "rm", "status"):
+            done = app.fab(verb)
+            assert (done.returncode, done.stdout) == (5, "")
+            assert done.stderr.startswith("libvirt does not answer: ")
+        [found] = json.loads(app.fab("ls", "--json").stdout)["instances"]
+        assert found["reason"].startswith("not known: libvirt does not answer")
+    is_gone(app)
 
 
 @pytest.mark.soak  # for as long as the limits are

@@ -172,3 +172,23 @@ def _when(path: Path, act: object) -> None:
         act()  # type: ignore[operator]
 
     threading.Thread(target=wait).start()
+
+
+def test_what_a_killed_verb_left_is_outlasted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vagrantp.run.GRACE", 1.0)
+    mark = f"VAGRANTP_ID=test{os.getpid()}"
+    name, _, value = mark.partition("=")
+    start = time.monotonic()
+    children = [
+        subprocess.Popen(["sleep", seconds], env={name: value}) for seconds in ("0.5", "1000")
+    ]
+    other = subprocess.Popen(["sleep", "1000"], env={name: f"{value}0"})
+    waiters = [threading.Thread(target=child.wait) for child in children]
+    for waiter in waiters:
+        waiter.start()
+    host.outlast(mark)
+    assert 1 <= time.monotonic() - start < 5
+    assert [child.poll() for child in children] == [0, -signal.SIGTERM]
+    assert other.poll() is None
+    other.kill()
+    other.wait()
