@@ -56,6 +56,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
 MAX_SHOWN = 120  # characters of a command in a message
+FLOCK_TIMEOUT = 30.0  # seconds; Vagrant holds its index for less than one
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
 
@@ -375,12 +376,25 @@ class Host:
 
     @contextmanager
     def flock(self, path: Path) -> Iterator[None]:
-        """Hold a lock of another program's, which it takes for a moment by flock(2)."""
+        """Hold a lock of another program's, which it takes for a moment by flock(2).
+
+        Raises UnansweredError when it does not let go.
+        """
         if self.dry:
             yield
             return
+        deadline = monotonic() + FLOCK_TIMEOUT
         with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if monotonic() > deadline:
+                        text = f"{path} was held for {FLOCK_TIMEOUT:.0f} seconds"
+                        mend = f"'fuser --verbose {shlex.quote(str(path))}' shows by what"
+                        raise UnansweredError(text, mend) from None
+                    sleep(0.02)
             yield
 
     def become(self, argv: Sequence[str], cwd: Path = Path()) -> None:

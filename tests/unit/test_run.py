@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp.errors import Interrupted, ProviderError
+from vagrantp.errors import Interrupted, ProviderError, UnansweredError
 from vagrantp.run import Child, Host, environment
 
 
@@ -192,3 +192,19 @@ def test_what_a_killed_verb_left_is_outlasted(host: Host, monkeypatch: pytest.Mo
     assert other.poll() is None
     other.kill()
     other.wait()
+
+
+def test_a_lock_of_another_program_is_waited_for_and_given_up(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vagrantp.run.FLOCK_TIMEOUT", 1.0)
+    file = tmp_path / "it's locked"
+    argv = ["flock", str(file), "sh", "-c", "echo; sleep $0"]
+    with subprocess.Popen([*argv, "0.3"], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        with host.flock(file):
+            assert other.wait() == 0
+    with subprocess.Popen([*argv, "3"], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        with pytest.raises(UnansweredError, match="was held for 1 seconds"), host.flock(file):
+            pass

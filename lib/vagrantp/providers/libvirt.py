@@ -228,11 +228,12 @@ def _starts_with_host(dominfo: str) -> bool:
 def clean_up(host: Host, instance: Instance) -> None:
     """Remove the domain, its volumes and its DHCP entry, as far as they are there."""
     name = instance.full_name
-    for found in list_all(host):
-        if found.instance.full_name == name:
-            if found.state != "stopped":
-                _change(host, "destroy", name)
+    if any(found.instance.full_name == name for found in list_all(host)):
+        # In this order: a start that a killed verb left at work ends in a running one.
+        if name in _ask(host, "list", "--all", "--persistent", "--name").split():
             _change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
+        if name in _ask(host, "list", "--name").split():
+            _change(host, "destroy", name)
     for volume in _ask(host, "vol-list", POOL).split():
         if volume in commands.volumes(instance):
             _change(host, "vol-delete", volume, "--pool", POOL)
