@@ -19,7 +19,7 @@ def test_every_key_of_a_container(guests: MakeProject) -> None:
     assert app.fab("up", "--no-provision").returncode == 0
     made = status(app)
     text = (app.folder / ".env").read_text()
-    for key, (beside, _, new) in CHANGES.items():
+    for key, (beside, _, new) in {**CHANGES, "INFRA_TYPE": ({}, "", "vm")}.items():
         app.write({**CONTAINER, "PROVISION_SCRIPT": "base", "NAME": "app", **beside, key: new})
         if app.fab("validate").returncode:
             continue  # for a VM, or not to be had yet

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vagrantp.config import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project, inventory
 from tests.e2e.conftest import guest, run, status
@@ -77,6 +78,8 @@ def chaos(app: Project, verb: list[str], moments: int, is_made: bool) -> None:
         done = app.fab("rm", "--force")
         assert done.returncode == 0, f"{told if moment >= 0 else verb}:\n{done.stderr}"
         left = set(inventory()) ^ set(before)
+        root = Path(app.environment["XDG_STATE_HOME"], "vagrantp")
+        left |= {str(path) for path in root.glob(f"*{id_from(app.folder)}*")}
         assert not left, f"{told if moment >= 0 else verb}: {left}\n{err}"
     print(f"{moments} moments of {verb[0]}, {seconds:.1f} s long, nothing left: {dict(ends)}")
 
