@@ -407,8 +407,9 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     if host.dry:
         return
     provider = provider_for(instance.infra_type)
-    if at_once:
-        provider.enforce(host, instance, settings)
+    if at_once:  # by the limits that it has until its next start
+        had = instance.machine()["settings"]
+        provider.enforce(host, instance, replace(settings, **{key: had[key] for key in AT_START}))
     if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
         provider.isolate(host, instance, settings)
         isolation.restore(host, instance)
