@@ -400,16 +400,20 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     at_once = [change for change in changes if change.applies == "at once"]
     for change in changes:
         host.progress.say(f"{change} {change.applies}")
-    if _resize(host, instance, settings, at_once):
+    is_larger = _resize(host, instance, settings, at_once)
+    if is_larger:
         _grow(host, commands.ssh(instance))
     _take(host, instance, settings, at_once)
     isolation.ensure(host, instance.infra_type)
     if host.dry:
         return
     provider = provider_for(instance.infra_type)
-    if at_once:  # by the limits that it has until its next start
-        had = instance.machine()["settings"]
-        provider.enforce(host, instance, replace(settings, **{key: had[key] for key in AT_START}))
+    had = instance.machine()["settings"]  # until its next start
+    by_now = replace(settings, **{key: had[key] for key in AT_START})
+    if at_once:
+        provider.enforce(host, instance, by_now)
+    if is_larger:
+        _check(host, instance, by_now, instance.ssh_config)
     if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
         provider.isolate(host, instance, settings)
         isolation.restore(host, instance)
