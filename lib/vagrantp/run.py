@@ -56,6 +56,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
 MAX_SHOWN = 120  # characters of a command in a message
+AT_WORK = ("docker", "podman", "ruby", "vagrant")  # Vagrant, and what it starts
 FLOCK_TIMEOUT = 30.0  # seconds; Vagrant holds its index for less than one
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
@@ -323,10 +324,11 @@ class Host:
             os.close(descriptor)
 
     def outlast(self, mark: str) -> None:
-        """Wait until the processes have ended that a killed verb left behind; end them in time.
+        """Wait until what a killed verb left at work has ended; end it where that takes too long.
 
-        `mark`: what they have in their environment. What dies with a verb is its child, and not
-        what that has started: Vagrant's `podman create` would make a container after its removal.
+        `mark`: what its processes have in their environment. What dies with a verb is its child,
+        and not what that has started: Vagrant's `podman run` would make a container that was just
+        removed.
         """
         deadline = monotonic() + GRACE
         while not self.dry and (left := _marked(mark)):
@@ -529,11 +531,15 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _marked(mark: str) -> list[int]:
-    """Return the processes of this user with `mark`, NAME=value, in their environment."""
+    """Return the processes of this user at work with `mark`, NAME=value, in their environment.
+
+    What stays on purpose has it too, and may be everyone's: conmon, aardvark-dns.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended, or is another user's
             is_own = folder.stat().st_uid == os.getuid()
+            is_own &= (folder / "comm").read_text().startswith(AT_WORK)
             if is_own and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
     return found

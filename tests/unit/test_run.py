@@ -174,24 +174,35 @@ def _when(path: Path, act: object) -> None:
     threading.Thread(target=wait).start()
 
 
-def test_what_a_killed_verb_left_is_outlasted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_verb_left_is_outlasted(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vagrantp.run.GRACE", 1.0)
     mark = f"VAGRANTP_ID=test{os.getpid()}"
     name, _, value = mark.partition("=")
     start = time.monotonic()
-    children = [
-        subprocess.Popen(["sleep", seconds], env={name: value}) for seconds in ("0.5", "1000")
-    ]
-    other = subprocess.Popen(["sleep", "1000"], env={name: f"{value}0"})
+    for tool in ("podman", "conmon"):
+        (tmp_path / tool).symlink_to("/bin/sleep")
+    children, others = (
+        [
+            subprocess.Popen([tmp_path / tool, seconds], env={name: its})
+            for tool, seconds, its in each
+        ]
+        for each in (
+            (("podman", "0.5", value), ("podman", "1000", value)),
+            (("podman", "1000", f"{value}0"), ("conmon", "1000", value)),
+        )
+    )
     waiters = [threading.Thread(target=child.wait) for child in children]
     for waiter in waiters:
         waiter.start()
     host.outlast(mark)
     assert 1 <= time.monotonic() - start < 5
     assert [child.poll() for child in children] == [0, -signal.SIGTERM]
-    assert other.poll() is None
-    other.kill()
-    other.wait()
+    assert [other.poll() for other in others] == [None, None]
+    for other in others:
+        other.kill()
+        other.wait()
 
 
 def test_a_lock_of_another_program_is_waited_for_and_given_up(
