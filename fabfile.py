@@ -14,7 +14,7 @@ from vagrantp import doctor as examination
 from vagrantp import status as states
 from vagrantp import verify as proof
 from vagrantp.run import Host
-from vagrantp.tasks import chore, here, is_sure, verb
+from vagrantp.tasks import accepts, chore, here, is_sure, verb
 
 HERE = here()
 
@@ -24,15 +24,18 @@ def up(
     host: Host,
     provision: bool = False,
     no_provision: bool = False,
+    accept: bool = False,
     verbose: bool = False,
     wait: bool = True,
 ) -> None:
     """Create or start this project's VM or container.
 
-    Provisions it the first time, with --provision again, with --no-provision not at all.
+    Provisions it the first time, with --provision again, with --no-provision not at all. With
+    --accept, takes what its guest may have changed (MOUNT=rw) without a question.
     """
     when = lifecycle.when_to_provision(provision, no_provision)
-    print(lifecycle.up(host, config.load(HERE, host.progress.say), HERE, when))
+    settings = config.load(HERE, host.progress.say)
+    print(lifecycle.up(host, settings, HERE, when, accepts(accept)))
 
 
 @verb
@@ -59,9 +62,10 @@ def rm(
 
 
 @verb
-def provision(host: Host, verbose: bool = False, wait: bool = True) -> None:
-    """Run PROVISION_SCRIPT again."""
-    print(lifecycle.provision_anew(host, config.load(HERE, host.progress.say), HERE))
+def provision(host: Host, accept: bool = False, verbose: bool = False, wait: bool = True) -> None:
+    """Run PROVISION_SCRIPT again; --accept as of up."""
+    settings = config.load(HERE, host.progress.say)
+    print(lifecycle.provision_anew(host, settings, HERE, accepts(accept)))
 
 
 @verb

@@ -14,11 +14,13 @@ from typing import Any
 
 from vagrantp.config import Settings
 from vagrantp.instance import MASTER, VERSION, Instance, as_json
+from vagrantp.schema import BUILT_IMAGE, SSH_USER
 
 SHIM = Path(__file__).parent / "shim"  # holds `docker`, which is podman, for Vagrant's eyes only
 PLAY = Path(__file__).parent / "programs/play.py"
 SHELLS = ("bash", "sh", "dash", "ash")  # that tell in which line a script fails
 USER_SCRIPT = Path(__file__).with_name("user.sh")
+MOUNT_SCRIPT = Path(__file__).with_name("mount.sh")
 FIRST_BOOT = Path(__file__).with_name("first_boot.sh")
 PROBES = Path(__file__).parent / "probes"
 GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
@@ -358,6 +360,7 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "memory": settings.memory,
         "cpus": settings.cpus,
         "disk": settings.disk,
+        "mount": settings.mount,
         "mac": mac(instance, settings),
         "port": f"vgp{instance.id}",
         "metadata": domain_metadata(instance, settings, str(facts["address"]), facts["lan"]),
@@ -385,7 +388,27 @@ def domain_metadata(
         "lan_access": "yes" if wishes["lan_access"] else "no",
         "lan_allow": json.dumps(wishes["lan_allow"]),
         "lan": json.dumps(lan),
+        "mount": json.dumps(mount(instance, settings)),
     }
+
+
+def mount(instance: Instance, settings: Settings) -> dict[str, Any] | None:
+    """Return how `guard` is to share the project folder with a guest, None where it is not.
+
+    All in it belongs to who logs in. Which number that is the guest knows: until it was asked, it
+    is what the first user gets, and in our own image, which has one, the second.
+    """
+    if settings.mount == "none":
+        return None
+    is_second = settings.ssh_user != SSH_USER and settings.image == BUILT_IMAGE
+    likely = 0 if settings.ssh_user == "root" else 1001 if is_second else 1000
+    uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
+    return {"mode": settings.mount, "folder": str(instance.folder), "uid": uid, "gid": gid}
+
+
+def mount_inside(mode: str) -> str:
+    """Return the script that mounts the project folder in a VM, as root. `mode`: none, ro, rw."""
+    return f"mode={mode}\n" + MOUNT_SCRIPT.read_text(encoding="utf-8")
 
 
 def set_domain_metadata(instance: Instance, values: dict[str, str], *when: str) -> list[str]:

@@ -67,6 +67,7 @@ class Settings:
     ssh_user: str
     ssh_key: tuple[Path, ...]
     autostart: bool
+    mount: Literal["none", "ro", "rw"]
     provision_script: tuple[Provisioner, ...]
     provision_vars: Path | None
     cloud_init: Path | None
@@ -150,6 +151,7 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         ssh_user=values["SSH_USER"],
         ssh_key=values.get("SSH_KEY", ()),
         autostart=values["AUTOSTART"],
+        mount=values["MOUNT"],
         provision_script=values.get("PROVISION_SCRIPT", ()),
         provision_vars=values.get("PROVISION_VARS"),
         cloud_init=values.get("CLOUD_INIT"),

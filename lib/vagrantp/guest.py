@@ -23,6 +23,9 @@ echo cpus "$(grep -c ^processor /proc/cpuinfo)"
 echo memory_kib "$(awk '/^MemTotal/ {print $2}' /proc/meminfo)"
 echo addresses $(ip -4 -o address show scope global | awk '{sub("/.*", "", $4); print $4}')
 echo gateway $(ip -4 route show default | awk '{print $3; exit}')
+echo user "$(id -u) $(id -g)"
+echo project "$(awk '$2 == "/project" {print $3, substr($4, 1, 2)}' /proc/mounts)" \
+    "$(stat -c %i /project 2>/dev/null)"
 echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"

@@ -29,7 +29,7 @@ from vagrantp.errors import (
     UnansweredError,
     VagrantpError,
 )
-from vagrantp.instance import Instance, machines, state_root
+from vagrantp.instance import MASTER, Instance, machines, state_root
 from vagrantp.run import SET_UP, Host, is_installed
 
 TOOLS = {
@@ -45,6 +45,8 @@ IMAGE_TOOLS = {
 ROOM_TO_BOOT = {"vm": 512, "container": 256}
 ROOM_FOR_IMAGE = {"vm": 1024, "container": 512}
 ROOM_TO_BUILD = {"vm": 2048, "container": 1024}
+MOUNT_TOOLS = ("bindfs", "bwrap", "fusermount3")
+VHOST = Path("/usr/share/qemu/vhost-user")  # QEMU's docs/interop/vhost-user.json
 SYSTEMD = Path("/run/systemd/system")
 STARTER = Path("/etc/systemd/system/vagrantp-autostart.service")  # playbooks/host.yml
 GIB, MIB = 1024**3, 1024**2
@@ -105,6 +107,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         ]
     checks += [
         partial(isolated, host, infra_type),
+        partial(mountable, host, instance, settings),
         partial(on_lan, host, instance, settings),
         partial(own_mac, host, instance, settings),
         partial(free_ports, host, instance, settings),
@@ -122,6 +125,7 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
     """Raise every reason why a stopped instance cannot be started; tell the warnings."""
     checks = (
         partial(isolated, host, settings.infra_type),
+        partial(mountable, host, instance, settings),
         partial(on_lan, host, instance, settings),
         partial(free_ports, host, instance, settings),
         partial(memory, settings.memory),
@@ -199,6 +203,23 @@ def routable(settings: Settings) -> Finding:
             text = f"{key} is not for a user's container: it is on no network of this host"
             return Finding("failed", text, f"take {key} out; PORTS leads to it")
     return Finding("ok", "not needed, or given")
+
+
+def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
+    """See that the project folder can be shared, where a guest is to have it."""
+    if settings.mount == "none":
+        return Finding("ok", "not needed")
+    for place in (Path.home(), MASTER, state_root()):
+        if place.is_relative_to(instance.folder):
+            text = f"MOUNT={settings.mount} would give the guest {place}"
+            return Finding("failed", text, "put the project into a folder of its own")
+    found = tools(MOUNT_TOOLS)
+    if found.outcome == "ok" and settings.infra_type == "vm":
+        answer = host.answer(commands.virsh("domcapabilities", "--virttype", "qemu"))
+        daemons = [json.loads(path.read_text(encoding="utf-8")) for path in VHOST.glob("*.json")]
+        if "<value>virtiofs</value>" not in answer or not any(d["type"] == "fs" for d in daemons):
+            return Finding("failed", "QEMU and libvirt have no virtiofs, which MOUNT needs", SET_UP)
+    return found
 
 
 def on_lan(host: Host, instance: Instance, settings: Settings) -> Finding:

@@ -106,6 +106,17 @@ class Instance:
         """What a container may reach, for the OCI hook."""
         return self.state_dir / "isolation.json"
 
+    @property
+    def accepted(self) -> Path:
+        """What this host reads and runs of a project that its guest may write: trust.py."""
+        return state_root() / "trust" / self.id
+
+    def source(self, path: Path) -> Path:
+        """Return where a file that `.env` names is to be read: in an accepted copy, if any."""
+        name = inside(self.folder, path)
+        copies = self.accepted / "files"
+        return path if name is None or not copies.is_dir() else copies / name
+
     def is_complete(self) -> bool:
         """Say whether an `up` got to its end for it."""
         return self.ssh_config.exists()
@@ -183,6 +194,22 @@ def as_written(key: str, value: object) -> str:
         }
         value = ",".join(str(kinds[key](**item) if key in kinds else item) for item in value)
     return "nothing" if value in (None, "") else str(value)
+
+
+def inside(folder: Path, path: Path) -> str | None:
+    """Return a path as it is below a folder, None where it is not, by its name."""
+    plain = Path(os.path.normpath(path))
+    return str(plain.relative_to(folder)) if plain.is_relative_to(folder) else None
+
+
+def differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, str, str]]:
+    """Return each key whose value is not that of `old`, of machine.json, then both as written."""
+    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
+    return [
+        (names.get(key, key.upper()), as_written(key, old.get(key)), as_written(key, value))
+        for key, value in as_json(settings).items()
+        if (old.get(key) or None) != (value or None)
+    ]
 
 
 def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> dict[str, Any]:

@@ -12,7 +12,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-from vagrantp import commands, config, guest, hostcheck, images, isolation, ports, provision
+from vagrantp import (
+    commands,
+    config,
+    guest,
+    hostcheck,
+    images,
+    isolation,
+    mount,
+    ports,
+    provision,
+    trust,
+)
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import ProviderError, StateError, UnansweredError, VagrantpError
@@ -23,7 +34,7 @@ from vagrantp.schema import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
 # Settings by when a change can be had. The others need a new instance, as does a smaller DISK.
-AT_START = ("memory", "cpus")
+AT_START = ("memory", "cpus", "mount")
 PROVISIONING = ("provision_script", "provision_vars")
 AT_ONCE = {
     "vm": ("disk", "lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
@@ -84,15 +95,23 @@ def judged(found: Found) -> Found:
     return found
 
 
-def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once") -> str:
+def up(
+    host: Host,
+    settings: Settings,
+    folder: Path,
+    provisioning: When,
+    is_sure: Callable[[str], bool],
+) -> str:
     """Create or start the instance that `settings` ask for; return the summary.
 
     `provisioning`: once, where the guest does not say that it was done; always; or never.
+    `is_sure` is asked before what its guest may have changed is used (trust.py).
     """
     wanted = instances.new(settings, folder)
     host.progress.about(wanted.full_name, wanted.infra_type)
     with _locked(host, config.id_from(folder)):
         started = monotonic()
+        trust.accept(host, wanted, settings, is_sure)
         found = find(host, folder)
         if found and found.state == "broken" and found.instance.machine():
             host.progress.say(
@@ -102,7 +121,7 @@ def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once"
             found = None
         if found is None:
             if provisioning != "never":
-                provision.check(host, settings)
+                provision.check(host, wanted, settings)
             _create(host, wanted, settings)
         elif found.state == "broken":
             raise StateError(
@@ -124,10 +143,16 @@ def up(host: Host, settings: Settings, folder: Path, provisioning: When = "once"
         return summary(wanted, "is running", monotonic() - started)
 
 
-def provision_anew(host: Host, settings: Settings, folder: Path) -> str:
-    """Provision the running instance of a project, done before or not; return what was done."""
+def provision_anew(
+    host: Host, settings: Settings, folder: Path, is_sure: Callable[[str], bool]
+) -> str:
+    """Provision the running instance of a project, done before or not; return what was done.
+
+    `is_sure`: as of `up`.
+    """
     with _locked(host, config.id_from(folder)):
         found = running(host, folder)
+        trust.accept(host, found.instance, settings, is_sure)
         name = found.instance.full_name
         changes = drift(found.instance, settings)
         _take(host, found.instance, settings, [c for c in changes if c.key.lower() in PROVISIONING])
@@ -200,6 +225,7 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str =
         _remove(host, known)
         if host.dry:
             return f"{known.full_name} would be removed"
+        trust.forget(host, known)
         if _find(host, identity, known):
             raise ProviderError(f"{known.full_name} is still there")
         return f"{known.full_name} is removed"
@@ -237,16 +263,9 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
     if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
         del when["disk"]  # a file system may be shrunk, or be lost
-    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
     return [
-        Change(
-            names.get(key, key.upper()),
-            instances.as_written(key, old.get(key)),
-            instances.as_written(key, value),
-            when.get(key, "to a new instance"),
-        )
-        for key, value in instances.as_json(settings).items()
-        if (old.get(key) or None) != (value or None)
+        Change(key, was, now, when.get(key.lower(), "to a new instance"))
+        for key, was, now in instances.differences(old, settings)
     ]
 
 
@@ -257,6 +276,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     machine = instance.machine()
     settings, provider = machine["settings"], machine["provider"]
     leads = ", ".join(map(ports.shown, ports.forwards(instance)))
+    shared = settings.get("mount", "none")
     cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
     memory = naturalsize(settings["memory"] * 1024**2, binary=True)
     disk = f"{settings['disk']} GiB disk" if settings["infra_type"] == "vm" else "disk not limited"
@@ -270,6 +290,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"  address    {provider['address']}",
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
+            *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
             f"  isolation  {isolation.text(settings)}",
             "  next       fab ssh",
         ]
@@ -312,6 +333,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             error.hint = f"the full log is {instance.failed_log}"
         try:
             _clean_up(host, instance)
+            trust.forget(host, instance)
         except ProviderError as failure:  # the next `up` or `rm` tries again
             host.progress.say(f"that failed, too: {failure.message}")
         raise
@@ -340,7 +362,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     if settings.ssh_user != SSH_USER or settings.ssh_key:
         asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
         own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
-        script = commands.user_script(asked, own + _keys_in(settings.ssh_key))
+        script = commands.user_script(asked, own + _keys_in(map(instance.source, settings.ssh_key)))
         guest.as_root(host, ssh, script, "letting the user in")
         user = asked
     host.write(draft, commands.ssh_config(instance, address, port, user))
@@ -409,7 +431,7 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         return
     provider = provider_for(instance.infra_type)
     had = instance.machine()["settings"]  # until its next start
-    by_now = replace(settings, **{key: had[key] for key in AT_START})
+    by_now = replace(settings, **{key: had[key] for key in AT_START if key in had})
     if at_once:
         provider.enforce(host, instance, by_now)
     if is_larger:
@@ -456,19 +478,20 @@ def _check_isolation(host: Host, instance: Instance, settings: Settings) -> None
 def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) -> None:
     """Wait for ssh and read back what was made, from the provider and from inside."""
     provider = provider_for(instance.infra_type)
-    with host.progress.stage("wait for ssh"):
-        facts = guest.wait(
-            host,  # by the connection that `ssh` finds kept
-            commands.kept_ssh(instance, provider.pid(host, instance), config=ssh_config),
-            SSH_TIMEOUT[instance.infra_type],
-            lambda: bool(provider.pid(host, instance)),
-            cwd=instance.state_dir,
-            needs="gateway" if instance.lan else "hostname",
-        )
+    facts, ssh = _reach(host, instance, ssh_config)
+    if mount.learn_user(host, instance, settings, facts):
+        with host.progress.stage("start again", f"as /project is {settings.ssh_user}'s"):
+            _hang_up(host, instance)
+            provider.isolate(host, instance, settings)
+            provider.stop(host, instance, force=False)
+            provider.start(host, instance)
+        facts, ssh = _reach(host, instance, ssh_config)
     with host.progress.stage("check"):
+        facts = mount.ensure(host, instance, settings, facts, ssh, instance.state_dir)
         provider.enforce(host, instance, settings)
         checks = provider.check(host, instance, settings)
         checks += guest.check(facts, settings)
+        checks += mount.check(instance, settings, facts)
     failed = [
         f"{check.name}: promised {check.promised}, found {check.found}"
         for check in checks
@@ -476,6 +499,25 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
     ]
     if failed:
         raise ProviderError("it is not what .env says:\n  " + "\n  ".join(failed))
+
+
+def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str], list[str]]:
+    """Wait for ssh; return the guest's facts, and the argv of the connection that `ssh` will find.
+
+    `config`: its ssh_config. That argv is for the state folder.
+    """
+    provider = provider_for(instance.infra_type)
+    ssh = commands.kept_ssh(instance, provider.pid(host, instance), config=config)
+    with host.progress.stage("wait for ssh"):
+        facts = guest.wait(
+            host,
+            ssh,
+            SSH_TIMEOUT[instance.infra_type],
+            lambda: bool(provider.pid(host, instance)),
+            cwd=instance.state_dir,
+            needs="gateway" if instance.lan else "hostname",
+        )
+    return facts, ssh
 
 
 def _remove(host: Host, instance: Instance) -> None:
@@ -563,9 +605,9 @@ def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
         return
     public = instance.host_key.with_suffix(".pub").read_text(encoding="utf-8")
     host.write(instance.known_hosts, f"{instance.full_name} {public}")
-    files = [instance.key.with_suffix(".pub"), *settings.ssh_key]
-    user, cloud_init = settings.ssh_user, settings.cloud_init
-    is_made_later = cloud_init is not None and user in config.users_of(cloud_init)
+    files = [instance.key.with_suffix(".pub"), *map(instance.source, settings.ssh_key)]
+    user, theirs = settings.ssh_user, settings.cloud_init
+    is_made_later = theirs is not None and user in config.users_of(instance.source(theirs))
     host.write(instance.user_script, commands.user_script(user, _keys_in(files), is_made_later))
 
 

@@ -71,31 +71,33 @@ def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
     return [compare("provisioned", asked, asked if is_done else "not, or not so")]
 
 
-def check(host: Host, settings: Settings) -> None:
+def check(host: Host, instance: Instance, settings: Settings) -> None:
     """Find mistakes in the playbooks before anything is made for them.
 
     Gets the roles and collections that they require. Raises ProvisionError.
     """
     if settings.cloud_init and is_installed("cloud-init"):
-        argv = ["cloud-init", "schema", "--config-file", str(settings.cloud_init)]
+        theirs = instance.source(settings.cloud_init)
+        argv = ["cloud-init", "schema", "--config-file", str(theirs)]
         done = host.ask(argv)
         if not done.ok:
             raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
     for step in settings.provision_script:
         if step.kind != "script":
             with host.progress.stage("check", step.path.name):
-                _check_playbook(host, step)
+                _check_playbook(host, instance, step)
 
 
-def _check_playbook(host: Host, step: Provisioner) -> None:
-    playbook = _playbook(step)
+def _check_playbook(host: Host, instance: Instance, step: Provisioner) -> None:
+    playbook = _playbook(instance, step)
     galaxy = _galaxy(host, playbook.parent)
     if galaxy and not galaxy.is_dir():  # under --dry
         return
     argv = commands.playbook_check(playbook, galaxy)
     done = host.ask(argv, timeout=300, env=_environment(), cwd=playbook.parent)
     if not done.ok:
-        raise ProvisionError(f"{step}: {_complaint(done.stderr.splitlines())}")
+        why = _complaint(done.stderr.splitlines())
+        raise ProvisionError(f"{step}: {_in_project(instance, why)}")
 
 
 def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
@@ -121,13 +123,14 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
 def _run_playbook(
     host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
 ) -> str:
-    playbook = _playbook(step)
+    playbook = _playbook(instance, step)
     galaxy = _galaxy(host, playbook.parent)
+    variables = settings.provision_vars and instance.source(settings.provision_vars)
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
     with host.scratch(instance.state_dir) as folder:
         name, user = settings.hostname or settings.name, _user(host, instance, settings)
         host.write(folder / "inventory.json", commands.inventory(instance, name, user))
-        argv = commands.playbook(instance, pid, playbook, settings.provision_vars, galaxy, folder)
+        argv = commands.playbook(instance, pid, playbook, variables, galaxy, folder)
         try:
             host.change(
                 argv,
@@ -139,9 +142,8 @@ def _run_playbook(
             )
         except ProviderError as error:
             failures = _events(folder, "failed")
-            raise _failure(
-                host, step, _where(failures[-1]) if failures else error.message
-            ) from None
+            why = _where(failures[-1]) if failures else error.message
+            raise _failure(host, step, _in_project(instance, why)) from None
         return _counted(_events(folder, "counts"))
 
 
@@ -157,7 +159,8 @@ def _run_script(
     host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
 ) -> str:
     script = SCRIPT.read_text("utf-8")
-    how = commands.provision_script(step.path, first_line(step.path))
+    path = instance.source(step.path)
+    how = commands.provision_script(path, first_line(path))
     lines: list[str] = []
     try:
         host.change(
@@ -165,7 +168,7 @@ def _run_script(
             what=str(step),
             timeout=STEP_TIMEOUT,
             cwd=instance.state_dir,
-            stdin=step.path,
+            stdin=path,
             note=lines.append,
         )
     except ProviderError as error:
@@ -251,8 +254,15 @@ def _complaint(lines: list[str]) -> str:
     return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text
 
 
-def _playbook(step: Provisioner) -> Path:
-    return MASTER / f"playbooks/{step.path}.yml" if step.kind == "ours" else step.path
+def _playbook(instance: Instance, step: Provisioner) -> Path:
+    if step.kind == "ours":
+        return MASTER / f"playbooks/{step.path}.yml"
+    return instance.source(step.path)
+
+
+def _in_project(instance: Instance, text: str) -> str:
+    """Return what was said of an accepted copy as if it were of the project's own file."""
+    return text.replace(str(instance.source(instance.folder)), str(instance.folder))
 
 
 def _galaxy(host: Host, folder: Path) -> Path | None:

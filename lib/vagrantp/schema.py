@@ -374,14 +374,17 @@ def yaml_shape(text: str) -> tuple[str, list[list[str]]]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     opening, closing = yaml.events.CollectionStartEvent, yaml.events.CollectionEndEvent
+    too_deep = f"must name a file of YAML, nested {MAX_DEPTH} deep at most"
     depth = 0
     try:
         for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, opening) - isinstance(event, closing)
             if depth > MAX_DEPTH:
-                raise Invalid(f"must name a file of YAML, nested {MAX_DEPTH} deep at most")
+                raise Invalid(too_deep)
         root = yaml.compose(text, Loader=loader)
     except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # PyYAML 6.0.4 has a limit of its own, and reads ahead
+            raise Invalid(too_deep) from None
         mark = getattr(error, "problem_mark", None)
         where = f"; line {mark.line + 1} is not" if mark else ""
         raise Invalid(f"must name a file of YAML{where}") from None
@@ -731,8 +734,6 @@ KEYS: dict[str, Key] = {
             one_of("none", "ro", "rw"),
             default="none",
             hint="MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
-            is_built=lambda value: value == "none",
-            so_far="none",
         ),
         Key(
             "AUTOSTART",

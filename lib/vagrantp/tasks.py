@@ -126,6 +126,11 @@ def is_sure(force: bool) -> Callable[[str], bool]:
     return lambda name: force or agrees(f"{name} is running. Remove it and its disk?")
 
 
+def accepts(accept: bool) -> Callable[[str], bool]:
+    """Return the question whether what a guest may have changed is to be used."""
+    return lambda changed: accept or agrees(f"{changed}\nUse it as it is now?")
+
+
 def agrees(question: str) -> bool:
     """Ask on a terminal; where there is none, the answer is no."""
     if not sys.stdin.isatty():

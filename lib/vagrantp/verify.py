@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vagrantp import commands, guest, isolation, lifecycle, ports, provision, reach
+from vagrantp import commands, guest, isolation, lifecycle, mount, ports, provision, reach
 from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import PromiseError
@@ -42,6 +42,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         compare("type", settings.infra_type, instance.infra_type),
         *provider_for(instance.infra_type).check(host, instance, settings),
         *guest.check(facts, settings),
+        *mount.check(instance, settings, facts),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
         *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),

@@ -167,13 +167,13 @@ def _reaches_what_env_says(bed: Bed, user: str) -> None:
     closed = tried()
     assert ({*closed["opened"]} - by_icmp, closed["came"]) == (internet - by_icmp, [])
     bed.run(user, "echo LAN_ACCESS=yes >> app/.env")
-    assert "LAN open" in _verb(bed, user, "up")
+    assert "LAN open" in _verb(bed, user, "up --accept")
     opened = {*tried()["opened"]}
     # slirp4netns takes ports of its own choice
     assert opened >= {n for n in lan | internet if n not in by_icmp and "{" not in n}, opened
     assert opened <= lan | internet, opened
     bed.run(user, "sed -i /LAN_ACCESS/d app/.env")
-    assert "LAN blocked" in _verb(bed, user, "up")
+    assert "LAN blocked" in _verb(bed, user, "up --accept")
 
 
 def _is_a_sound_host(bed: Bed) -> None:
@@ -193,14 +193,18 @@ def test_a_box_without_cloud_init(bed: Bed) -> None:
 @pytest.mark.parametrize("bed", ["bookworm"], indirect=True)
 def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
     _have_hooks(bed)
-    _give_project(bed, "one", PORTS="8080:8000,8080:8000/udp")
+    _give_project(bed, "one", PORTS="8080:8000,8080:8000/udp", MOUNT="rw")
     assert "app is running (container, 1 CPU, 300.0 MiB memory" in _verb(bed, "one", "up")
     _is_as_promised(bed, "one", memory=300)  # its ports among the rest
     assert _verb(bed, "one", "ssh --command 'id -un; exit 42'", expected=42) == "vagrant\n"
     _reaches_what_env_says(bed, "one")
+    made = "cd /project; touch mine; sudo sh -c 'touch roots; chmod u+s roots; mknod dev c 1 3'; ls"
+    assert _verb(bed, "one", f"ssh --command {quote(made)} 2>/dev/null") == "mine\nroots\n"
+    assert bed.run("one", "cd app; stat -c '%U %A' mine roots") == "one -rw-r--r--\n" * 2
     _verb(bed, "one", "rm --force")
     left = bed.run("one", "podman ps --all --quiet; ls ~/.local/state/vagrantp; ls -A app")
-    assert left.split() == ["lock", "metrics.jsonl", ".env"]
+    assert left.split() == ["lock", "metrics.jsonl", ".env", "mine", "roots"]
+    assert "bindfs" not in bed.run("one", "ps -u one -o comm")
 
 
 @pytest.mark.soak

@@ -52,6 +52,7 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "ssh_user": "vagrant",
         "ssh_key": (),
         "autostart": False,
+        "mount": "none",
         "provision_script": (),
         "provision_vars": None,
         "cloud_init": None,
@@ -107,14 +108,14 @@ def test_one_mistake(tmp_path: Path, content: str, expected: str) -> None:
 
 
 def test_all_mistakes_at_once_in_file_order(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path, "DISK=x\nLAN_ACCESS=yes\nMEMORY=-5\nINFRA_TYPE=vm\nMOUNT=rw\n")
+    folder = folder_with(tmp_path, "DISK=x\nLAN_ACCESS=yes\nMEMORY=-5\nINFRA_TYPE=vm\nMOUNT=w\n")
     assert error_of(folder).splitlines() == [
         '.env:1: DISK must be a whole number of GB above 0, got "x"',
         "  hint: DISK=20 gives the guest a disk of 20 GB",
         '.env:3: MEMORY must be a whole number of MB above 0, got "-5"',
         "  hint: MEMORY=2048 gives the guest 2 GB",
-        '.env:5: MOUNT is not supported yet, got "rw"',
-        "  hint: take MOUNT out; this version cannot honour it",
+        '.env:5: MOUNT must be none, ro or rw, got "w"',
+        "  hint: MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
         ".env: missing required key CPUS (whole number)",
     ]
 

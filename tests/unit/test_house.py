@@ -15,7 +15,7 @@ LAYERS = [
     {"commands", "metrics", "network", "template"},
     {"accel", "fabricyaml", "guest", "images", "isolation"},
     {"cloud_images", "oci_images"},
-    {"boxes", "lan", "links", "ports", "provision", "reach"},
+    {"boxes", "lan", "links", "mount", "ports", "provision", "reach", "trust"},
     {"hostcheck", "providers"},
     {"lifecycle"},
     {"doctor", "status", "uninstall", "verify"},

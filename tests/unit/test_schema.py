@@ -227,7 +227,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "MOUNT": WORDS(["none", "ro", "rw"]),
     "AUTOSTART": WORDS(["yes", "no"]),
 }
-ALWAYS_SOUND = {**GOOD, "SSH_USER": st.just("vagrant"), "MOUNT": st.just("none")}
+ALWAYS_SOUND = {**GOOD, "SSH_USER": st.just("vagrant")}
 ALWAYS_SOUND |= {"NETWORK_TYPE": st.just("default")}
 OPTIONAL = ["NAME", "BOX", "ACCEL", "SSH_USER", "MOUNT", "NETWORK_TYPE", "AUTOSTART"]
 OPTIONAL += ["LAN_ACCESS", "LAN_ALLOW", "FIXED_IP"]

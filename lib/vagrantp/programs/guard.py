@@ -17,6 +17,8 @@ is filtered, docs/adr/0010-isolation-by-hooks.md why so.
                               process, and the folder that has its isolation.json
     guard bound, guard renew  what udhcpc(1) calls in a container with a lease
 
+It also gives a guest its project folder, where MOUNT says so: docs/adr/0016-the-folder-by-bindfs.md
+
 Standard library only, and no module of ours: root runs it, and the checkout may be a user's.
 """
 
@@ -25,16 +27,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
+import pwd
 import re
 import select
 import shutil
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from errno import EPERM
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Any
@@ -71,6 +78,22 @@ RULE = 77  # its priority among the rules of ip-rule(8)
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
 SEEN_RESOLVERS = ("10.0.2.3", "169.254.1.1")
 
+MOUNTS = RUN / "mounts"  # of VMs: by name, the project folder as virtiofsd(1) is to see it
+PROJECT = "project"  # at the root of a container
+SANDBOX = (
+    *("bwrap", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--ro-bind", "/usr", "/usr"),
+    *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+    *("--symlink", "usr/lib64", "/lib64", "--dir", "/dev", "--dev-bind", "/dev/fuse", "/dev/fuse"),
+    *("--dir", "/none"),
+)
+FUSERMOUNT = "fusermount3"
+# Of the calls that can make a file setuid: their numbers (fchmodat2 is newer than the tables that
+# were one's own), and which argument is the mode. man7.org, syscalls(2)
+SETS_MODE = {
+    "x86_64": (0xC000003E, {90: 1, 91: 1, 133: 1, 259: 2, 268: 2, 452: 2}),
+    "aarch64": (0xC00000B7, {33: 2, 52: 1, 53: 2, 452: 2}),
+}
+
 Guest = dict[str, Any]
 
 
@@ -80,6 +103,8 @@ class Refused(Exception):
 
 def main(argv: list[str]) -> int:
     """Run one command; return the exit status."""
+    if "_FUSE_COMMFD" in os.environ:
+        return hand_over()
     command, *arguments = argv or ["help"]
     try:
         if command == "check":
@@ -127,7 +152,16 @@ def on_qemu(name: str, operation: str) -> None:
 
     A domain that is not ours gets nothing: on our network that is no packet at all.
     """
-    if operation in ("start", "reconnect"):
+    if operation == "prepare":  # virtiofsd comes before `start`
+        values = ET.fromstring(sys.stdin.read()).find(f"metadata/{METADATA}")
+        if values is not None and NAME.fullmatch(name):
+            wish = _checked_mount(json.loads(values.get("mount", "null")))
+            _unmount(name)
+            if wish:
+                (MOUNTS / name).mkdir(mode=0o700, parents=True)
+                person = (int(values.get("uid", "")), int(values.get("gid", "")))
+                _share(MOUNTS / name, wish, person)
+    elif operation in ("start", "reconnect"):
         guest = guest_of_domain(sys.stdin.read())
         if guest:
             with _locked():
@@ -141,10 +175,12 @@ def on_qemu(name: str, operation: str) -> None:
             pid = int(Path(f"/run/libvirt/qemu/{name}.pid").read_text())
             user = ("setpriv", f"--reuid={values.get('uid')}", f"--regid={values.get('gid')}")
             _forward(Path(values.get("state", "/")), pid, (*user, "--init-groups"))
-    elif operation == "release" and NAME.fullmatch(name) and _file(name).exists():
-        with _locked():
-            _file(name).unlink(missing_ok=True)
-            _load()
+    elif operation == "release" and NAME.fullmatch(name):
+        _unmount(name)
+        if _file(name).exists():
+            with _locked():
+                _file(name).unlink(missing_ok=True)
+                _load()
 
 
 def on_oci(state: dict[str, Any]) -> None:
@@ -161,6 +197,8 @@ def on_oci(state: dict[str, Any]) -> None:
                 _load()
         return
     pid = int(state["pid"])
+    if wish := _mount_of(folder):
+        _share(_project_in(state), wish, (0, 0), "nsenter", f"--target={pid}", "--mount")
     if is_rootless():
         _load_inside(pid, folder)
         _watch(pid, folder)
@@ -172,6 +210,109 @@ def on_oci(state: dict[str, Any]) -> None:
     if wishes["lan"]:
         _plug(pid, wishes["lan"], hostname=folder.name.rpartition("-")[0])
     _forward(folder, pid)
+
+
+def _project_in(state: dict[str, Any]) -> Path:
+    """Return the folder of a container, about to start, that its project is to be at."""
+    bundle = Path(state["bundle"])
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    found: Path = bundle / config["root"]["path"] / PROJECT
+    with suppress(FileExistsError):
+        found.mkdir()
+    if not stat.S_ISDIR(found.lstat().st_mode):  # a link would lead out of the container
+        raise Refused(f"/{PROJECT} of the container is no folder")
+    return found
+
+
+def _share(target: Path, wish: Guest, person: tuple[int, int], *enter: str) -> None:
+    """Mount a project folder, as a guest is to see it, at `target`: by bindfs(1).
+
+    All in it belongs to one user of the guest; what the guest does there is done by a process of
+    the person's (`person`: uid, gid; of root's projects the folder's owner), without capabilities,
+    that sees this folder and nothing else, and that can make no file setuid. It ends with the
+    mount. `enter`: what runs a command in the mount namespace that has `target`.
+    """
+    uid, gid = person
+    groups = "--keep-groups"  # as they are for a user's container
+    if not is_rootless():
+        if uid == 0:
+            facts = Path(wish["folder"]).stat()
+            uid, gid = facts.st_uid, facts.st_gid
+        numbers = os.getgrouplist(pwd.getpwuid(uid).pw_name, gid) if person[0] else [gid]
+        groups = f"--groups={','.join(map(str, numbers))}"
+    fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    calls = os.memfd_create("calls")
+    try:
+        os.write(calls, no_setuid(platform.machine()))
+        os.lseek(calls, 0, os.SEEK_SET)
+        options = f"{wish['mode']},nosuid,nodev,allow_other,default_permissions,fd={fuse}"
+        options += ",rootmode=40000,user_id=0,group_id=0"
+        kind = ("--types", "fuse.bindfs", "--options", options)
+        _tool(*enter, "mount", "--internal-only", *kind, "vagrantp", str(target), fds=(fuse,))
+        argv = (
+            *(*SANDBOX, "--bind", wish["folder"], "/project", "--seccomp", str(calls)),
+            # It asks this for the device, as it is not root. libfuse has it where it was built for.
+            *("--ro-bind", str(GUARD), f"/usr/bin/{FUSERMOUNT}", "--setenv", "FUSE", str(fuse)),
+            *("setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--inh-caps=-all"),
+            *("--bounding-set=-all", "bindfs", "-f", "-o", wish["mode"], "--xattr-none"),
+            *(f"--force-user={wish['uid']}", f"--force-group={wish['gid']}"),
+            *("--create-as-mounter", "--chown-ignore", "--chgrp-ignore", "/project", "/none"),
+        )
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": PATH},
+            start_new_session=True,
+            pass_fds=(fuse, calls),
+        )
+    finally:
+        os.close(calls)
+        os.close(fuse)  # the server alone has it now: without it, the mount answers with an error
+    try:
+        _tool(*enter, "ls", str(target))
+    except Refused:
+        _tool(*enter, "umount", "--lazy", str(target), check=False)
+        raise Refused(f"{wish['folder']} cannot be shared: see that bindfs and bwrap run") from None
+
+
+def hand_over() -> int:
+    """Do what libfuse asks fusermount3(1) for: give it /dev/fuse, opened and mounted already."""
+    with socket.socket(fileno=int(os.environ["_FUSE_COMMFD"])) as libfuse:
+        socket.send_fds(libfuse, [b"\0"], [int(os.environ["FUSE"])])
+    return 0
+
+
+def no_setuid(machine: str) -> bytes:
+    """Return a filter of seccomp(2) that lets no file become setuid or setgid. Pure.
+
+    As systemd's RestrictSUIDSGID. Each instruction: code, jumps if true and if false, value; a call
+    is its number at 0, the kind of processor at 4, and from 16 on its arguments of 8 bytes.
+    """
+    if machine not in SETS_MODE:
+        raise Refused(f"MOUNT is not known on {machine} processors")
+    load, equals, has_bits, end = 0x20, 0x15, 0x45, 0x06
+    allow, refuse, kill = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000
+    processor, calls = SETS_MODE[machine]
+    program = [(load, 0, 0, 4), (equals, 1, 0, processor), (end, 0, 0, kill)]
+    for number, argument in calls.items():
+        program += [
+            (load, 0, 0, 0),
+            (equals, 0, 3, number),
+            (load, 0, 0, 16 + 8 * argument),
+            (has_bits, 0, 1, stat.S_ISUID | stat.S_ISGID),
+            (end, 0, 0, refuse),
+        ]
+    return b"".join(struct.pack("HBBI", *each) for each in [*program, (end, 0, 0, allow)])
+
+
+def _unmount(name: str) -> None:
+    """Take away what a VM had of its project folder."""
+    place = MOUNTS / name
+    if MOUNTS.is_dir() and place in MOUNTS.iterdir():  # a look at it fails without its server
+        _tool("umount", "--lazy", str(place), check=False)
+        place.rmdir()
 
 
 def _plug(pid: int, lan: Guest, hostname: str) -> None:
@@ -305,13 +446,33 @@ def _checked_lan(lan: Guest) -> Guest:
 
 
 def _wishes(folder: Path) -> Guest:
-    """Read what a container may reach. Raises Refused where others could have written that."""
+    """Read what a container may reach."""
+    return _checked_wishes(_written(folder))
+
+
+def _written(folder: Path) -> Guest:
+    """Read what is to be of a container. Raises Refused where others could have written that."""
     path = folder / "isolation.json"
     with path.open(encoding="utf-8") as file:
         facts = os.fstat(file.fileno())
         if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise Refused(f"{path} may be written by others")
-        return _checked_wishes(json.load(file))
+        found: Guest = json.load(file)
+    return found
+
+
+def _mount_of(folder: Path) -> Guest | None:
+    """Read what a container is to have of its project folder."""
+    return _checked_mount(_written(folder).get("mount"))
+
+
+def _checked_mount(wish: Guest | None) -> Guest | None:
+    if wish is None:
+        return None
+    if wish["mode"] not in ("ro", "rw") or not wish["folder"].startswith("/"):
+        raise Refused(f"{wish} is no folder to be shared")
+    numbers = {key: int(wish[key]) for key in ("uid", "gid")}
+    return {"mode": wish["mode"], "folder": wish["folder"], **numbers}
 
 
 # Rules
@@ -879,8 +1040,11 @@ def _inside(pid: int, *argv: str, stdin: str = "", check: bool = True) -> str:
     return _tool("nsenter", f"--target={pid}", "--net", *argv, stdin=stdin, check=check)
 
 
-def _tool(*argv: str, stdin: str = "", check: bool = True) -> str:
-    """Return what a program prints. Raises Refused, with its last words, when it fails."""
+def _tool(*argv: str, stdin: str = "", check: bool = True, fds: tuple[int, ...] = ()) -> str:
+    """Return what a program prints. Raises Refused, with its last words, when it fails.
+
+    `fds`: open files that it gets, under the same numbers.
+    """
     try:
         done = subprocess.run(
             argv,
@@ -890,6 +1054,7 @@ def _tool(*argv: str, stdin: str = "", check: bool = True) -> str:
             check=False,
             env={"PATH": PATH, "LC_ALL": "C.UTF-8", **_runtime()},
             timeout=30,
+            pass_fds=fds,
         )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise Refused(str(error)) from None

@@ -42,7 +42,7 @@ class Provider(Protocol):
         """Return the address and port of its ssh server. `made`: what `prepare` returned."""
 
     def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
-        """Write down what it may reach, where what starts it finds that."""
+        """Write down what it may reach, and has of its project, where what starts it finds that."""
 
     def pid(self, host: Host, instance: Instance) -> str:
         """Return the process id of its QEMU or its first process, "" when it does not run."""

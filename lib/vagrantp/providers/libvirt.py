@@ -140,7 +140,7 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
-    """Write into the domain what it may reach, for the hook of libvirt."""
+    """Write into the domain what it may reach, and has of its project, for the hook of libvirt."""
     address = instance.machine()["provider"]["address"]
     values = commands.domain_metadata(instance, settings, address, instance.lan)
     when = ("--config", "--live") if pid(host, instance) else ("--config",)
@@ -254,7 +254,9 @@ def _make_seed(
     texts = {"hostname": settings.hostname or instance.name}
     if own:
         texts |= commands.seed_networks(own, instance.mac)
-    theirs = settings.cloud_init.read_text("utf-8-sig") if settings.cloud_init else None
+    theirs = None
+    if settings.cloud_init:
+        theirs = instance.source(settings.cloud_init).read_text("utf-8-sig")
     is_for_cloud_init = bool(theirs) or box.kind == "cloud"
     if is_for_cloud_init:
         script = instance.user_script.read_text("utf-8") if box.kind == "cloud" else None

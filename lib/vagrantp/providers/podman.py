@@ -103,12 +103,13 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
-    """Write down what the container may reach, for the OCI hook."""
+    """Write down what the container may reach, and has of its project, for the OCI hook."""
     _isolate(host, instance, settings, instance.lan)
 
 
 def _isolate(host: Host, instance: Instance, settings: Settings, own: lan.Card | None) -> None:
     wishes = {**commands.isolation(settings), "lan": own}
+    wishes["mount"] = commands.mount(instance, settings)
     host.write(instance.isolation_json, json.dumps(wishes))
 
 
