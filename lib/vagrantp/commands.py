@@ -50,6 +50,11 @@ def vagrant(
     return ["vagrant", *arguments], environment
 
 
+def mark(instance: Instance) -> str:
+    """Return what Vagrant and all that it starts have in their environment."""
+    return f"VAGRANTP_ID={instance.id}"
+
+
 def vagrant_probe(folder: Path, home: Path) -> tuple[list[str], dict[str, str]]:
     """Return argv and environment of a Vagrant command that fails without vagrant-libvirt.
 
@@ -428,6 +433,11 @@ def guard(*arguments: str) -> list[str]:
 def guard_inside(verb: str, pid: str, instance: Instance) -> list[str]:
     """Return argv for the rules in a user's container. `verb`: check, load."""
     return ["podman", "unshare", str(GUARD), "inside", verb, pid, str(instance.state_dir)]
+
+
+def volumes(instance: Instance) -> tuple[str, str]:
+    """Return the names of a VM's volumes: disk and seed."""
+    return f"{instance.full_name}.img", f"{instance.full_name}-seed.iso"
 
 
 def container(

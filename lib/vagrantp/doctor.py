@@ -12,8 +12,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from vagrantp import accel, commands, hostcheck, images, isolation, network
-from vagrantp.errors import ConflictError, ProviderError
+from vagrantp import accel, commands, hostcheck, images, isolation
+from vagrantp.errors import ProviderError
 from vagrantp.hostcheck import Finding, HostCheck
 from vagrantp.instance import state_root
 from vagrantp.run import SET_UP, Host, environment, is_installed
@@ -68,7 +68,7 @@ def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "cgroup controllers", partial(hostcheck.cgroup, info)
     yield "user ids", partial(hostcheck.user_ids, host)
     yield "container storage", partial(hostcheck.container_storage, info, image)
-    yield "podman network", partial(podman_network, host)
+    yield "podman network", partial(hostcheck.podman_network, host)
     yield "container", partial(container, host)
     yield "mounts", partial(hostcheck.tools, hostcheck.MOUNT_TOOLS)
     yield "isolation", partial(isolated, host)
@@ -105,21 +105,6 @@ def vm(host: Host) -> Finding:
     elif why := accel.why_not(host, "qemu"):
         raise ProviderError(why)
     return hostcheck.tried(host, "a guest runs under QEMU")
-
-
-def podman_network(host: Host) -> Finding:
-    """Look whether podman's network of our name is one of ours, or which one would be made."""
-    listing = json.loads(host.answer(["podman", "network", "ls", "--format", "json"]))
-    named = [item for item in listing if item["name"] == network.NAME]
-    if os.getuid() != 0:
-        return Finding("ok", "not needed by a user's containers")
-    if not named:
-        return Finding("ok", "the first up makes it")
-    if not network.is_ours_of_podman(named[0]):
-        mend = f"podman network rm {network.NAME}"
-        text = f"the podman network {network.NAME} is not one of ours"
-        return Finding("failed", text, mend, ConflictError)
-    return Finding("ok", "there")
 
 
 def container(host: Host) -> Finding:

@@ -50,6 +50,10 @@ class ProviderError(VagrantpError):
     exit_code = 5
 
 
+class UnansweredError(ProviderError):
+    """A program did not finish in time. What else it would be asked, it would not answer either."""
+
+
 class ConflictError(VagrantpError):
     """Port, address or bridge conflict."""
 
@@ -66,7 +70,11 @@ class ProvisionError(VagrantpError):
 
 
 class StateError(VagrantpError):
-    """Wrong state: `ssh` when stopped, `rm` of a running one, `init` over a `.env`, busy."""
+    """Wrong state: `ssh` when stopped, `rm` of a running one, a smaller `DISK`, busy.
+
+    Also `init` over a `.env`, a change that needs a new instance, a state folder that is not
+    private.
+    """
 
     exit_code = 8
 

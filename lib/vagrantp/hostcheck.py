@@ -26,6 +26,7 @@ from vagrantp.errors import (
     HostLimitError,
     NameTakenError,
     ProviderError,
+    UnansweredError,
     VagrantpError,
 )
 from vagrantp.instance import MASTER, Instance, machines, state_root
@@ -98,6 +99,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         checks += [
             partial(podman, info),
             partial(cgroup, info),
+            partial(podman_network, host),
             partial(user_ids, host),
             partial(container_storage, info, is_built, settings.disk),
             partial(starts_containers, settings),
@@ -131,6 +133,11 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
     refuse(host, [look(check) for check in checks])
 
 
+def before_growth(host: Host, settings: Settings) -> None:
+    """Raise the reason why a VM's disk cannot grow, with no room left; tell the warnings."""
+    refuse(host, [look(partial(pool, host, lambda: True, settings.disk))])
+
+
 def refuse(host: Host, findings: Iterable[Finding]) -> None:
     """Tell the warnings, and raise all failures as one error, of the first one's kind."""
     failed = []
@@ -149,6 +156,8 @@ def look(check: HostCheck) -> Finding:
     """Return what a check found: an error that it raises is a failure."""
     try:
         return check()
+    except UnansweredError:  # once is enough
+        raise
     except ProviderError as error:
         return Finding("failed", error.message, error.hint or SET_UP)
     except VagrantpError as error:
@@ -312,6 +321,21 @@ def podman(info: Callable[[], dict[str, Any]]) -> Finding:
     return Finding("ok", f"answers, {info()['version']['Version']}")
 
 
+def podman_network(host: Host) -> Finding:
+    """Look whether podman's network of our name is one of ours, or which one would be made."""
+    listing = json.loads(host.answer(["podman", "network", "ls", "--format", "json"]))
+    named = [item for item in listing if item["name"] == network.NAME]
+    if os.getuid() != 0:
+        return Finding("ok", "not needed by a user's containers")
+    if not named:
+        return Finding("ok", "the first up makes it")
+    if not network.is_ours_of_podman(named[0]):
+        mend = f"podman network rm {network.NAME}"
+        text = f"the podman network {network.NAME} is not one of ours"
+        return Finding("failed", text, mend, ConflictError)
+    return Finding("ok", "there")
+
+
 def cgroup(info: Callable[[], dict[str, Any]]) -> Finding:
     """See that MEMORY and CPUS of a container can be enforced (rootless on cgroup v1: no)."""
     host_info = info()["host"]
@@ -372,6 +396,14 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     """
     name, kind = instance.full_name, instance.infra_type
     owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
+    if owner is None and kind == "vm" and not instance.state_dir.is_dir():
+        # nothing is known of it: not what a killed `up` of ours left
+        there = host.answer(commands.virsh("vol-list", images.POOL)).split()
+        for volume in commands.volumes(instance):
+            if volume in there:
+                text = f"a volume {volume} is in the pool {images.POOL}, and not this project's"
+                mend = f"'virsh -c qemu:///system vol-delete {volume} {images.POOL}' removes it"
+                return Finding("failed", text, mend, NameTakenError)
     if owner is None:
         return Finding("ok", f"{name} is free")
     program = "virsh -c qemu:///system dumpxml" if kind == "vm" else "podman inspect"

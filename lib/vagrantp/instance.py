@@ -160,9 +160,10 @@ def machines() -> dict[str, dict[str, Any]]:
 def _machine(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        is_sound = all(isinstance(document[key], dict) for key in ("settings", "provider"))
+    except (OSError, ValueError, TypeError, LookupError):
         return {}
-    return document if isinstance(document, dict) else {}
+    return document if is_sound else {}
 
 
 def failed_log(identity: str) -> Path:
@@ -203,8 +204,9 @@ def inside(folder: Path, path: Path) -> str | None:
 
 def differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, str, str]]:
     """Return each key whose value is not that of `old`, of machine.json, then both as written."""
+    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
     return [
-        (key.upper(), as_written(key, old.get(key)), as_written(key, value))
+        (names.get(key, key.upper()), as_written(key, old.get(key)), as_written(key, value))
         for key, value in as_json(settings).items()
         if (old.get(key) or None) != (value or None)
     ]

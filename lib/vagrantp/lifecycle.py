@@ -26,19 +26,19 @@ from vagrantp import (
 )
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, StateError, VagrantpError
+from vagrantp.errors import ProviderError, StateError, UnansweredError, VagrantpError
 from vagrantp.instance import Instance
-from vagrantp.providers import Found, Provider, provider_for
-from vagrantp.run import SET_UP, Host, environment
+from vagrantp.providers import Found, provider_for
+from vagrantp.run import SET_UP, Host, environment, refuse_open
 from vagrantp.schema import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
-# Settings that a start brings; those that are in no list need a new instance.
+# Settings by when a change can be had. The others need a new instance, as does a smaller DISK.
 AT_START = ("memory", "cpus", "mount")
 PROVISIONING = ("provision_script", "provision_vars")
 AT_ONCE = {
-    "vm": ("lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
-    "container": ("lan_access", "lan_allow", "ports", *PROVISIONING),
+    "vm": ("disk", "lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
+    "container": ("disk", "lan_access", "lan_allow", "ports", *PROVISIONING),
 }
 When = Literal["once", "always", "never"]
 NAME = re.compile(r".+-[0-9a-f]{8}")  # of an instance, in full
@@ -73,8 +73,8 @@ def _find(host: Host, wanted: str, known: Instance | None) -> Found | None:
     for infra_type in types:
         try:
             listing = provider_for(infra_type).list_all(host)
-        except ProviderError:
-            if len(types) == 1:
+        except ProviderError as error:
+            if len(types) == 1 or isinstance(error, UnansweredError):
                 raise
             continue  # nothing tells that this provider was ever used here
         for found in listing:
@@ -90,6 +90,8 @@ def judged(found: Found) -> Found:
         return replace(found, state="broken", reason="its state folder with the keys is gone")
     if not found.instance.is_complete():
         return replace(found, state="broken", reason="it was never made in full")
+    if not found.instance.machine():
+        return replace(found, state="broken", reason="its machine.json is gone or cannot be read")
     return found
 
 
@@ -240,7 +242,8 @@ def ssh_config(folder: Path) -> str:
 def login(host: Host, folder: Path, command: str) -> None:
     """Become ssh to the instance of a project: a shell, or `command`."""
     known = instances.remembered(folder)
-    if known is None or not known.is_complete():
+    _refuse_open(config.id_from(folder))
+    if known is None or not known.is_complete() or not known.infra_type:
         found = existing(host, folder)  # says what is wrong, as far as a provider knows it
         raise StateError(
             f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
@@ -258,6 +261,8 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     old = instance.machine().get("settings", {})
     when: dict[str, Any] = dict.fromkeys(AT_START, "at the next start")
     when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
+    if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
+        del when["disk"]  # a file system may be shrunk, or be lost
     return [
         Change(key, was, now, when.get(key.lower(), "to a new instance"))
         for key, was, now in instances.differences(old, settings)
@@ -302,7 +307,7 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
     host.progress.about(instance.full_name, instance.infra_type)
     host.remove(instance.failed_log)
     hostcheck.before_create(host, instance, settings)
-    _clean_up(host, instance, provider)
+    _clean_up(host, instance)
     try:
         host.make_dir(instance.state_dir / "logs")
         host.make_dir(instance.host_key.parent)
@@ -326,8 +331,11 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
             host.make_dir(instance.failed_log.parent)
             host.write(instance.failed_log, instance.log.read_bytes())
             error.hint = f"the full log is {instance.failed_log}"
-        _clean_up(host, instance, provider)
-        trust.forget(host, instance)
+        try:
+            _clean_up(host, instance)
+            trust.forget(host, instance)
+        except ProviderError as failure:  # the next `up` or `rm` tries again
+            host.progress.say(f"that failed, too: {failure.message}")
         raise
 
 
@@ -373,8 +381,11 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
         raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     hostcheck.before_start(host, instance, settings)
     provider = provider_for(instance.infra_type)
+    for change in changes:
+        host.progress.say(str(change))
+    is_larger = _resize(host, instance, settings, changes)
     with host.progress.stage("start"):
-        _take(host, instance, settings, changes)
+        _take(host, instance, settings, [c for c in changes if c.key != "DISK"])
         provider.isolate(host, instance, settings)
         if instance.infra_type == "vm" and any(c.applies == "at the next start" for c in changes):
             _vagrant(host, instance, "up", "--no-provision")
@@ -387,7 +398,23 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
             provider.stop(host, instance, force=True)
             raise
         ports.ensure(host, instance, provider.pid(host, instance))
+        if is_larger:
+            _grow(host, commands.ssh(instance))
+        _take(host, instance, settings, [c for c in changes if c.key == "DISK"])
         _check(host, instance, settings, instance.ssh_config)
+
+
+def _resize(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> bool:
+    """Make the disk larger where that is due; return whether a file system has to follow.
+
+    Its change is written down only then, so what fails in between is done again.
+    """
+    if all(change.key != "DISK" for change in changes):
+        return False
+    if instance.infra_type == "vm":
+        hostcheck.before_growth(host, settings)
+    provider_for(instance.infra_type).resize(host, instance, settings)
+    return instance.infra_type == "vm"
 
 
 def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
@@ -395,13 +422,20 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     at_once = [change for change in changes if change.applies == "at once"]
     for change in changes:
         host.progress.say(f"{change} {change.applies}")
+    is_larger = _resize(host, instance, settings, at_once)
+    if is_larger:
+        _grow(host, commands.ssh(instance))
     _take(host, instance, settings, at_once)
     isolation.ensure(host, instance.infra_type)
     if host.dry:
         return
     provider = provider_for(instance.infra_type)
+    had = instance.machine()["settings"]  # until its next start
+    by_now = replace(settings, **{key: had[key] for key in AT_START if key in had})
     if at_once:
-        provider.enforce(host, instance, settings)
+        provider.enforce(host, instance, by_now)
+    if is_larger:
+        _check(host, instance, by_now, instance.ssh_config)
     if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
         provider.isolate(host, instance, settings)
         isolation.restore(host, instance)
@@ -425,7 +459,8 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     keys = [change.key.lower() for change in changes]
     document = instances.amended(instance, settings, keys)
     provider = document["provider"]
-    provider |= {key: document["settings"][key] for key in AT_START if key in provider}
+    sizes = (*AT_START, "disk")
+    provider |= {key: document["settings"][key] for key in sizes if key in provider}
     provider["forwards"] = ports.settle(host, instance, settings)
     ports.write(host, instance, provider)
     if "metadata" in provider:
@@ -486,17 +521,22 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str]
 
 
 def _remove(host: Host, instance: Instance) -> None:
-    provider = provider_for(instance.infra_type)
     with host.progress.stage("remove"):
-        _clean_up(host, instance, provider)
+        _clean_up(host, instance)
 
 
-def _clean_up(host: Host, instance: Instance, provider: Provider) -> None:
+def _clean_up(host: Host, instance: Instance) -> None:
     """Remove whatever there is of the instance, then its folder.
 
     Without Vagrant, which takes seconds to start and knows of nothing that is not found here.
     """
-    provider.clean_up(host, instance)
+    host.outlast(commands.mark(instance))
+    if instance.infra_type:
+        provider_for(instance.infra_type).clean_up(host, instance)
+    else:  # its machine.json is lost, and no provider knows it: parts may be there
+        for infra_type in ("vm", "container"):
+            with suppress(ProviderError):
+                provider_for(infra_type).clean_up(host, instance)
     ports.end(host, instance)
     _hang_up(host, instance)
     _forget(host, instance)
@@ -587,6 +627,7 @@ def existing(host: Host, folder: Path) -> Found:
 
 def running(host: Host, folder: Path) -> Found:
     """Return the running instance of a project. Raises StateError when it does not run."""
+    _refuse_open(config.id_from(folder))
     found = existing(host, folder)
     if found.state != "running":
         reason = f": {found.reason}" if found.reason else ""
@@ -595,10 +636,12 @@ def running(host: Host, folder: Path) -> Found:
 
 
 def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
-    fixed = [str(change) for change in changes if change.applies == "to a new instance"]
+    fixed = [change for change in changes if change.applies == "to a new instance"]
     if fixed:
+        notes = {"DISK": " (a disk grows, and never shrinks)"}
+        told = [f"{change}{notes.get(change.key, '')}" for change in fixed]
         raise StateError(
-            f"{instance.full_name} was made with other settings:\n  " + "\n  ".join(fixed),
+            f"{instance.full_name} was made with other settings:\n  " + "\n  ".join(told),
             "these need a new instance: fab rm, then fab up; or take the change back",
         )
 
@@ -607,4 +650,12 @@ def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
 def _locked(host: Host, identity: str) -> Iterator[None]:
     other = "another verb in this project"
     with host.lock(instances.state_root(), identity, other, is_patient=host.is_patient):
+        _refuse_open(identity)
         yield
+
+
+def _refuse_open(identity: str) -> None:
+    """Raise StateError when somebody else could have put a key or a setting in."""
+    root = instances.state_root()
+    for folder in (root, *root.glob(f"*-{identity}")):
+        refuse_open(folder)

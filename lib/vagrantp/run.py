@@ -12,11 +12,13 @@ import fcntl
 import grp
 import hashlib
 import os
+import pwd
 import re
 import select
 import shlex
 import shutil
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -32,7 +34,13 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Local, Result
 
-from vagrantp.errors import HostLimitError, Interrupted, ProviderError, StateError
+from vagrantp.errors import (
+    HostLimitError,
+    Interrupted,
+    ProviderError,
+    StateError,
+    UnansweredError,
+)
 from vagrantp.report import Progress
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
@@ -47,6 +55,9 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What mends most of what can be wrong with a host, as it is typed in any folder.
 SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
+MAX_SHOWN = 120  # characters of a command in a message
+AT_WORK = ("docker", "podman", "ruby", "vagrant")  # Vagrant, and what it starts
+FLOCK_TIMEOUT = 30.0  # seconds; Vagrant holds its index for less than one
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
 
@@ -245,6 +256,10 @@ class Host:
         """
         if self.dry:
             return self._would(f"append to {path}")
+        try:
+            refuse_open(path.parent)
+        except StateError as error:
+            raise PermissionError(errno.EPERM, error.message, str(path)) from None
         deadline = monotonic() + APPEND_TIMEOUT
         while monotonic() < deadline:
             with open(path, "ab+", 0, opener=lambda p, f: os.open(p, f, 0o600)) as file:
@@ -308,6 +323,20 @@ class Host:
             select.select([descriptor], [], [], GRACE)
             os.close(descriptor)
 
+    def outlast(self, mark: str) -> None:
+        """Wait until what a killed verb left at work has ended; end it where that takes too long.
+
+        `mark`: what its processes have in their environment. What dies with a verb is its child,
+        and not what that has started: Vagrant's `podman run` would make a container that was just
+        removed.
+        """
+        deadline = monotonic() + GRACE
+        while not self.dry and (left := _marked(mark)):
+            if monotonic() > deadline:
+                for pid in left:
+                    self.end(pid)
+            sleep(0.02)
+
     @contextmanager
     def scratch(self, parent: Path) -> Iterator[Path]:
         """Give a folder in `parent` for a moment."""
@@ -334,6 +363,7 @@ class Host:
             yield
             return
         self.make_dir(folder)
+        refuse_open(folder)
         with (folder / "lock").open("a") as file:
             byte = int(hashlib.sha256(key.encode()).hexdigest()[:15], 16)
             flock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
@@ -348,12 +378,25 @@ class Host:
 
     @contextmanager
     def flock(self, path: Path) -> Iterator[None]:
-        """Hold a lock of another program's, which it takes for a moment by flock(2)."""
+        """Hold a lock of another program's, which it takes for a moment by flock(2).
+
+        Raises UnansweredError when it does not let go.
+        """
         if self.dry:
             yield
             return
+        deadline = monotonic() + FLOCK_TIMEOUT
         with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if monotonic() > deadline:
+                        text = f"{path} was held for {FLOCK_TIMEOUT:.0f} seconds"
+                        mend = f"'fuser --verbose {shlex.quote(str(path))}' shows by what"
+                        raise UnansweredError(text, mend) from None
+                    sleep(0.02)
             yield
 
     def become(self, argv: Sequence[str], cwd: Path = Path()) -> None:
@@ -402,9 +445,10 @@ class Host:
                 err_stream=sink,
             )
         except CommandTimedOut:
-            raise ProviderError(
-                f"{argv[0]} did not finish in {timeout:.0f} seconds",
-                f"the full log is {self.log}" if self.log else None,
+            shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
+            raise UnansweredError(
+                f"{argv[0]} did not finish in {timeout:.0f} seconds: {shown}",
+                f"the full log is {self.log}" if self.log else "try it by hand",
             ) from None
         except KeyboardInterrupt:  # it fell between the moments in which invoke passes it on
             runner.kill()
@@ -416,6 +460,25 @@ class Host:
 
     def _would(self, what: str) -> None:
         print(f"would {what}")
+
+
+def refuse_open(folder: Path) -> None:
+    """Raise StateError when anybody else could put something into a folder of ours, or owns it."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return
+    quoted = shlex.quote(str(folder))
+    if found.st_uid != os.getuid():
+        try:
+            owner = pwd.getpwuid(found.st_uid).pw_name
+        except KeyError:
+            owner = f"uid {found.st_uid}"
+        me = os.getuid()
+        hint = f"call it as {owner}, or: sudo chown --recursive {me} {quoted}"
+        raise StateError(f"{folder} holds keys, and is of {owner}", hint)
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StateError(f"{folder} holds keys, and others may write it", f"chmod 700 {quoted}")
 
 
 def environment() -> dict[str, str]:
@@ -465,6 +528,21 @@ def _descendants(pid: int) -> list[int]:
         return []
     children = [int(word) for text in texts for word in text.split()]
     return [*children, *(other for child in children for other in _descendants(child))]
+
+
+def _marked(mark: str) -> list[int]:
+    """Return the processes of this user at work with `mark`, NAME=value, in their environment.
+
+    What stays on purpose has it too, and may be everyone's: conmon, aardvark-dns.
+    """
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is another user's
+            is_own = folder.stat().st_uid == os.getuid()
+            is_own &= (folder / "comm").read_text().startswith(AT_WORK)
+            if is_own and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:

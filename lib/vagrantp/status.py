@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from vagrantp import config, isolation, lifecycle, ports
 from vagrantp import instance as instances
-from vagrantp import isolation, lifecycle, ports
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError
+from vagrantp.errors import ConfigError, ProviderError
 from vagrantp.providers import Found, provider_for
 from vagrantp.report import table
 from vagrantp.run import Host
 from vagrantp.schema import KEYS
 
 SCHEMA = 1
+HOW = {  # to get what `.env` asks for by now
+    "at once": "fab up applies it",
+    "at the next start": "applies at the next start",
+    "to a new instance": "needs fab rm, then fab up",
+}
 SIZES = (("memory_mib", "MiB"), ("cpus", ""), ("disk_gib", "GiB"))
 
 
@@ -29,6 +34,11 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
     closed = "" if facts.get("state") != "running" else " (nothing carries it: fab up)"
     facts["ports"] = ", ".join(
         ports.shown(port) + ("" if port["open"] else closed) for port in facts.get("ports", [])
+    )
+    changes = facts.pop("changes", [])
+    facts["changes"] = "; ".join(
+        f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
+        for change in changes
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
@@ -154,4 +164,14 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "isolation": isolated,
         "console": found.console,
         "vnc": found.vnc,
+        "changes": [asdict(change) for change in _changes(found, folder)],
     }
+
+
+def _changes(found: Found, folder: Path) -> list[lifecycle.Change]:
+    """Return what `.env` asks for by now and the instance was not made with."""
+    try:
+        settings = config.load(folder)
+    except ConfigError:  # gone or broken: status works all the same
+        return []
+    return lifecycle.drift(found.instance, settings) if found.instance.machine() else []

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from vagrantp import commands, images
 
 from tests.boxes import bed
 from tests.conftest import MakeProject, Project, inventory
+
+VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -81,6 +84,15 @@ def restart_libvirt() -> None:
     run("kill", pid)
     run("tail", f"--pid={pid}", "--follow", "/dev/null")
     run("libvirtd", "--daemon")
+
+
+def wait_for(prefix: str, kind: str) -> None:
+    """Wait until there is a domain or container of that name, half-made."""
+    vms, containers = (*VIRSH, "list", "--name"), ("podman", "ps", "-a", "--format", "{{.Names}}")
+    deadline = time.monotonic() + 120
+    while prefix not in run(*(vms if kind == "vm" else containers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def have_resolver(app: Project) -> None:

@@ -16,11 +16,10 @@ import pytest
 from vagrantp.config import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, lets_in, own_key, run, status
+from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, wait_for
 
 BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
 SIZES = {"MEMORY": 1536, "CPUS": 2, "DISK": 6}
-VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 # What would take effect if any of it reached Vagrant, Podman or ssh.
 HOSTILE = {
     "VAGRANT_VAGRANTFILE": "/nonexistent",
@@ -313,7 +312,7 @@ def test_an_interrupted_up_leaves_nothing(
 ) -> None:
     app = guests("halfway").write(values)
     up = app.start("up")
-    _wait_for("halfway-", str(values["INFRA_TYPE"]))
+    wait_for("halfway-", str(values["INFRA_TYPE"]))
     up.send_signal(number)
     _, err = up.communicate(timeout=120)
     assert up.returncode == 130, err
@@ -326,7 +325,7 @@ def test_an_interrupted_up_leaves_nothing(
 def test_a_killed_up_is_put_right_by_the_next(guests: MakeProject) -> None:
     app = guests("killed").write(CONTAINER)
     up = app.start("up")
-    _wait_for("killed-", "container")
+    wait_for("killed-", "container")
     up.kill()
     up.communicate()
     found = status(app)
@@ -336,19 +335,10 @@ def test_a_killed_up_is_put_right_by_the_next(guests: MakeProject) -> None:
     assert guest(app, "true") == ""
 
 
-def _wait_for(prefix: str, kind: str) -> None:
-    """Wait until there is a domain or container of that name, half-made."""
-    vms, containers = (*VIRSH, "list", "--name"), ("podman", "ps", "-a", "--format", "{{.Names}}")
-    deadline = time.monotonic() + 120
-    while prefix not in run(*(vms if kind == "vm" else containers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_verbs_of_one_project_wait_for_each_other(guests: MakeProject) -> None:
     app = guests("queue").write(CONTAINER)
     first = app.start("up")
-    _wait_for("queue-", "container")
+    wait_for("queue-", "container")
     busy = app.fab("up", "--no-wait")
     assert (busy.returncode, busy.stdout) == (8, "")
     assert busy.stderr == "busy: another verb in this project is at work\n"

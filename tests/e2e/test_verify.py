@@ -64,7 +64,8 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     mac = "52:54:00:" + ":".join(f"{draw.randrange(256):02x}" for _ in range(3))
     drawn = {"MEMORY": memory, "CPUS": 2, "NAME": called, "MAC": mac.upper(), "AUTOSTART": "yes"}
     key = own_key(tmp_path)
-    app = guests("proof").write({**VM, **drawn, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"})
+    asked = {**VM, **drawn, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"}
+    app = guests("proof").write(asked)
     assert app.fab("up").returncode == 0
     name = status(app)["instance"]
     assert broken(app) == set()
@@ -85,6 +86,23 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     ]
     assert re.search(r"^Autostart: +enable$", run(*VIRSH, "dominfo", name), re.MULTILINE)
 
+    # its disk grows while it runs, with the file system; and never shrinks
+    app.write({**asked, "DISK": 4})
+    change = {"key": "DISK", "old": "3", "new": "4", "applies": "at once"}
+    assert status(app)["changes"] == [change]
+    boot = guest(app, "cat /proc/sys/kernel/random/boot_id")
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    assert "  DISK: 3 → 4 at once\n" in done.stderr
+    assert guest(app, "cat /proc/sys/kernel/random/boot_id") == boot
+    assert broken(app) == set()
+    assert status(app)["disk_gib"] == 4
+    refused = app.write(asked).fab("up")
+    assert (refused.returncode, refused.stdout) == (8, "")
+    assert "  DISK: 4 → 3 (a disk grows, and never shrinks)\n" in refused.stderr
+    app.write({**asked, "DISK": 4})
+    assert broken(app) == set()
+
     run(*VIRSH, "setmem", name, "300M", "--live")
     assert "memory in use" in broken(app)
     run(*VIRSH, "setmem", name, f"{memory}M", "--live")
@@ -98,7 +116,7 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     assert app.fab("up").returncode != 0  # it says so, too
     assert broken(app) == {"root file system"}
 
-    run(*VIRSH, "blockresize", name, "vda", "4G")
+    run(*VIRSH, "blockresize", name, "vda", "5G")
     assert broken(app) == {"disk", "disk in the guest", "root file system"}
     guest(app, "sudo systemctl stop ssh.socket ssh.service; true")
     assert {"ssh", "address", "hostname"} <= broken(app)

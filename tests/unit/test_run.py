@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp.errors import Interrupted, ProviderError
+from vagrantp.errors import Interrupted, ProviderError, UnansweredError
 from vagrantp.run import Child, Host, environment
 
 
@@ -172,3 +172,50 @@ def _when(path: Path, act: object) -> None:
         act()  # type: ignore[operator]
 
     threading.Thread(target=wait).start()
+
+
+def test_what_a_killed_verb_left_is_outlasted(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vagrantp.run.GRACE", 1.0)
+    mark = f"VAGRANTP_ID=test{os.getpid()}"
+    name, _, value = mark.partition("=")
+    start = time.monotonic()
+    for tool in ("podman", "conmon"):
+        (tmp_path / tool).symlink_to("/bin/sleep")
+    children, others = (
+        [
+            subprocess.Popen([tmp_path / tool, seconds], env={name: its})
+            for tool, seconds, its in each
+        ]
+        for each in (
+            (("podman", "0.5", value), ("podman", "1000", value)),
+            (("podman", "1000", f"{value}0"), ("conmon", "1000", value)),
+        )
+    )
+    waiters = [threading.Thread(target=child.wait) for child in children]
+    for waiter in waiters:
+        waiter.start()
+    host.outlast(mark)
+    assert 1 <= time.monotonic() - start < 5
+    assert [child.poll() for child in children] == [0, -signal.SIGTERM]
+    assert [other.poll() for other in others] == [None, None]
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+def test_a_lock_of_another_program_is_waited_for_and_given_up(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vagrantp.run.FLOCK_TIMEOUT", 1.0)
+    file = tmp_path / "it's locked"
+    argv = ["flock", str(file), "sh", "-c", "echo; sleep $0"]
+    with subprocess.Popen([*argv, "0.3"], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        with host.flock(file):
+            assert other.wait() == 0
+    with subprocess.Popen([*argv, "3"], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        with pytest.raises(UnansweredError, match="was held for 1 seconds"), host.flock(file):
+            pass

@@ -53,6 +53,9 @@ class Provider(Protocol):
     def stop(self, host: Host, instance: Instance, force: bool) -> None:
         """Stop it: gracefully, or at once."""
 
+    def resize(self, host: Host, instance: Instance, settings: Settings) -> None:
+        """Give it the disk that `settings` ask for, which is larger. What is on it stays."""
+
     def enforce(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Write limits again that the provider may have forgotten at a restart."""
 

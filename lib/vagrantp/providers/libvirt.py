@@ -6,6 +6,7 @@ import re
 import secrets
 import shlex
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
@@ -29,6 +30,7 @@ STATES: dict[str, State] = {
     "pmsuspended": "paused",
     "shut off": "stopped",
 }
+DESCRIPTION = re.compile(r"made by vagrantp for uid (\d+)")  # as the Vagrantfile has it
 OURS = re.compile(r"^ *(?:-|\d+) +(\S+-[0-9a-f]{8}) +(\S.*?) *$", re.MULTILINE)
 BOOT_TIMEOUT = 600  # seconds until ssh must answer; software emulation is slow
 STOP_TIMEOUT = 120  # seconds that a guest has to shut down
@@ -45,21 +47,16 @@ def list_all(host: Host) -> list[Found]:
     found = []
     for domain in domains:
         name = domain.findtext("name", "")
-        values = domain.find(f"metadata/{METADATA}")
-        if values is None:
-            continue
-        instance = Instance(
-            values.get("name", ""), values.get("id", ""), Path(values.get("folder", "/")), "vm"
-        )
+        instance, uid = _whose(domain)
         if instance.full_name != name:
-            continue  # a copy of one of ours is not ours
+            continue  # not ours, be it a copy of one of ours
         state = STATES.get(states[name], "broken")
         port = domain.find("devices/graphics[@type='vnc']")
         found.append(
             Found(
                 instance,
                 state,
-                uid=int(values.get("uid", "-1")),
+                uid=uid,
                 reason=None if state != "broken" else f"libvirt says {states[name]}",
                 address=addresses.get(name),
                 memory=int(domain.findtext("memory", "0")) // 1024,
@@ -72,6 +69,25 @@ def list_all(host: Host) -> list[Found]:
             )
         )
     return found
+
+
+def _whose(domain: ET.Element) -> tuple[Instance, int]:
+    """Return the instance that a domain says it is, and its owner's uid.
+
+    Its metadata is put in just before its first start. The uid is in its description from the
+    moment on in which Vagrant defines it, so that one which was killed in between is ours, too.
+    """
+    values = domain.find(f"metadata/{METADATA}")
+    if values is not None:
+        place = Path(values.get("folder", "/"))
+        made = Instance(values.get("name", ""), values.get("id", ""), place, "vm")
+        return made, int(values.get("uid", "-1"))
+    described = DESCRIPTION.fullmatch(domain.findtext("description", ""))
+    if not described:
+        return Instance("", "", Path("/"), "vm"), -1
+    name, _, identity = domain.findtext("name", "").rpartition("-")
+    made = Instance(name, identity, Path("/"), "vm")
+    return replace(made, folder=Path(made.machine().get("folder", "/"))), int(described[1])
 
 
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
@@ -164,6 +180,20 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
         sleep(0.25)
 
 
+def resize(host: Host, instance: Instance, settings: Settings) -> None:
+    """Make the disk larger, running or not. Partitions and file system are the guest's to grow."""
+    [volume, _], size = commands.volumes(instance), f"{settings.disk}G"
+    # What it is by now counts, not what was written down: qemu makes a running one smaller, too.
+    found = _numbers(_ask(host, "vol-info", "--pool", POOL, "--bytes", volume))
+    if found["Capacity"] >= settings.disk * 1024**3:
+        return
+    with host.progress.stage("grow the disk"):
+        if pid(host, instance):
+            _change(host, "blockresize", instance.full_name, "vda", size)
+        else:
+            _change(host, "vol-resize", volume, size, "--pool", POOL)
+
+
 def enforce(host: Host, instance: Instance, settings: Settings) -> None:
     """Let the domain start with the host, or not; the rest libvirt keeps."""
     if _starts_with_host(_ask(host, "dominfo", instance.full_name)) != settings.autostart:
@@ -175,9 +205,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     """Compare the domain, as it runs now, and its disk with the settings."""
     name = instance.full_name
     answer = _ask(host, f"dominfo {name}; vol-info --pool {POOL} --bytes {name}.img")
-    # "Used memory" is what the balloon leaves of "Max memory"
-    numbers = dict(re.findall(r"^([\w() ]+): +(\d+)", answer, re.MULTILINE))
-    found = {name: int(number) for name, number in numbers.items()}
+    found = _numbers(answer)  # "Used memory" is what the balloon leaves of "Max memory"
     return [
         compare("memory", settings.memory * 1024, found.get("Max memory"), "KiB"),
         compare("memory in use", settings.memory * 1024, found.get("Used memory"), "KiB"),
@@ -187,6 +215,12 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     ]
 
 
+def _numbers(answer: str) -> dict[str, int]:
+    """Return the numbers in virsh's lines of `name: number unit`."""
+    found = re.findall(r"^([\w() ]+): +(\d+)", answer, re.MULTILINE)
+    return {name: int(number) for name, number in found}
+
+
 def _starts_with_host(dominfo: str) -> bool:
     return bool(re.search(r"^Autostart: +enable", dominfo, re.MULTILINE))
 
@@ -194,17 +228,18 @@ def _starts_with_host(dominfo: str) -> bool:
 def clean_up(host: Host, instance: Instance) -> None:
     """Remove the domain, its volumes and its DHCP entry, as far as they are there."""
     name = instance.full_name
-    for found in list_all(host):
-        if found.instance.full_name == name:
-            if found.state != "stopped":
-                _change(host, "destroy", name)
+    if any(found.instance.full_name == name for found in list_all(host)):
+        # In this order: a start that a killed verb left at work ends in a running one.
+        if name in _ask(host, "list", "--all", "--persistent", "--name").split():
             _change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
+        if name in _ask(host, "list", "--name").split():
+            _change(host, "destroy", name)
     for volume in _ask(host, "vol-list", POOL).split():
-        if volume in (f"{name}.img", f"{name}-seed.iso"):
+        if volume in commands.volumes(instance):
             _change(host, "vol-delete", volume, "--pool", POOL)
     made = instance.machine().get("provider", {})
     for entry in _dhcp_hosts(host):
-        if entry.get("name") == name or entry.get("mac") == made.get("mac"):
+        if entry.get("name") == name or entry.get("mac", "") == made.get("mac"):
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
@@ -212,7 +247,7 @@ def _make_seed(
     host: Host, instance: Instance, settings: Settings, box: images.Box, own: lan.Card | None
 ) -> str:
     """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
-    volume = f"{instance.full_name}-seed.iso"
+    _, volume = commands.volumes(instance)
     seed = instance.state_dir / "seed"
     iso = seed / volume
     host.make_dir(seed)
@@ -279,7 +314,9 @@ def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IP
 
 
 def _update_dhcp(host: Host, action: str, xml: str) -> None:
-    _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, "--live", "--config")
+    is_active = network.NAME in _ask(host, "net-list", "--name").split()
+    where = ["--config", *(["--live"] if is_active else [])]
+    _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, *where)
 
 
 def _dhcp_hosts(host: Host) -> list[ET.Element]:

@@ -60,7 +60,7 @@ def list_all(host: Host) -> list[Found]:
 
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the image, the network and the address of a container that is to be created."""
-    host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
+    resize(host, instance, settings)
     image = _image(host, settings.image)
     own = lan.card(host, instance, settings)
     _isolate(host, instance, settings, own)
@@ -128,6 +128,11 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
     """Stop the container: SIGTERM and ten seconds, or SIGKILL."""
     argv = ["podman", "stop", "--time", "0" if force else "10", instance.full_name]
     host.change(argv, what="stopping the container", timeout=60)
+
+
+def resize(host: Host, instance: Instance, settings: Settings) -> None:
+    """Tell that there is nothing to resize."""
+    host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
 
 
 def enforce(host: Host, instance: Instance, settings: Settings) -> None:

@@ -1,0 +1,245 @@
+"""`rm` always works, removes what is ours and nothing else; a host that misbehaves is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from vagrantp import images
+from vagrantp.config import id_from
+
+from tests.conftest import CONTAINER, VM, MakeProject, Project, inventory
+from tests.e2e.conftest import VIRSH, run, status, volumes, wait_for
+
+GARBAGE = ["", "{", "[]", '{"settings": 1, "provider": {}}', "\0\xff"]
+NETWORK = Path("/etc/containers/networks/vagrantp.json")
+
+
+def state_of(app: Project) -> Path:
+    """Return the state folder of a project's instance."""
+    [folder] = (Path(app.environment["XDG_STATE_HOME"]) / "vagrantp").glob("*-????????")
+    return folder
+
+
+def is_gone(app: Project) -> None:
+    """See that `rm` removes it, and that nothing is left of it."""
+    done = app.fab("rm", "--force")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" is removed\n")
+    assert status(app)["state"] == "absent"
+    left = {path.name for path in Path(app.environment["XDG_STATE_HOME"], "vagrantp").iterdir()}
+    assert left == {"lock", "metrics.jsonl"}
+
+
+def test_a_machine_json_that_is_garbage(guests: MakeProject) -> None:
+    app = guests("garbage").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    name = status(app)["instance"]
+    for garbage in GARBAGE:
+        (state_of(app) / "machine.json").write_text(garbage)
+        found = status(app)
+        assert (found["state"], found["changes"]) == ("broken", [])
+        for verb in ("up", "ssh", "verify", "provision"):
+            done = app.fab(verb)
+            assert (done.returncode, done.stdout) == (8, "")
+            why = f"{name} is broken: its machine.json is gone or cannot be read\n"
+            assert done.stderr.startswith(why)
+        [listed] = json.loads(app.fab("ls", "--json").stdout)["instances"]
+        assert (listed["instance"], listed["state"]) == (name, "broken")
+    assert app.fab("stop").returncode == 0
+    is_gone(app)
+    assert app.fab("up").returncode == 0
+    (state_of(app) / "machine.json").write_text("{")
+    run("podman", "rm", "--force", "--time", "0", name)  # so nothing tells what it was
+    is_gone(app)
+
+
+def test_a_project_folder_that_is_deleted(guests: MakeProject) -> None:
+    app = guests("deleted").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    elsewhere = guests("elsewhere")
+    shutil.rmtree(app.folder)
+    [found] = json.loads(elsewhere.fab("ls", "--json").stdout)["instances"]
+    name = f"deleted-{id_from(app.folder)}"
+    assert found["reason"] == f"its folder is gone: fab rm --name {name}"
+    assert elsewhere.fab("rm", "--force", "--name", name).stdout == f"{name} is removed\n"
+    app.folder.mkdir()
+
+
+def test_without_the_podman_network(guests: MakeProject, tmp_path: Path) -> None:
+    app = guests("offline").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    assert app.fab("stop").returncode == 0
+    if run("podman", "ps", "--quiet", "--filter", "network=vagrantp"):
+        pytest.skip("somebody else's container is on it")
+    record = NETWORK.read_bytes()
+    NETWORK.unlink()
+    try:
+        is_gone(app)
+    finally:
+        NETWORK.write_bytes(record)
+
+
+def half_made(app: Project) -> str:
+    """Kill `up` of a VM when its domain is defined; return its name."""
+    up = app.start("up")
+    wait_for("half-", "vm")
+    up.kill()
+    up.communicate()
+    return f"half-{id_from(app.folder)}"
+
+
+def undefine(name: str) -> None:
+    """Take a domain away, running or not, and leave its volumes."""
+    subprocess.run([*VIRSH, "destroy", name], capture_output=True, check=False)
+    run(*VIRSH, "undefine", name)
+
+
+@pytest.mark.parametrize("is_state_lost", [False, True], ids=["killed", "state lost"])
+def test_a_vm_that_is_half_made(guests: MakeProject, is_state_lost: bool) -> None:
+    app = guests("half").write(VM)
+    name = half_made(app)
+    found = status(app)
+    assert (found["state"], found["instance"]) == ("broken", name)
+    if is_state_lost:
+        shutil.rmtree(state_of(app))
+    is_gone(app)
+
+
+def test_a_vm_whose_parts_were_taken_away(guests: MakeProject) -> None:
+    """Domain, network, and the volume of its box: by hand, behind our back."""
+    app = guests("half").write(VM)
+    name = half_made(app)
+    (state_of(app) / "machine.json").write_text("{")
+    undefine(name)
+    box = max(volume for volume in volumes() if volume.startswith("vagrantp-debian-12-"))
+    path = Path(run(*VIRSH, "vol-path", "--pool", images.POOL, box).strip())
+    path.rename(path.with_suffix(".aside"))
+    xml = run(*VIRSH, "net-dumpxml", "vagrantp", "--inactive")
+    run(*VIRSH, "net-destroy", "vagrantp")
+    try:
+        is_gone(app)
+        assert f"{name}.img" not in volumes()
+        again = run(*VIRSH, "net-dumpxml", "vagrantp", "--inactive")
+        assert name in xml and name not in again
+    finally:
+        path.with_suffix(".aside").rename(path)
+        run(*VIRSH, "pool-refresh", images.POOL)
+        run(*VIRSH, "net-start", "vagrantp")
+
+
+def test_a_foreign_volume_of_our_name_is_never_touched(guests: MakeProject) -> None:
+    app = guests("foreign").write(VM)
+    volume = f"foreign-{id_from(app.folder)}.img"
+    run(*VIRSH, "vol-create-as", images.POOL, volume, "1M")
+    try:
+        done = app.fab("up")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert f"a volume {volume} is in the pool {images.POOL}, and not this p" in done.stderr
+        assert app.fab("rm", "--force").stdout == f"nothing to remove for {app.folder}\n"
+        assert volume in volumes()
+    finally:
+        run(*VIRSH, "vol-delete", "--pool", images.POOL, volume)
+
+
+def test_a_foreign_podman_network_of_our_name_is_never_touched(guests: MakeProject) -> None:
+    app = guests("foreign").write(CONTAINER)
+    record = NETWORK.read_text()
+    theirs = json.dumps({**json.loads(record), "network_interface": "podman99"})
+    NETWORK.write_text(theirs)
+    try:
+        done = app.fab("up")
+        assert (done.returncode, done.stdout) == (6, "")
+        told = (
+            "the podman network vagrantp is not one of ours\n  hint: podman network rm vagrantp\n"
+        )
+        assert done.stderr == told
+        assert NETWORK.read_text() == theirs
+    finally:
+        NETWORK.write_text(record)
+
+
+def hanging(tmp_path: Path, tool: str, when: str) -> Callable[[Project], Project]:
+    """Return what puts a program of that name on a project's PATH: it hangs with `when` in argv."""
+    folder = tmp_path / "hanging"
+    folder.mkdir()
+    real = shutil.which(tool)
+    script = f'case " $* " in *" {when} "*) exec sleep 1000;; esac\nexec {real} "$@"\n'
+    (folder / tool).write_text(f"#!/bin/sh\n{script}")
+    (folder / tool).chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    return lambda app: Project(app.folder, {**app.environment, "PATH": path})
+
+
+def test_a_podman_that_hangs_is_left_by_ctrl_c(guests: MakeProject, tmp_path: Path) -> None:
+    app = hanging(tmp_path, "podman", "ps")(guests("hangs").write(CONTAINER))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        up = app.start("up")
+        time.sleep(2)
+        up.send_signal(number)
+        _, err = up.communicate(timeout=30)
+        assert up.returncode == 130, err
+        assert "Traceback" not in err
+
+
+@contextmanager
+def without_libvirt() -> Iterator[None]:
+    """Have libvirt's daemon stopped for a moment; guests run on."""
+    units = [f"libvirtd{kind}" for kind in (".socket", "-ro.socket", "-admin.socket", ".service")]
+    if is_systemd := Path("/run/systemd/system").exists():
+        run("systemctl", "stop", *units)
+    else:
+        pid = run("pidof", "libvirtd").strip()
+        run("kill", pid)
+        run("tail", f"--pid={pid}", "--follow", "/dev/null")
+    try:
+        yield
+    finally:
+        run(*(["systemctl", "start", *units] if is_systemd else ["libvirtd", "--daemon"]))
+
+
+@pytest.mark.soak
+def test_a_libvirt_that_stops_in_the_middle(guests: MakeProject) -> None:
+    app = guests("half").write(VM)
+    up = app.start("up")
+    wait_for("half-", "vm")
+    with without_libvirt():
+        _, err = up.communicate(timeout=120)
+        assert up.returncode == 5, err
+        assert "Traceback" not in err
+        assert re.search(r"^vagrant up failed: .+\n  hint: the full log is /", err, re.MULTILINE)
+        assert "that failed, too: libvirt does not answer" in err
+        for verb in ("up", "stop", "rm", "status"):
+            done = app.fab(verb)
+            assert (done.returncode, done.stdout) == (5, "")
+            assert done.stderr.startswith("libvirt does not answer: ")
+        [found] = json.loads(app.fab("ls", "--json").stdout)["instances"]
+        assert found["reason"].startswith("not known: libvirt does not answer")
+    is_gone(app)
+
+
+@pytest.mark.soak  # for as long as the limits are
+@pytest.mark.parametrize("when", ["ps", "info", "start"])
+def test_a_podman_that_hangs_is_given_up(guests: MakeProject, tmp_path: Path, when: str) -> None:
+    before = inventory()
+    app = guests("hangs").write(CONTAINER)
+    if when == "start":
+        assert app.fab("up").returncode == 0
+        assert app.fab("stop").returncode == 0
+    start = time.monotonic()
+    done = hanging(tmp_path, "podman", when)(app).fab("up")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert f"podman did not finish in 60 seconds: podman {when}" in done.stderr
+    assert "  hint: " in done.stderr
+    assert time.monotonic() - start < 75
+    assert app.fab("rm", "--force").returncode == 0
+    assert inventory() == before

@@ -1,0 +1,132 @@
+"""What became of a changed `.env`: every key has an answer, and the docs say which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vagrantp import config, instance, lifecycle
+from vagrantp.errors import ConfigError, StateError
+from vagrantp.schema import KEYS
+
+from tests.conftest import CONTAINER, MASTER, VM, env_text
+
+Values = dict[str, object]
+Tell = Callable[[Values, Values], list[lifecycle.Change]]
+BRIDGE: Values = {"NETWORK_TYPE": "bridge", "BRIDGE": "br0", "FIXED_IP": "192.0.2.9/24"}
+URL = {"BOX": "https://example.org/a.qcow2"}
+# What `.env` has beside the key, where that makes no sense alone; what it is, and becomes.
+CHANGES: dict[str, tuple[Values, object, object]] = {
+    "INFRA_TYPE": ({}, "vm", "container"),
+    "MEMORY": ({}, 512, 600),
+    "CPUS": ({}, 1, 2),
+    "DISK": ({}, 3, 4),
+    "NAME": ({}, "old", "new"),
+    "BOX": ({}, "debian-12", "generic/debian12"),
+    "IMAGE": ({}, "debian-12", "docker.io/library/node:22"),
+    "ACCEL": ({}, "auto", "tcg"),
+    "LAN_ACCESS": ({}, "no", "yes"),
+    "NETWORK_TYPE": ({}, "default", "bridge"),
+    "BRIDGE": (BRIDGE, "br0", "br1"),
+    "FIXED_IP": ({}, "10.9.8.7", "10.9.8.6"),
+    "GATEWAY": (BRIDGE, "192.0.2.1", "192.0.2.2"),
+    "DNS": (BRIDGE, "192.0.2.1", "192.0.2.2"),
+    "MAC": ({}, "52:54:00:12:34:56", "52:54:00:12:34:57"),
+    "PORTS": ({}, "8080:80", "8080:81"),
+    "LAN_ALLOW": ({}, "host:1", "host:2"),
+    "PROVISION_SCRIPT": ({}, "base", "agent"),
+    "PROVISION_VARS": ({"PROVISION_SCRIPT": "base"}, "one.yml", "two.yml"),
+    "IMAGE_SHA256": (URL, "0" * 64, "1" * 64),
+    "CLOUD_INIT": ({}, "one.yml", "two.yml"),
+    "SSH_USER": ({}, "vagrant", "root"),
+    "SSH_KEY": ({}, "one.pub", "two.pub"),
+    "MOUNT": ({}, "none", "ro"),
+    "AUTOSTART": ({}, "no", "yes"),
+}
+ANSWERS = {"at once", "at the next start", "to a new instance"}
+
+
+@pytest.fixture
+def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
+    """Return what tells the changes between an instance as it was made, and a new `.env`."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yml").write_text("#cloud-config\n")
+        (tmp_path / f"{name}.pub").write_text("ssh-ed25519 AAAAC3\n")
+
+    def tell(old: Values, new: Values) -> list[lifecycle.Change]:
+        (tmp_path / ".env").write_text(env_text(old))
+        settings = config.load(tmp_path)
+        made = instance.new(settings, tmp_path)
+        made.state_dir.mkdir(parents=True, exist_ok=True)
+        made.machine_json.write_text(instance.document(made, settings, {}))
+        (tmp_path / ".env").write_text(env_text(new))
+        return lifecycle.drift(made, config.load(tmp_path))
+
+    return tell
+
+
+def documented(kind: str) -> dict[str, str]:
+    """Return what docs/changes.md says of each key; of DISK, when it is larger."""
+    text = (MASTER / "docs/changes.md").read_text()
+    rows = re.findall(r"^\| (`.*|every other) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    column = 1 if kind == "vm" else 2
+    said = {key: row[column] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    other = next(row[column] for row in rows if row[0] == "every other")
+    return {key: said.get(key, other).removeprefix("larger: ").partition(";")[0] for key in KEYS}
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        pytest.param(values, key.name, id=f"{key.name}-{values['INFRA_TYPE']}")
+        for values in (VM, CONTAINER)
+        for key in KEYS.values()
+        if key.infra_type in (None, values["INFRA_TYPE"])
+    ],
+)
+def test_no_changed_key_is_silently_ignored(changed: Tell, values: Values, key: str) -> None:
+    kind = str(values["INFRA_TYPE"])
+    beside, old, new = CHANGES[key]
+    if key == "INFRA_TYPE" and kind == "container":
+        old, new = new, old
+    try:
+        told = changed({**values, **beside, key: old}, {**values, **beside, key: new})
+    except ConfigError as error:  # known, and not to be had so far
+        assert "is not supported yet" in str(error)
+        assert not KEYS[key].is_built(KEYS[key].validate(str(new)))
+        return
+    [change] = [change for change in told if change.key == key]
+    # in full: a path from /, a port with its address
+    assert (change.old.endswith(str(old)), change.new.endswith(str(new))) == (True, True)
+    assert change.applies in ANSWERS
+    assert change.applies == documented(kind)[key]
+
+
+def test_a_disk_never_shrinks(changed: Tell) -> None:
+    [change] = changed({**VM, "DISK": 8}, {**VM, "DISK": 5})
+    assert (str(change), change.applies) == ("DISK: 8 → 5", "to a new instance")
+    [change] = changed({**CONTAINER, "DISK": 8}, {**CONTAINER, "DISK": 5})
+    assert change.applies == "at once"  # and not enforced, as `up` says
+
+
+def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
+    everything = {key: old for key, (_, old, _) in CHANGES.items() if key != "IMAGE"}
+    same: Values = {**VM, **everything, **URL, "INFRA_TYPE": "vm", "FIXED_IP": "192.0.2.9/24"}
+    same |= {"NETWORK_TYPE": "bridge"}
+    assert changed(same, same) == []
+
+
+def test_what_needs_rm_is_told_with_what_it_was() -> None:
+    made = instance.Instance("app", "0a1b2c3d", Path("/app"), "vm")
+    change = lifecycle.Change("DISK", "8", "5", "to a new instance")
+    with pytest.raises(StateError) as caught:
+        lifecycle._refuse_what_needs_rm(made, [change])
+    assert str(caught.value) == (
+        "app-0a1b2c3d was made with other settings:\n"
+        "  DISK: 8 → 5 (a disk grows, and never shrinks)\n"
+        "  hint: these need a new instance: fab rm, then fab up; or take the change back"
+    )

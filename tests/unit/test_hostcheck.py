@@ -1,0 +1,28 @@
+"""How what a check finds is told."""
+
+from __future__ import annotations
+
+import pytest
+from vagrantp import hostcheck
+from vagrantp.errors import ConflictError, ProviderError, UnansweredError
+
+
+def refusing(error: Exception) -> hostcheck.HostCheck:
+    """Return a check that ends in an error."""
+
+    def check() -> hostcheck.Finding:
+        raise error
+
+    return check
+
+
+def test_an_error_is_a_finding() -> None:
+    found = hostcheck.look(refusing(ConflictError("taken", "take another")))
+    assert (found.outcome, found.found, found.mend) == ("failed", "taken", "take another")
+    assert found.error is ConflictError
+    assert hostcheck.look(refusing(ProviderError("away"))).error is ProviderError
+
+
+def test_what_does_not_answer_is_not_asked_again() -> None:
+    with pytest.raises(UnansweredError):
+        hostcheck.look(refusing(UnansweredError("podman did not finish in 60 seconds")))
