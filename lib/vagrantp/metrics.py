@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -18,6 +19,8 @@ from vagrantp.run import Host
 
 MAX_BYTES = 8 * 1024**2  # some 30,000 operations; then the file is put aside, over the one before
 SCHEMA = 1  # of `stats --json`
+
+TAIL = 256 * 1024  # bytes that `usual` reads: a thousand operations, in a few milliseconds
 
 Times = dict[str, list[float]]  # seconds, oldest first, by outcome
 
@@ -55,6 +58,21 @@ def record(host: Host, verb: str, project: Path, seconds: float, exit_code: int)
             host.append(path(), json.dumps(operation), MAX_BYTES)
         except OSError as error:
             host.progress.say(f"{path()}: {error.strerror or error}; this time is not kept")
+
+
+def usual(verb: str, infra_type: str | None) -> dict[str, float]:
+    """Return how many seconds each stage of a verb took of late: the median of what went well."""
+    times: dict[str, list[float]] = defaultdict(list)
+    sign = f'"type": {json.dumps(infra_type)}, "verb": {json.dumps(verb)}, '.encode()
+    with suppress(OSError, ValueError, KeyError, TypeError), path().open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+        file.seek(start)
+        lines = file.read().splitlines()[1 if start else 0 :]  # the first one is a piece of a line
+        for line in filter(lambda line: sign in line, lines):
+            for stage in json.loads(line)["stages"]:
+                if stage["outcome"] == "ok":
+                    times[stage["name"]].append(stage["seconds"])
+    return {name: summary({"ok": seconds})["median_seconds"] for name, seconds in times.items()}
 
 
 def stats(as_json: bool) -> str:

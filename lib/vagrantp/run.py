@@ -58,6 +58,7 @@ class Child(Local):
     """
 
     interrupts = 0
+    progress = Progress()
     is_ended = False  # by us
     grace: threading.Timer | None = None
 
@@ -97,7 +98,7 @@ class Child(Local):
         self.is_ended = True
         if Child.interrupts > 1:
             return self.kill()
-        print("interrupted: cleaning up (once more to stop at once)", file=sys.stderr)
+        self.progress.say("interrupted: cleaning up (once more to stop at once)")
         self._signal(signal.SIGINT)
         self.grace = threading.Timer(GRACE, self.kill)
         self.grace.daemon = True
@@ -365,7 +366,9 @@ class Host:
         sys.stdout.flush()
         sys.stderr.flush()
         os.chdir(cwd)
-        os.execve(path, [*argv], {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)})
+        kept = {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)}
+        with self.progress.aside():
+            os.execve(path, [*argv], kept)
 
     def _run(
         self,
@@ -383,6 +386,7 @@ class Host:
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
         runner = Child(self.context)
+        runner.progress = self.progress
         interrupts = Child.interrupts
         try:
             result = runner.run(
