@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# invoke keeps Python from keeping what it compiles, which takes 0.04 s each time
-sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 # `fab` may come here through a link, and puts the link's folder on sys.path, not ours.
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
