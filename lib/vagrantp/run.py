@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
-from time import monotonic, sleep
+from time import monotonic, sleep, strftime
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
@@ -47,6 +47,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What mends most of what can be wrong with a host, as it is typed in any folder.
 SET_UP = f"make -C {shlex.quote(str(Path(__file__).resolve().parents[2]))} setup"
 GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
+LOG_BYTES = 1024**2  # of a log, before the next command begins another one
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
 
@@ -213,7 +214,7 @@ class Host:
         shown = f"{first} …" if rest else first
         if self.dry:
             return self._would(f"run {shown}")
-        Log(self.log, self.verbose).write(f"$ {shown}\n")
+        self._note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin)
         if not result.ok:
@@ -417,6 +418,15 @@ class Host:
             raise Interrupted("interrupted")
         assert result is not None  # only a disowned child has none
         return result
+
+    def _note(self, line: str) -> None:
+        """Write a line of our own into the log; one that cannot be written is no reason to stop."""
+        if self.verbose:
+            print(line, file=sys.stderr)
+        if self.log:
+            with suppress(OSError):
+                self.make_dir(self.log.parent)
+                self.append(self.log, line, LOG_BYTES)
 
     def _would(self, what: str) -> None:
         print(f"would {what}")

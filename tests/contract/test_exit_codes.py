@@ -42,7 +42,7 @@ def refused(project: MakeProject) -> Iterator[MakeProject]:
     yield make
     for app in made:
         root = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp"
-        left = {path.name for path in root.glob("*")} - {"lock", "metrics.jsonl"}
+        left = {path.name for path in root.glob("*")} - {"lock", "logs", "metrics.jsonl"}
         if left:
             app.fab("rm", "--force")
         assert not left
