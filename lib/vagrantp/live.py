@@ -13,7 +13,7 @@ from unicodedata import category, east_asian_width
 
 TICK = 0.2  # seconds
 SPINNER = "|/-\\"
-ERASE = "\x1b[K"  # from the cursor, which always waits in the first column
+ERASE = "\x1b[K"  # from the cursor on
 
 
 def is_possible() -> bool:
@@ -46,14 +46,16 @@ class Line:
         if self._thread:
             self._thread.join()
         with suppress(OSError):
-            _write(ERASE)
+            _write("\r" + ERASE)
 
     def _tick(self) -> None:
         with suppress(OSError):  # the terminal has gone
             for sign in cycle(SPINNER):
                 # the last column stays free: some terminals go on to the next line from there
                 columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-                _write(fitted(f"{sign} {self._text}", self._figures(), columns) + ERASE + "\r")
+                shown = fitted(f"{sign} {self._text}", self._figures(), columns)
+                # at the start, as a typed ^C moves the cursor; at the end, for what others write
+                _write(f"\r{shown}{ERASE}\r")
                 if self._is_over.wait(TICK):
                     return
 
