@@ -557,9 +557,14 @@ def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
 @contextmanager
 def _locked(host: Host, identity: str) -> Iterator[Host]:
     """Give the host with the project's log, for a verb that has the project to itself."""
-    other = "another verb in this project"
+    other, log = "another verb in this project", instances.log(identity)
     with host.lock(instances.state_root(), identity, other, is_patient=host.is_patient):
-        yield replace(host, log=instances.log(identity))
+        try:
+            yield replace(host, log=log)
+        except ProviderError as error:
+            if log.exists():
+                error.hint = error.hint or f"the full log is {log}"
+            raise
 
 
 def _remove_logs(host: Host, identity: str) -> None:
