@@ -562,8 +562,8 @@ def _locked(host: Host, identity: str) -> Iterator[Host]:
         try:
             yield replace(host, log=log)
         except ProviderError as error:
-            if log.exists():
-                error.hint = error.hint or f"the full log is {log}"
+            if log.exists() and "hint: " not in str(error):  # several may be told as one
+                error.hint = f"the full log is {log}"
             raise
 
 
