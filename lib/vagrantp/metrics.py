@@ -61,15 +61,20 @@ def record(host: Host, verb: str, project: Path, seconds: float, exit_code: int)
             host.progress.say(f"{path()}: {error.strerror or error}; this time is not kept")
 
 
-def usual(verb: str, infra_type: str | None) -> dict[str, float]:
-    """Return how many seconds each stage of a verb took of late: the median of what went well."""
+def usual(verb: str, project: Path, infra_type: str | None) -> dict[str, float]:
+    """Return how many seconds each stage of a verb took of late: the median of what went well.
+
+    In this project, or, where it is new to it, in all of them.
+    """
     times: dict[str, list[float]] = defaultdict(list)
     sign = f'"type": {json.dumps(infra_type)}, "verb": {json.dumps(verb)}, '.encode()
     with suppress(OSError, ValueError, KeyError, TypeError), path().open("rb") as file:
         start = max(0, file.seek(0, os.SEEK_END) - TAIL)
         file.seek(start)
         lines = file.read().splitlines()[1 if start else 0 :]  # the first one is a piece of a line
-        for line in filter(lambda line: sign in line, lines):
+        alike = [line for line in lines if sign in line]
+        here = f'"project": {json.dumps(str(project))}, '.encode()
+        for line in [line for line in alike if here in line] or alike:
             for stage in json.loads(line)["stages"]:
                 if stage["outcome"] == "ok":
                     times[stage["name"]].append(stage["seconds"])

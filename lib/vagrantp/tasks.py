@@ -72,7 +72,8 @@ def chore(body: Callable[..., None]) -> Callable[..., None]:
 def _host(c: Context, verb: str, options: Mapping[str, object]) -> Host:
     is_dry, is_verbose = c.config.run.dry, bool(options.get("verbose"))
     is_live = live.is_possible() and not (is_dry or is_verbose)  # these print a lot meanwhile
-    return Host(c, is_dry, is_verbose, progress=Progress(is_live, partial(metrics.usual, verb)))
+    usual = partial(metrics.usual, verb, here())
+    return Host(c, is_dry, is_verbose, progress=Progress(is_live, usual))
 
 
 def _starts() -> Iterator[float]:
