@@ -102,9 +102,11 @@ class Progress:
         line = self._line
         if line:
             line.stop()
-        yield
-        if line:
-            line.start()
+        try:
+            yield
+        finally:
+            if line:
+                line.start()
 
     @contextmanager
     def _ticking(self, name: str, text: str) -> Iterator[None]:
