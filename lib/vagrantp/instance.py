@@ -149,7 +149,7 @@ def log(identity: str) -> Path:
 
     It is in no instance's folder: an `up` that fails takes that back.
     """
-    return state_root() / "logs" / f"{identity}.log"
+    return xdg("CACHE", ".cache") / "logs" / f"{identity}.log"
 
 
 def state_root() -> Path:
