@@ -232,6 +232,8 @@ def _many(folder: Path) -> Iterator[None]:
         for name, identity in names.items():
             labels = [f"--label=vagrantp.{k}={v}" for k, v in {**facts, "id": identity}.items()]
             _run("podman", "create", "--name", name, *labels, image)
+        shown = json.loads(_run(str(FAB), "-r", str(MASTER), "ls", "--json"))["instances"]
+        assert {one["instance"] for one in shown} >= set(names)
         yield
     finally:
         _run("podman", "rm", "--force", "--ignore", *names)
@@ -386,7 +388,8 @@ def _timed(
         raise SystemExit(f"{name}: {argv} failed:\n{done.stdout}")
     if times is not None:
         times[name].append(seconds)
-    print(f"{seconds:8.2f} s  {name}: {' '.join(map(str, argv[-3:]))}", flush=True)
+    command = " ".join(map(str, argv[-3:])).splitlines()[0]
+    print(f"{seconds:8.2f} s  {name}: {command}", flush=True)
 
 
 def _run(*argv: str) -> str:
