@@ -12,6 +12,7 @@ from time import monotonic
 from unicodedata import category, east_asian_width
 
 TICK = 0.2  # seconds
+LEAST = 16  # columns of the text that are worth more than how long it usually takes
 SPINNER = "|/-\\"
 ERASE = "\x1b[K"  # from the cursor on
 
@@ -28,7 +29,8 @@ class Line:
     """
 
     def __init__(self, text: str, usual: float | None = None) -> None:
-        self._text, self._usual = text, usual
+        self._text = text
+        self._usually = f" (usually {_clock(usual)})" if usual and usual >= 1 else ""
         self._since = monotonic()
         self._is_over = Event()
         self._thread: Thread | None = None
@@ -53,20 +55,21 @@ class Line:
             for sign in cycle(SPINNER):
                 # the last column stays free: some terminals go on to the next line from there
                 columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-                shown = fitted(f"{sign} {self._text}", self._figures(), columns)
+                told = filter(None, [self.done(), _clock(monotonic() - self._since)])
+                figures = f": {', '.join(told)}"
+                shown = fitted(f"{sign} {self._text}", figures, self._usually, columns)
                 # at the start, as a typed ^C moves the cursor; at the end, for what others write
                 _write(f"\r{shown}{ERASE}\r")
                 if self._is_over.wait(TICK):
                     return
 
-    def _figures(self) -> str:
-        told = [self.done(), _clock(monotonic() - self._since)]
-        usual = f" (usually {_clock(self._usual)})" if self._usual and self._usual >= 1 else ""
-        return ": " + ", ".join(filter(None, told)) + usual
 
-
-def fitted(text: str, figures: str, columns: int) -> str:
-    """Return both in one line of at most so many columns; the text gives way first."""
+def fitted(text: str, figures: str, more: str, columns: int) -> str:
+    """Return all in one line of at most so many columns: the text gives way, down to LEAST; then
+    `more` goes.
+    """
+    if len(figures + more) + min(len(text), LEAST) <= columns:
+        figures += more
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
     room = max(columns - len(figures), 0)
     if sum(map(_width, text)) > room:

@@ -118,4 +118,19 @@ except OSError:
     ],
 )
 def test_fitted(text: str, columns: int, line: str) -> None:
-    assert live.fitted(text, ": 3 s", columns) == line
+    assert live.fitted(text, ": 3 s", "", columns) == line
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (80, "| grow the root file system: 3 s (usually 9 s)"),
+        (45, "| grow the root file syst…: 3 s (usually 9 s)"),
+        (35, "| grow the root…: 3 s (usually 9 s)"),
+        (34, "| grow the root file system: 3 s"),
+        (20, "| grow the roo…: 3 s"),
+    ],
+)
+def test_what_gives_way(columns: int, line: str) -> None:
+    text = "| grow the root file system"
+    assert live.fitted(text, ": 3 s", " (usually 9 s)", columns) == line
