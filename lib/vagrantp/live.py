@@ -55,13 +55,19 @@ class Line:
             for sign in cycle(SPINNER):
                 # the last column stays free: some terminals go on to the next line from there
                 columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-                told = filter(None, [self.done(), _clock(monotonic() - self._since)])
+                told = filter(None, [self._told(), _clock(monotonic() - self._since)])
                 figures = f": {', '.join(told)}"
                 shown = fitted(f"{sign} {self._text}", figures, self._usually, columns)
                 # at the start, as a typed ^C moves the cursor; at the end, for what others write
                 _write(f"\r{shown}{ERASE}\r")
                 if self._is_over.wait(TICK):
                     return
+
+    def _told(self) -> str:
+        try:
+            return self.done()
+        except (OSError, ValueError):  # it reads what another process is writing just now
+            return ""
 
 
 def fitted(text: str, figures: str, more: str, columns: int) -> str:
