@@ -51,6 +51,7 @@ uninstall: .venv/installed # removes images, networks, links, our folders; asks 
 	@$(chore) uninstall $(if $(YES),--yes)
 
 clean: # back to a fresh checkout; the host stays set up
+	find lib -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
 
 .venv/bin/pip:

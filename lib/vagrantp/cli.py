@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shlex
 import sys
 from importlib.metadata import version
 
@@ -10,7 +11,7 @@ from fabric import Config, Executor
 from fabric.exceptions import NothingToDo
 from fabric.main import Fab
 
-from vagrantp.instance import MASTER
+from vagrantp.instance import MASTER, machines
 
 FABFILE = MASTER / "fabfile.py"
 
@@ -20,6 +21,9 @@ def main() -> int:
     if not FABFILE.exists():  # installed some other way, without --editable
         print(f"{FABFILE}: not found; run 'make setup' in a checkout", file=sys.stderr)
         return 1
+    if is_name_asked(sys.argv[1:]):
+        print(*machines(), sep="\n")
+        return 0
     fab = Fab(
         name="vagrantp",
         version=version("vagrantp"),
@@ -33,3 +37,17 @@ def main() -> int:
         print("nothing may follow --; a command goes to ssh --command 'CMD'", file=sys.stderr)
         return 1
     return 0
+
+
+def is_name_asked(arguments: list[str]) -> bool:
+    """Say whether a shell asks what may stand after `rm --name`, of which invoke knows nothing.
+
+    It says `--complete -- ` and the line so far; of bash, `=` is a word of its own.
+    """
+    if arguments[:2] != ["--complete", "--"]:
+        return False
+    try:
+        words = shlex.split(" ".join(arguments[2:]).replace("=", " "))
+    except ValueError:  # within quotes
+        return False
+    return "rm" in words and "--name" in words[-2:]

@@ -138,7 +138,7 @@ def _fetch(host: Host, url: str, part: Path) -> None:
                 argv,
                 what="download",
                 timeout=images.DOWNLOAD_TIMEOUT,
-                note=lambda line: host.progress.percent(line.split()[0]) if line else None,
+                note=lambda line: _show_percent(host, line),
                 explain=_curls_reason,
             )
         except ProviderError as error:
@@ -150,6 +150,13 @@ def _fetch(host: Host, url: str, part: Path) -> None:
         else:
             host.remove(etag)
             return
+
+
+def _show_percent(host: Host, line: str) -> None:
+    """Show what curl's progress meter starts with."""
+    percent = line.split()[0]
+    if percent.isdigit():
+        host.progress.done(lambda: f"{percent} %")
 
 
 def _curls_reason(lines: list[str]) -> str:

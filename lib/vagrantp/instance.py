@@ -71,19 +71,9 @@ class Instance:
         return self.state_dir / "known_hosts"
 
     @property
-    def log(self) -> Path:
-        """What the providers said during the last verbs."""
-        return self.state_dir / "logs" / "vagrant.log"
-
-    @property
     def provision_log(self) -> Path:
         """What provisioning said the last time."""
-        return self.log.with_name("provision.log")
-
-    @property
-    def failed_log(self) -> Path:
-        """Where the log of an `up` that failed is kept, as its state folder is removed."""
-        return failed_log(self.id)
+        return self.state_dir / "logs" / "provision.log"
 
     @property
     def mac(self) -> str:
@@ -166,9 +156,12 @@ def _machine(path: Path) -> dict[str, Any]:
     return document if is_sound else {}
 
 
-def failed_log(identity: str) -> Path:
-    """Return where the log of a project's failed `up` is kept, until an `up` or `rm`."""
-    return xdg("CACHE", ".cache") / "failed" / f"{identity}.log"
+def log(identity: str) -> Path:
+    """Return where what the providers said to a project's last verbs is; before that, in `.1`.
+
+    It is in no instance's folder: an `up` that fails takes that back.
+    """
+    return xdg("CACHE", ".cache") / "logs" / f"{identity}.log"
 
 
 def state_root() -> Path:

@@ -109,7 +109,7 @@ def up(
     """
     wanted = instances.new(settings, folder)
     host.progress.about(wanted.full_name, wanted.infra_type)
-    with _locked(host, config.id_from(folder)):
+    with _locked(host, config.id_from(folder)) as host:
         started = monotonic()
         trust.accept(host, wanted, settings, is_sure)
         found = find(host, folder)
@@ -150,7 +150,7 @@ def provision_anew(
 
     `is_sure`: as of `up`.
     """
-    with _locked(host, config.id_from(folder)):
+    with _locked(host, config.id_from(folder)) as host:
         found = running(host, folder)
         trust.accept(host, found.instance, settings, is_sure)
         name = found.instance.full_name
@@ -185,7 +185,7 @@ def when_to_provision(always: bool, never: bool) -> When:
 
 def stop(host: Host, folder: Path, force: bool) -> str:
     """Stop the instance of a project; return what was done."""
-    with _locked(host, config.id_from(folder)):
+    with _locked(host, config.id_from(folder)) as host:
         found = existing(host, folder)
         name = found.instance.full_name
         if found.state == "stopped":
@@ -211,11 +211,12 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str =
     if name and not NAME.fullmatch(name):
         raise StateError(f"{name} is no name of an instance", "fab ls shows them: NAME-ID")
     identity = name[-8:] or config.id_from(folder)
-    with _locked(host, identity):
+    with _locked(host, identity) as host:
         known = instances.by_id(identity, None if name else folder.resolve())
         found = _find(host, identity, known)
         known = found.instance if found else known
-        host.remove(instances.failed_log(identity))
+        if known is None:
+            _remove_logs(host, identity)
         if known is None or (name and name != known.full_name):
             return f"nothing to remove for {name or folder}"
         if found and found.state in ("running", "paused") and not is_sure(known.full_name):
@@ -228,6 +229,7 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str =
         trust.forget(host, known)
         if _find(host, identity, known):
             raise ProviderError(f"{known.full_name} is still there")
+        _remove_logs(host, identity)
         return f"{known.full_name} is removed"
 
 
@@ -305,11 +307,9 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
     """Create an instance from nothing, or leave nothing behind."""
     provider = provider_for(instance.infra_type)
     host.progress.about(instance.full_name, instance.infra_type)
-    host.remove(instance.failed_log)
     hostcheck.before_create(host, instance, settings)
     _clean_up(host, instance)
     try:
-        host.make_dir(instance.state_dir / "logs")
         host.make_dir(instance.host_key.parent)
         _make_keys(host, instance, settings)
         forwards = ports.settle(host, instance, settings)
@@ -325,12 +325,8 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         _check_isolation(host, instance, settings)
         ports.ensure(host, instance, provider.pid(host, instance))
         host.move(instance.ssh_config_draft, instance.ssh_config)
-    except BaseException as error:
+    except BaseException:
         host.progress.say(f"taking back what was made of {instance.full_name}")
-        if isinstance(error, ProviderError) and instance.log.exists():
-            host.make_dir(instance.failed_log.parent)
-            host.write(instance.failed_log, instance.log.read_bytes())
-            error.hint = f"the full log is {instance.failed_log}"
         try:
             _clean_up(host, instance)
             trust.forget(host, instance)
@@ -571,8 +567,7 @@ def _forget(host: Host, instance: Instance) -> None:
 def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
     host.make_dir(images.vagrant_home())
     argv, env = _vagrant_command(instance, *arguments)
-    log = instance.log if instance.log.parent.is_dir() else None
-    replace(host, log=log).change(
+    host.change(
         argv,
         what=f"vagrant {arguments[0]}",
         timeout=UP_TIMEOUT,
@@ -647,11 +642,17 @@ def _refuse_what_needs_rm(instance: Instance, changes: list[Change]) -> None:
 
 
 @contextmanager
-def _locked(host: Host, identity: str) -> Iterator[None]:
-    other = "another verb in this project"
+def _locked(host: Host, identity: str) -> Iterator[Host]:
+    """Give the host with the project's log, for a verb that has the project to itself."""
+    other, log = "another verb in this project", instances.log(identity)
     with host.lock(instances.state_root(), identity, other, is_patient=host.is_patient):
         _refuse_open(identity)
-        yield
+        try:
+            yield replace(host, log=log)
+        except ProviderError as error:
+            if log.exists() and "hint: " not in str(error):  # several may be told as one
+                error.hint = f"the full log is {log}"
+            raise
 
 
 def _refuse_open(identity: str) -> None:
@@ -659,3 +660,8 @@ def _refuse_open(identity: str) -> None:
     root = instances.state_root()
     for folder in (root, *root.glob(f"*-{identity}")):
         refuse_open(folder)
+
+
+def _remove_logs(host: Host, identity: str) -> None:
+    for path in instances.log(identity).parent.glob(f"{identity}.log*"):
+        host.remove(path)

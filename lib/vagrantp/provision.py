@@ -131,6 +131,7 @@ def _run_playbook(
         name, user = settings.hostname or settings.name, _user(host, instance, settings)
         host.write(folder / "inventory.json", commands.inventory(instance, name, user))
         argv = commands.playbook(instance, pid, playbook, variables, galaxy, folder)
+        host.progress.done(lambda: _at_task(_events(folder, "tasks")))
         try:
             host.change(
                 argv,
@@ -231,6 +232,10 @@ def _last(text: str) -> str:
 
 def _counted(counts: list[dict[str, int]]) -> str:
     return "".join(f" ({found['ok']} ok, {found['changed']} changed)" for found in counts)
+
+
+def _at_task(started: list[list[int]]) -> str:
+    return "task {} of {}".format(*started[-1]) if started else ""
 
 
 def _events(folder: Path, kind: str) -> list[Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from vagrantp.errors import Interrupted
+from vagrantp.live import Line
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,18 @@ def compare(name: str, promised: object, found: object, unit: str = "") -> Check
 
 @dataclass
 class Progress:
-    """Collects the stages of one verb and tells them as they pass."""
+    """Collects the stages of one verb and tells them as they pass.
 
+    `is_live`: on a line that ticks. `usual`: returns how many seconds each stage takes of late, for
+    a type of instance.
+    """
+
+    is_live: bool = False
+    usual: Callable[[str | None], Mapping[str, float]] = lambda _: {}
     stages: list[Stage] = field(default_factory=list)
     instance: str | None = None
     infra_type: str | None = None
+    _line: Line | None = None
 
     def about(self, instance: str, infra_type: str) -> None:
         """Take note of the instance, by its full name, that the verb is about."""
@@ -62,13 +71,11 @@ class Progress:
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Time and tell one stage. `name` is the same whenever it is timed; `detail` is told."""
         text = f"{name} {detail}".rstrip()
-        is_live = sys.stderr.isatty()
-        if is_live:
-            print(f"  {text} …", end="\r", file=sys.stderr, flush=True)
         start = time.monotonic()
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         try:
-            yield
+            with self._ticking(name, text):
+                yield
             outcome = "ok"
         except (Interrupted, KeyboardInterrupt):
             outcome = "interrupted"
@@ -77,15 +84,44 @@ class Progress:
             seconds = time.monotonic() - start
             self.stages.append(Stage(name, seconds, outcome))
             end = "" if outcome == "ok" else f" ({outcome})"
-            clear = "\x1b[K" if is_live else ""
-            print(f"  {text}: {seconds:.1f} s{end}{clear}", file=sys.stderr, flush=True)
+            self.say(f"{text}: {seconds:.1f} s{end}")
 
-    def percent(self, done: str) -> None:
-        """Show on a terminal how much of the stage at work is done."""
-        if sys.stderr.isatty() and done.isdigit():
-            print(f"\x1b[K  {done} %", end="\r", file=sys.stderr, flush=True)
+    def done(self, told: Callable[[], str]) -> None:
+        """Show on a live line how much of the stage at work is done, as `told` tells it then."""
+        if self._line:
+            self._line.done = told
 
     def say(self, text: str) -> None:
         """Tell something that is no stage."""
-        clear = "\x1b[K" if sys.stderr.isatty() else ""
-        print(f"  {text}{clear}", file=sys.stderr, flush=True)
+        with self.aside():
+            print(f"  {text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to something else for a moment."""
+        line = self._line
+        if line:
+            line.stop()
+        try:
+            yield
+        finally:
+            if line:
+                line.start()
+
+    @contextmanager
+    def _ticking(self, name: str, text: str) -> Iterator[None]:
+        if not self.is_live:
+            yield
+            return
+        with self.aside():  # a stage may be within another
+            outer, self._line = self._line, Line(text, self._usually.get(name))
+            self._line.start()
+            try:
+                yield
+            finally:
+                self._line.stop()
+                self._line = outer
+
+    @cached_property
+    def _usually(self) -> Mapping[str, float]:
+        return self.usual(self.infra_type)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
-from time import monotonic, sleep
+from time import monotonic, sleep, strftime
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
@@ -58,6 +58,7 @@ GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
 MAX_SHOWN = 120  # characters of a command in a message
 AT_WORK = ("docker", "podman", "ruby", "vagrant")  # Vagrant, and what it starts
 FLOCK_TIMEOUT = 30.0  # seconds; Vagrant holds its index for less than one
+LOG_BYTES = 1024**2  # of a log, before the next command begins another one
 APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a thousandth of that
 
 
@@ -69,6 +70,7 @@ class Child(Local):
     """
 
     interrupts = 0
+    progress = Progress()
     is_ended = False  # by us
     grace: threading.Timer | None = None
 
@@ -108,7 +110,7 @@ class Child(Local):
         self.is_ended = True
         if Child.interrupts > 1:
             return self.kill()
-        print("interrupted: cleaning up (once more to stop at once)", file=sys.stderr)
+        self.progress.say("interrupted: cleaning up (once more to stop at once)")
         self._signal(signal.SIGINT)
         self.grace = threading.Timer(GRACE, self.kill)
         self.grace.daemon = True
@@ -223,7 +225,7 @@ class Host:
         shown = f"{first} …" if rest else first
         if self.dry:
             return self._would(f"run {shown}")
-        Log(self.log, self.verbose).write(f"$ {shown}\n")
+        self._note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin)
         if not result.ok:
@@ -408,7 +410,9 @@ class Host:
         sys.stdout.flush()
         sys.stderr.flush()
         os.chdir(cwd)
-        os.execve(path, [*argv], {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)})
+        kept = {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)}
+        with self.progress.aside():
+            os.execve(path, [*argv], kept)
 
     def _run(
         self,
@@ -426,6 +430,7 @@ class Host:
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
         runner = Child(self.context)
+        runner.progress = self.progress
         interrupts = Child.interrupts
         try:
             result = runner.run(
@@ -457,6 +462,15 @@ class Host:
             raise Interrupted("interrupted")
         assert result is not None  # only a disowned child has none
         return result
+
+    def _note(self, line: str) -> None:
+        """Write a line of our own into the log; one that cannot be written is no reason to stop."""
+        if self.verbose:
+            print(line, file=sys.stderr)
+        if self.log:
+            with suppress(OSError):
+                self.make_dir(self.log.parent)
+                self.append(self.log, line, LOG_BYTES)
 
     def _would(self, what: str) -> None:
         print(f"would {what}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, process_time
 from traceback import extract_tb
@@ -16,8 +17,9 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from vagrantp import metrics
+from vagrantp import live, metrics
 from vagrantp.errors import HostLimitError, Interrupted, VagrantpError
+from vagrantp.report import Progress
 from vagrantp.run import Host, handle_signals
 
 LONGEST_START = 5.0  # seconds from the start of the process to that of its first verb
@@ -38,9 +40,8 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
         def record(exit_code: int) -> None:
             metrics.record(host, name, project, monotonic() - start, exit_code)
 
-        is_dry, is_verbose = c.config.run.dry, bool(kwargs.get("verbose"))
         is_patient = bool(kwargs.pop("wait", True))
-        host = Host(c, is_dry, is_verbose, is_patient=is_patient, before_exec=lambda: record(0))
+        host = replace(_host(c, name, kwargs), is_patient=is_patient, before_exec=lambda: record(0))
         exit_code = VagrantpError.exit_code  # of what nobody foresaw
         try:
             with _exits():
@@ -62,10 +63,17 @@ def chore(body: Callable[..., None]) -> Callable[..., None]:
     @wraps(body)
     def guarded(c: Context, *args: object, **kwargs: object) -> None:
         with _exits():
-            body(Host(c, c.config.run.dry, bool(kwargs.get("verbose"))), *args, **kwargs)
+            body(_host(c, body.__name__, kwargs), *args, **kwargs)
             sys.stdout.flush()
 
     return task(guarded, auto_shortflags=False)
+
+
+def _host(c: Context, verb: str, options: Mapping[str, object]) -> Host:
+    is_dry, is_verbose = c.config.run.dry, bool(options.get("verbose"))
+    is_live = live.is_possible() and not (is_dry or is_verbose)  # these print a lot meanwhile
+    usual = partial(metrics.usual, verb, here())
+    return Host(c, is_dry, is_verbose, progress=Progress(is_live, usual))
 
 
 def _starts() -> Iterator[float]:

@@ -1,13 +1,15 @@
 """Whole commands, in turn with what one would type without vagrantp: `make bench`.
 
-Prints medians and ratios, and writes them to docs/benchmarks.md. Leave the machine alone meanwhile.
-PAIRS=1 makes it short.
+Prints medians and ratios, and writes them to docs/benchmarks.md, with a chart of the stages of `up`
+beside it. Leave the machine alone meanwhile. PAIRS=1 makes it short.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -23,8 +25,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pygal
 from invoke.context import Context
-from vagrantp import commands, guest, images
+from vagrantp import commands, guest, images, metrics
 from vagrantp import instance as instances
 from vagrantp.run import Host, handle_signals
 
@@ -33,6 +36,7 @@ from tests.conftest import FAB, MASTER, env_text
 HERE = Path(__file__).parent
 PAIRS = int(os.environ.get("PAIRS", "5"))
 SETTINGS = {"MEMORY": 1024, "CPUS": 2, "DISK": 5}
+MANY = 50  # instances for `ls`
 SEED = "bench-seed.iso"
 SETTLE = "systemctl is-system-running --wait || true"  # what a boot goes on with is over then
 INSECURE_KEY = (MASTER / "tests/boxes/plain/insecure.pub").read_text().strip()
@@ -45,23 +49,41 @@ while True:
     with server.accept()[0] as client, open("big", "rb") as file:
         client.sendfile(file)
 """
+# A VM as one starts it without any of these, until ssh answers. The shell has the variables.
+QEMU = """
+qemu-img create -q -f qcow2 -F qcow2 -b "$BOX" disk.qcow2 5G
+qemu-system-x86_64 -accel "$ACCEL" -cpu "$CPU" -m 1024 -smp 2 \\
+    -display none -daemonize -pidfile pid \\
+    -drive file=disk.qcow2,if=virtio -drive file=seed.iso,if=virtio,format=raw,readonly=on \\
+    -nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:"$PORT"-:22
+until ssh -F /dev/null -i key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \\
+    -o UserKnownHostsFile=/dev/null -o ConnectTimeout=2 -o LogLevel=ERROR \\
+    -p "$PORT" vagrant@127.0.0.1 true; do sleep 0.2; done
+"""
 # What is compared: the row's name, ours, the rival, and the most that ours may take.
 ROWS = [
-    ("`up`, VM, as users write the Vagrantfile", "vm up", "vagrant up", "1.0 x"),
+    ("`up`, VM, as users write the Vagrantfile", "vm up", "vagrant up", "0.5 x"),
     ("`up`, VM, `insert_key = false`", "vm up", "vagrant up, insert_key=false", "1.0 x"),
-    ("`up`, container, as users write it", "container up", "vagrant up, docker", "0.6 x"),
+    ("`up`, VM, and QEMU by hand, until ssh answers", "vm up", "QEMU by hand", "1.15 x"),
+    ("`up`, container, as users write it", "container up", "vagrant up, docker", "0.35 x"),
     (
         "`up`, container, `insert_key = false`",
         "container up",
         "vagrant up, docker, insert_key=false",
         "",
     ),
-    ("`up`, container, and `podman run`", "container up", "podman run and exec", ""),
-    ("`up`, VM running already", "vm up again", "vagrant up again", "0.5 x"),
-    ("`status`, VM", "vm status", "vagrant status", "0.5 x"),
-    ("`ssh --command true`, VM", "vm ssh", "vagrant ssh", "0.5 x"),
-    ("`ssh --command true` and OpenSSH", "vm ssh", "ssh", "0.35 s above"),
-    ("`rm`, VM", "vm rm", "vagrant destroy", ""),
+    ("`up`, container, and `podman run`", "container up", "podman run and exec", "2.5 s above"),
+    ("`up`, VM running already", "vm up again", "vagrant up again", "0.4 s"),
+    ("`status`, VM", "vm status", "vagrant status", "0.35 s"),
+    ("`ssh --command true`, VM", "vm ssh", "vagrant ssh", "0.2 x"),
+    ("`ssh --command true` and OpenSSH", "vm ssh", "ssh", ""),
+    ("`ssh --command true` and fab alone", "vm ssh", "fab --version", "0.3 s above"),
+    ("`stop`, VM", "vm stop", "vagrant halt", "0.6 x"),
+    ("`up`, VM stopped", "vm start", "vagrant up after halt", ""),
+    ("`rm`, VM", "vm rm", "vagrant destroy", "0.6 x"),
+    ("`validate`, and fab alone", "validate", "fab --version", "0.35 s"),
+    ("`ls`, no instance", "ls, none", "podman ps", "0.6 s"),
+    (f"`ls`, {MANY} instances", "ls, many", "podman ps, many", "0.6 s"),
     ("1 GB through PORTS, container", "1 GB forwarded", "1 GB directly", "1.25 x"),
 ]
 VERSIONS = (
@@ -79,6 +101,10 @@ machine that did nothing else; in brackets the fastest and the slowest.
 {emulation}
 
 {rows}
+
+![Stages of `up`, in seconds](benchmarks.svg)
+
+At its largest, vagrantp's own process took {memory} MB of memory during `up`, beside Vagrant's.
 
 Rivals run the same image with the same memory, CPUs and disk; `tests/bench/` has their
 Vagrantfiles. vagrantp's `up` also reads back, from inside, that all is as promised.
@@ -100,6 +126,8 @@ def main() -> None:
         vm, container = (_project(work, kind) for kind in ("vm", "container"))
         for folder in (vm, container):  # builds and uploads images
             _fab("before", folder, "up")
+            _fab("before", folder, "rm", "--force")
+        memory = max(map(_memory_of_up, (vm, container)))
         accel = _machine(vm)["accel"]
         for folder in (vm, container):
             _fab("before", folder, "rm", "--force")
@@ -108,9 +136,16 @@ def main() -> None:
             for _ in range(PAIRS):
                 _round_of_containers(times, container, bare_container)
                 _round_of_vms(times, vm, bare_vm)
-    report = _report(times, accel)
+                _round_of_qemu(times, work, accel)
+            with _many(container):
+                for _ in range(PAIRS):
+                    _fab("ls, many", work, "ls", times=times)
+                    _timed("podman ps, many", work, "podman", "ps", "--all", times=times)
+        chart = _chart({"VM": vm, "container": container})
+    report = _report(times, accel, memory)
     print(report)
     (MASTER / "docs/benchmarks.md").write_text(report, encoding="utf-8")
+    (MASTER / "docs/benchmarks.svg").write_bytes(chart)
 
 
 @dataclass(frozen=True)
@@ -130,12 +165,18 @@ def _round_of_vms(times: Times, folder: Path, bare: Bare) -> None:
     instance = instances.remembered(folder)
     assert instance
     _timed("ssh", folder, *commands.ssh(instance, "true"), times=times)
+    _fab("validate", folder, "validate", times=times)
+    _timed("fab --version", folder, FAB, "--version", times=times)
+    _fab("vm stop", folder, "stop", times=times)
+    _fab("vm start", folder, "up", times=times)
     _fab("vm rm", folder, "rm", "--force", times=times)
     _vagrant("vagrant up", bare, "up", times=times)
     _vagrant("settle", bare, "ssh", "--command", SETTLE)
     _vagrant("vagrant up again", bare, "up", times=times)
     _vagrant("vagrant status", bare, "status", times=times)
     _vagrant("vagrant ssh", bare, "ssh", "--command", "true", times=times)
+    _vagrant("vagrant halt", bare, "halt", times=times)
+    _vagrant("vagrant up after halt", bare, "up", times=times)
     _vagrant("vagrant destroy", bare, "destroy", "--force", times=times)
     _vagrant("vagrant up, insert_key=false", bare, "up", times=times, INSERT_KEY="no")
     _vagrant("after", bare, "destroy", "--force")
@@ -158,6 +199,81 @@ def _round_of_containers(times: Times, folder: Path, bare: Bare) -> None:
     script = f"{run} && podman exec bench true"
     _timed("podman run and exec", folder, "sh", "-ec", script, times=times)
     _timed("after", folder, "podman", "rm", "--force", "--time", "0", "bench")
+    _fab("ls, none", folder, "ls", times=times)
+    _timed("podman ps", folder, "podman", "ps", "--all", times=times)
+
+
+def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
+    """Start the same image by hand, for a key of its own."""
+    box = images.ensure_box(Host(Context()), "debian-12")
+    with tempfile.TemporaryDirectory(dir=work) as name, socket.create_server(("", 0)) as free:
+        folder, port = Path(name), free.getsockname()[1]
+        _run(*commands.keygen(folder / "key", "bench"))
+        files = _seed(folder / "seed", (folder / "key.pub").read_text()).iterdir()
+        _run(*commands.seed_iso(folder / "seed.iso", [guest.BOOT, guest.GROW, *files]))
+        free.close()
+        image = images.vagrant_home() / "boxes" / box.name / images.VERSION / "libvirt/box.img"
+        cpu = "host" if accel == "kvm" else "qemu64"
+        environment = {"BOX": str(image), "ACCEL": accel, "CPU": cpu, "PORT": str(port)}
+        try:
+            _timed("QEMU by hand", folder, "sh", "-ec", QEMU, times=times, **environment)
+        finally:
+            if (folder / "pid").exists():
+                os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+
+
+@contextmanager
+def _many(folder: Path) -> Iterator[None]:
+    """Have containers that `ls` shows, never started: it asks Podman for all of them alike."""
+    image = images.ensure_container_image(Host(Context()), "debian-12")
+    facts = {"name": "bench", "folder": folder, "uid": os.getuid(), "version": instances.VERSION}
+    names = {f"bench-{number:08x}": f"{number:08x}" for number in range(MANY)}
+    try:
+        for name, identity in names.items():
+            labels = [f"--label=vagrantp.{k}={v}" for k, v in {**facts, "id": identity}.items()]
+            _run("podman", "create", "--name", name, *labels, image)
+        shown = json.loads(_run(str(FAB), "-r", str(MASTER), "ls", "--json"))["instances"]
+        assert {one["instance"] for one in shown} >= set(names)
+        yield
+    finally:
+        _run("podman", "rm", "--force", "--ignore", *names)
+
+
+def _memory_of_up(folder: Path) -> int:
+    """Return the peak of what the process of `fab up` has in memory, in MB."""
+    kib = 0
+    with subprocess.Popen([FAB, "-r", MASTER, "up"], cwd=folder, stdin=subprocess.DEVNULL) as up:
+        while up.poll() is None:
+            text = Path(f"/proc/{up.pid}/status").read_text()
+            kib = max([kib, *map(int, re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE))])
+            time.sleep(0.1)
+    if up.returncode:
+        raise SystemExit(f"fab up failed in {folder}")
+    return kib // 1000
+
+
+def _chart(folders: dict[str, Path]) -> bytes:
+    """Draw what `up` from nothing spent its seconds on: the median of each stage."""
+    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in folders}
+    for operation in map(json.loads, metrics.path().read_text().splitlines()[-1000:]):
+        for name, folder in folders.items():
+            stages = {stage["name"]: stage["seconds"] for stage in operation["stages"]}
+            if operation["project"] == str(folder) and "create" in stages:
+                stages["the rest"] = operation["seconds"] - sum(stages.values())
+                for stage, seconds in stages.items():
+                    found[name][stage].append(seconds)
+    chart = pygal.HorizontalStackedBar(js=[], height=260, print_values=True, legend_at_bottom=True)
+    chart.x_labels = list(found)
+    longest = max(sum(map(median, stages.values())) for stages in found.values())
+
+    def where_it_fits(seconds: float) -> str:
+        return f"{seconds:.1f} s" if seconds > longest / 12 else ""
+
+    for stage in dict.fromkeys(stage for stages in found.values() for stage in stages):
+        values = [median(stages[stage] or [0]) for stages in found.values()]
+        chart.add(stage, [{"value": value, "formatter": where_it_fits} for value in values])
+    drawn: bytes = chart.render()
+    return drawn
 
 
 def _received(times: Times, name: str, address: str, port: int) -> None:
@@ -232,12 +348,12 @@ def _bare_container(work: Path) -> Iterator[Bare]:
     )
 
 
-def _seed(folder: Path) -> Path:
-    """Make what a guest of our image starts with, for Vagrant's insecure key."""
+def _seed(folder: Path, key: str = INSECURE_KEY) -> Path:
+    """Make what a guest of our image starts with, for a key: by default Vagrant's insecure one."""
     folder.mkdir()
     _run(*commands.keygen(folder / "ssh_host_ed25519_key", "bench"))
     (folder / "hostname").write_text("bench\n")
-    (folder / "user.sh").write_text(commands.user_script("vagrant", INSECURE_KEY))
+    (folder / "user.sh").write_text(commands.user_script("vagrant", key))
     return folder
 
 
@@ -272,14 +388,15 @@ def _timed(
         raise SystemExit(f"{name}: {argv} failed:\n{done.stdout}")
     if times is not None:
         times[name].append(seconds)
-    print(f"{seconds:8.2f} s  {name}: {' '.join(map(str, argv[-3:]))}", flush=True)
+    command = " ".join(map(str, argv[-3:])).splitlines()[0]
+    print(f"{seconds:8.2f} s  {name}: {command}", flush=True)
 
 
 def _run(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
-def _report(times: Times, accel: str) -> str:
+def _report(times: Times, accel: str, memory: int) -> str:
     rows = ["| what | vagrantp | rival | ratio | at most |", "| --- | --- | --- | --- | --- |"]
     for what, ours, rival, limit in ROWS:
         ratio = median(times[ours]) / median(times[rival])
@@ -296,6 +413,7 @@ def _report(times: Times, accel: str) -> str:
         pairs=PAIRS,
         emulation=emulation,
         rows="\n".join(rows),
+        memory=memory,
         host=f"{os.cpu_count()} CPUs, Linux {platform.release()}",
         versions="\n".join(f"- {version}" for version in versions),
     )

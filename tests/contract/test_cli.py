@@ -6,6 +6,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import CONTAINER, FAB, MASTER, VERBS, VM, MakeProject, Project, env_text
 
 VAGRANTP = FAB.with_name("vagrantp")
@@ -67,10 +69,30 @@ def test_completion(project: MakeProject) -> None:
         assert re.search(rf"^{command} .*vagrantp", script, re.MULTILINE)
 
 
-def test_completion_in_bash(project: MakeProject) -> None:
+@pytest.mark.parametrize(
+    ("line", "candidates"),
+    [
+        ("st", ["stats", "status", "stop"]),
+        ("up --no", ["--no-provision", "--no-wait"]),
+        ("rm --name", ["app-01234567", "web-89abcdef"]),
+        ("rm --force --name we", ["web-89abcdef"]),
+        ("rm --name = we", ["web-89abcdef"]),  # as bash takes --name=we apart
+        ("rm --na", ["--name"]),
+    ],
+)
+def test_completion_in_bash(project: MakeProject, line: str, candidates: list[str]) -> None:
+    app = project()
+    for name in ("app-01234567", "web-89abcdef"):
+        machine = Path(app.environment["XDG_STATE_HOME"], "vagrantp", name, "machine.json")
+        machine.parent.mkdir(parents=True)
+        machine.write_text("{}")
+    *_, last = line.split()
+    word = "" if line.endswith("--name") else last
     script = (
         'eval "$(vagrantp --print-completion-script bash)"\n'
-        "COMP_WORDS=(vagrantp st); _complete_vagrantp vagrantp st; echo ${COMPREPLY[*]}"
+        f"COMP_WORDS=(vagrantp {line}); _complete_vagrantp vagrantp '{word}'\n"
+        "printf '%s\\n' \"${COMPREPLY[@]}\" | sort"
     )
     path = f"{VAGRANTP.parent}:/usr/bin:/bin"
-    assert run(project(), "bash", "-c", script, PATH=path) == ("stats status stop\n", "", 0)
+    found, *rest = run(app, "bash", "-c", script, PATH=path)
+    assert (found.split(), rest) == (candidates, ["", 0])

@@ -33,6 +33,8 @@ def test_an_instance_whose_project_is_gone(guests: MakeProject) -> None:
     config = app.folder.parent / "ssh config"
     config.write_text(app.fab("ssh-config").stdout)
     assert run("ssh", "-F", str(config), name, "hostname").strip() == known["name"]
+    run("scp", "-q", "-F", str(config), str(config), f"{name}:copied")
+    assert run("ssh", "-F", str(config), name, "cat copied") == config.read_text()
 
     moved = app.folder.rename(app.folder.with_name("moved"))
     [found] = listed(app)

@@ -12,7 +12,7 @@ import pytest
 from invoke.context import Context
 from vagrantp import metrics
 from vagrantp.errors import Interrupted, ProviderError
-from vagrantp.report import Progress
+from vagrantp.report import Progress, Stage
 from vagrantp.run import Host
 
 WRITER = """
@@ -134,3 +134,37 @@ def test_stats_reads_past_what_is_no_operation(
     metrics.record(host, "stop", tmp_path, 2.0, 5)
     (found,) = json.loads(metrics.stats(as_json=True))["operations"]
     assert (found["count"], found["failed"], found["last_seconds"]) == (2, 1, 3.0)
+
+
+def test_what_a_stage_usually_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert metrics.usual("up", tmp_path, "vm") == {}
+    runs = [
+        ("up", "a", "vm", [("create", 4.0, "ok"), ("check", 1.0, "ok")]),
+        ("up", "a", "vm", [("create", 90.0, "failed")]),
+        ("up", "a", "vm", [("create", 6.0, "ok")]),
+        ("up", "b", "vm", [("create", 20.0, "ok")]),
+        ("up", "a", "container", [("create", 2.0, "ok")]),
+        ("rm", "a", "vm", [("remove", 3.0, "ok")]),
+    ]
+    for verb, project, infra_type, stages in runs:
+        progress = Progress(infra_type=infra_type)
+        progress.stages = [Stage(name, seconds, outcome) for name, seconds, outcome in stages]
+        metrics.record(Host(Context(), progress=progress), verb, Path(project), 99.0, 0)
+    assert metrics.usual("up", Path("a"), "vm") == {"create": 5.0, "check": 1.0}
+    assert metrics.usual("up", Path("new"), "vm") == {"create": 6.0, "check": 1.0}
+    assert metrics.usual("stop", Path("a"), "vm") == {}
+    with metrics.path().open("ab") as file:
+        file.write(b'{"type": "vm", "verb": "up", \xff')
+    assert metrics.usual("up", Path("b"), "vm") == {"create": 20.0}
+
+
+def test_only_what_is_of_late_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    progress = Progress(infra_type="vm")
+    host = Host(Context(), progress=progress)
+    for seconds in (9.0, 1.0):
+        progress.stages = [Stage("create", seconds, "ok")]
+        for _ in range(1 + metrics.TAIL // 150):
+            metrics.record(host, "up", tmp_path, 99.0, 0)
+    assert metrics.usual("up", tmp_path, "vm") == {"create": 1.0}

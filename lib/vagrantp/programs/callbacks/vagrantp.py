@@ -1,13 +1,14 @@
 """Tells vagrantp what a playbook did, one JSON object a line of the file $VAGRANTP_EVENTS.
 
-`{"failed": …}` for each task that failed: play, task, place (file:line) and message; at the end
-`{"counts": …}`: how many tasks were ok and changed.
+`{"tasks": [number, total]}` as each task starts; `{"failed": …}` for each one that failed: play,
+task, place (file:line) and message; at the end `{"counts": …}`: how many tasks were ok and changed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._play = ""
+        self._to_do: set[str] = set()
+        self._total = 0
+
+    def v2_playbook_on_start(self, playbook: Theirs) -> None:
+        """Count the tasks. What is included while it runs is not known, and not counted."""
+        blocks = [block for play in playbook.get_plays() for block in play.compile()]
+        self._to_do = {task._uuid for task in _tasks(blocks) if not task.implicit}
+        self._total = len(self._to_do)
+
+    def v2_playbook_on_task_start(self, task: Theirs, is_conditional: bool) -> None:
+        """Tell which of the tasks it is."""
+        if task._uuid in self._to_do:
+            self._to_do.remove(task._uuid)
+            self._tell({"tasks": [self._total - len(self._to_do), self._total]})
 
     def v2_playbook_on_play_start(self, play: Theirs) -> None:
         """Take note of the play."""
@@ -67,6 +82,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _tell(self, event: dict[str, Any]) -> None:
         with Path(os.environ["VAGRANTP_EVENTS"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
+
+
+def _tasks(blocks: list[Theirs]) -> Iterator[Theirs]:
+    """Yield the tasks of blocks and of those within them, but for what is done after a failure."""
+    for block in blocks:
+        if hasattr(block, "block"):
+            yield from _tasks([*block.block, *block.always])
+        else:
+            yield block
 
 
 def _message(found: dict[str, Any]) -> str:
