@@ -162,6 +162,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         **_on_lan(host, found),
         "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
+        "mount": settings.get("mount", "none"),
         "console": found.console,
         "vnc": found.vnc,
         "changes": [asdict(change) for change in _changes(found, folder)],

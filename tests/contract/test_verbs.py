@@ -43,6 +43,7 @@ def test_validate_prints_the_resolved_settings(
         "  LAN_ACCESS=no\n"
         "  NETWORK_TYPE=default\n"
         "  SSH_USER=vagrant\n"
+        "  MOUNT=none\n"
         "  AUTOSTART=no\n"
     )
     assert not called.exists()
