@@ -456,7 +456,8 @@ class Host:
                 f"the full log is {self.log}" if self.log else "try it by hand",
             ) from None
         except KeyboardInterrupt:  # it fell between the moments in which invoke passes it on
-            runner.kill()
+            if hasattr(runner, "process"):  # else even before there was a child
+                runner.kill()
             raise
         if Child.interrupts > interrupts:
             raise Interrupted("interrupted")

@@ -82,9 +82,11 @@ def _all(host: Host) -> list[Found]:
         try:
             listed = provider_for(infra_type).list_all(host)
         except ProviderError as error:
-            mine = [known for known in made.values() if known.infra_type == infra_type]
             why = f"not known: {error.message}"
-            listed = [Found(known, "broken", os.getuid(), reason=why) for known in mine]
+            for known in made.values():
+                if known.infra_type == infra_type:
+                    found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
+            continue
         for one in listed:
             if one.uid == os.getuid():
                 found[one.instance.full_name] = _with_project(lifecycle.judged(one))

@@ -1,7 +1,7 @@
 """Verbs that are interrupted or killed at any moment: `rm` leaves the host as it was before.
 
 `make soak` tries VAGRANTP_CHAOS moments (100) of `up` of a container, a quarter as many of `stop`,
-`rm` and `provision`, and 12 of `up` of a VM; every run of all tests tries six.
+`rm` and `provision`, and an eighth as many of `up` of a VM; every run of all tests tries six.
 """
 
 from __future__ import annotations
@@ -111,4 +111,5 @@ def test_other_verbs_of_a_container(guests: MakeProject, verb: str, moments: int
 @pytest.mark.soak
 @pytest.mark.usefixtures("bystander")
 def test_up_of_a_vm(guests: MakeProject) -> None:
-    chaos(guests("chaos").write({**VM, "PORTS": "auto:80"}), ["up"], 12, is_made=False)
+    app = guests("chaos").write({**VM, "PORTS": "auto:80"})
+    chaos(app, ["up"], MOMENTS // 8, is_made=False)

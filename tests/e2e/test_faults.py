@@ -17,7 +17,7 @@ import pytest
 from vagrantp import images
 from vagrantp.config import id_from
 
-from tests.conftest import CONTAINER, VM, MakeProject, Project, inventory
+from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import VIRSH, run, status, volumes, wait_for
 
 GARBAGE = ["", "{", "[]", '{"settings": 1, "provider": {}}', "\0\xff"]
@@ -230,7 +230,6 @@ def test_a_libvirt_that_stops_in_the_middle(guests: MakeProject) -> None:
 @pytest.mark.soak  # for as long as the limits are
 @pytest.mark.parametrize("when", ["ps", "info", "start"])
 def test_a_podman_that_hangs_is_given_up(guests: MakeProject, tmp_path: Path, when: str) -> None:
-    before = inventory()
     app = guests("hangs").write(CONTAINER)
     if when == "start":
         assert app.fab("up").returncode == 0
@@ -242,4 +241,3 @@ def test_a_podman_that_hangs_is_given_up(guests: MakeProject, tmp_path: Path, wh
     assert "  hint: " in done.stderr
     assert time.monotonic() - start < 75
     assert app.fab("rm", "--force").returncode == 0
-    assert inventory() == before
