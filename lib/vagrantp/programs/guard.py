@@ -40,7 +40,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from errno import EPERM
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
@@ -108,7 +108,8 @@ def main(argv: list[str]) -> int:
     command, *arguments = argv or ["help"]
     try:
         if command == "check":
-            return _report(problems(), guests(), _leased())
+            with _locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
+                return _report(problems(), guests(), _leased())
         if command == "inside":
             pid, folder = int(arguments[1]), Path(arguments[2])
             if arguments[0] == "load":
