@@ -24,7 +24,7 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     broken += "mount --bind /dev/null $(command -v mmdebstrap)"
     done = project().fab_amid(broken, "doctor", "--json")
     assert done.returncode == 5
-    assert re.search(r"^17 of 21 checks failed\n\Z", done.stderr, re.MULTILINE)
+    assert re.search(r"^17 of 22 checks failed\n\Z", done.stderr, re.MULTILINE)
     document = json.loads(done.stdout)
     assert (document["schema"], document["ok"]) == (1, False)
     assert [set(check) for check in document["checks"]] == [
@@ -32,7 +32,7 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     ]
     checks = {check["name"]: check for check in document["checks"]}
     assert tuple(checks) == CHECKS
-    well = {"memory", "processors", "room to build images", "user ids"}
+    well = {"memory", "processors", "room to build images", "user ids", "mounts"}
     assert {name for name in CHECKS if checks[name]["outcome"] == "ok"} == well
     found = {name: check["found"] for name, check in checks.items() if name not in well}
     assert found["tools"] == "podman is not installed"

@@ -48,5 +48,5 @@ def test_a_host_that_cannot(
     assert all("; to mend: make -C " in line for line in failed)
     # without nft nothing is isolated, either
     assert len(failed) == (2 if name == "packet filter" else 1), done.stdout
-    assert done.stderr.endswith(f"{len(failed)} of 21 checks failed\n")
+    assert done.stderr.endswith(f"{len(failed)} of 22 checks failed\n")
     assert probes() == []
