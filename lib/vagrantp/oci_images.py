@@ -109,7 +109,8 @@ def _build(
             timeout=600,
         )
     except ProviderError as error:
-        error.hint = error.hint or "an image needs a shell and apt-get, apk, dnf or pacman"
+        needs = "an image needs a shell and apt-get, apk, dnf or pacman"
+        error.hint = f"{needs}; {error.hint}" if error.hint else needs
         raise
     finally:
         host.change(remove, what="cleaning up", timeout=60)
