@@ -172,7 +172,8 @@ def test_5_a_provider_that_is_away(refused: MakeProject, values: dict[str, objec
         r"(?:loading vagrant-libvirt failed: .*\n  hint: .*\n)?"  # where no image is there yet
     )
     assert re.fullmatch(
-        rf"{why}\n  hint: (.*)\n{no_plugin}MEMORY={HUGE} is more than this host's \d+ MB\n  hint: .*\n",
+        rf"{why}\n  hint: (.*)\n{no_plugin}"
+        rf"MEMORY={HUGE} is more than this host's \d+ MB\n  hint: .*\n",
         refusal(done.stderr),
     )
     hint = re.findall("hint: (.*)", done.stderr)[0]
