@@ -260,9 +260,9 @@ def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
 
     `mac` is that of its card on our network, which is for this host alone.
     """
-    no = ("UseRoutes", "UseDNS", "UseDomains", "UseNTP", "UseGateway")
+    no = ("UseRoutes", "UseDNS", "UseDomains", "UseNTP", "UseGateway", "UseHostname")
     here = ["[Network]", "DHCP=ipv4", "[DHCPv4]", *(f"{what}=no" for what in no)]
-    own = ["DHCP=ipv4"]
+    own = ["DHCP=ipv4", "[DHCPv4]", "UseHostname=no"]
     if lan["address"]:
         own = [f"Address={lan['address']}", f"Gateway={lan['gateway']}", f"DNS={lan['dns']}"]
     there = ["[Network]", "LinkLocalAddressing=no", *own]

@@ -11,7 +11,7 @@ from invoke.runners import Result
 
 from vagrantp import commands
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError
+from vagrantp.errors import ProviderError, VagrantpError
 from vagrantp.instance import Instance
 from vagrantp.report import Check, compare
 from vagrantp.run import Host
@@ -57,22 +57,22 @@ def wait(
     host: Host,
     ssh: list[str],
     seconds: float,
-    is_running: Callable[[], bool],
+    end: Callable[[], VagrantpError | None],
     cwd: Path | None = None,
     needs: str = "hostname",
 ) -> dict[str, str]:
     """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it, from `cwd`.
 
-    `needs`: the one that must be among them. Raises ProviderError when it stops meanwhile, or has
-    not answered so after `seconds`.
+    `needs`: the one that must be among them. `end` says why it does not run any more, None while it
+    does; that is raised. Raises ProviderError when it has not answered so after `seconds`.
     """
     deadline = monotonic() + seconds
     while True:
         facts, why = ask(host, ssh, cwd)
         if needs in facts:
             return facts
-        if not is_running():
-            raise ProviderError("it stopped before ssh answered", "fab up --verbose shows more")
+        if why_ended := end():
+            raise why_ended
         if monotonic() > deadline and facts:
             raise ProviderError(f"it has no {needs} after {seconds:.0f} seconds")
         if monotonic() > deadline:

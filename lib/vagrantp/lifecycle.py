@@ -26,7 +26,13 @@ from vagrantp import (
 )
 from vagrantp import instance as instances
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, StateError, UnansweredError, VagrantpError
+from vagrantp.errors import (
+    HostLimitError,
+    ProviderError,
+    StateError,
+    UnansweredError,
+    VagrantpError,
+)
 from vagrantp.instance import Instance
 from vagrantp.providers import Found, provider_for
 from vagrantp.run import SET_UP, Host, environment, refuse_open
@@ -261,10 +267,12 @@ def login(host: Host, folder: Path, command: str) -> None:
 def drift(instance: Instance, settings: Settings) -> list[Change]:
     """Return what `settings` ask for and the instance was not made with."""
     old = instance.machine().get("settings", {})
-    when: dict[str, Any] = dict.fromkeys(AT_START, "at the next start")
+    when: dict[str, Any] = dict.fromkeys((*AT_START, "fixed_ip"), "at the next start")
     when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
     if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
         del when["disk"]  # a file system may be shrunk, or be lost
+    if settings.network_type != "default":
+        del when["fixed_ip"]  # on a bridge it is told to the guest, when that is made
     return [
         Change(key, was, now, when.get(key.lower(), "to a new instance"))
         for key, was, now in instances.differences(old, settings)
@@ -366,24 +374,29 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
 
 def _grow(host: Host, ssh: list[str]) -> None:
     with host.progress.stage("grow the root file system"):
-        guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: True)
+        guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: None)
         guest.grow(host, ssh)
 
 
 def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) -> None:
     """Start a stopped or paused instance: directly, or through Vagrant when settings changed."""
     instance = found.instance
+    provider = provider_for(instance.infra_type)
     if found.state == "paused":
+        why = provider.why_ended(host, instance)
+        if isinstance(why, HostLimitError):
+            why.hint = f"make room; then: virsh -c qemu:///system resume {instance.full_name}"
+            raise why
         raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     hostcheck.before_start(host, instance, settings)
-    provider = provider_for(instance.infra_type)
     for change in changes:
         host.progress.say(str(change))
     is_larger = _resize(host, instance, settings, changes)
     with host.progress.stage("start"):
+        _write_address(host, instance, provider.keep_address(host, instance, settings))
         _take(host, instance, settings, [c for c in changes if c.key != "DISK"])
         provider.isolate(host, instance, settings)
-        if instance.infra_type == "vm" and any(c.applies == "at the next start" for c in changes):
+        if instance.infra_type == "vm" and any(c.key.lower() in AT_START for c in changes):
             _vagrant(host, instance, "up", "--no-provision")
         else:
             provider.start(host, instance)
@@ -440,10 +453,10 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     except BaseException:
         provider.stop(host, instance, force=True)
         raise
-    is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
-    if is_lost:
-        host.progress.say("its ports were not forwarded any more; they are again")
     is_changed = any(change.key == "PORTS" for change in changes)
+    is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
+    if is_lost and not is_changed:
+        host.progress.say("its ports were not forwarded any more; they are again")
     if is_lost or is_changed:
         ports.ensure(host, instance, provider.pid(host, instance), afresh=is_changed)
 
@@ -462,6 +475,18 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     if "metadata" in provider:
         address = provider["address"]
         provider["metadata"] = commands.domain_metadata(instance, settings, address, instance.lan)
+    host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
+
+
+def _write_address(host: Host, instance: Instance, address: str) -> None:
+    """Write down the address that an instance has from this start on."""
+    document = instance.machine()
+    if document["provider"]["address"] == address:
+        return
+    ssh_config = instance.ssh_config.read_text("utf-8")
+    text = re.sub(r"^(  HostName ).*$", rf"\g<1>{address}", ssh_config, flags=re.MULTILINE)
+    host.write(instance.ssh_config, text)
+    document["provider"]["address"] = address
     host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
 
 
@@ -509,7 +534,7 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str]
             host,
             ssh,
             SSH_TIMEOUT[instance.infra_type],
-            lambda: bool(provider.pid(host, instance)),
+            lambda: None if provider.pid(host, instance) else provider.why_ended(host, instance),
             cwd=instance.state_dir,
             needs="gateway" if instance.lan else "hostname",
         )

@@ -99,6 +99,8 @@ def _fill(app: Project, bed: Bed) -> None:
     pack = ("tar", "-C", str(MASTER), "-c", "--owner=root:0", "--mode=go+rX", "-T", "-")
     checkout = subprocess.run(pack, input=files.encode(), check=True, capture_output=True).stdout
     bed.run("one", "sudo tar -C /srv/master -x", data=checkout)
+    # its users may not write there, and Python would compile all of it anew for every verb
+    bed.run("one", "cd /srv/master && sudo .venv/bin/python -m compileall -q lib fabfile.py")
 
 
 # What host set-up puts there for a user's containers, and this host has from it.

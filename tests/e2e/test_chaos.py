@@ -96,7 +96,7 @@ def test_up_of_a_container(guests: MakeProject, moments: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "moments", [3, pytest.param(MOMENTS // 4, marks=pytest.mark.soak)], ids=["few", "many"]
+    "moments", [2, pytest.param(MOMENTS // 4, marks=pytest.mark.soak)], ids=["few", "many"]
 )
 @pytest.mark.parametrize("verb", ["stop", "rm --force", "provision"])
 @pytest.mark.usefixtures("bystander")

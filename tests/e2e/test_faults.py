@@ -168,6 +168,81 @@ def test_a_foreign_podman_network_of_our_name_is_never_touched(guests: MakeProje
         NETWORK.write_text(record)
 
 
+@contextmanager
+def small(folder: Path, size: str) -> Iterator[None]:
+    """Have a small file system at a folder for a moment."""
+    run("mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "none", str(folder))
+    try:
+        yield
+    finally:
+        run("umount", str(folder))
+
+
+def test_a_state_folder_that_is_full(guests: MakeProject) -> None:
+    """With room for nothing, for the keys, for machine.json, for all but what Vagrant writes."""
+    app = guests("full").write(CONTAINER)
+    root = Path(app.environment["XDG_STATE_HOME"], "vagrantp")
+    root.mkdir(parents=True)
+    codes = []
+    for pages in range(2, 22, 2):
+        with small(root, f"{4 * pages}k"):
+            root.chmod(0o700)
+            done = app.fab("up")
+            codes.append(done.returncode)
+            if done.returncode:
+                assert (done.returncode, done.stdout) == (4, ""), (pages, done.stderr)
+                assert "No space left on device" in done.stderr, (pages, done.stderr)
+                assert "Traceback" not in done.stderr
+                assert {path.name for path in root.iterdir()} <= {"lock", "metrics.jsonl"}
+                assert status(app)["state"] == "absent"
+            assert app.fab("rm", "--force").returncode == 0
+    assert codes[0] == 4 and codes[-1] == 0, codes
+    assert app.fab("up").returncode == 0
+
+
+def test_a_pool_that_gets_full(guests: MakeProject) -> None:
+    app = guests("half").write(VM)
+    xml = run(*VIRSH, "pool-dumpxml", images.POOL)
+    pool = Path(re.findall("<path>(.*)</path>", xml)[0])
+
+    def fill() -> None:
+        free = shutil.disk_usage(pool).free
+        with (pool / "filling").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free - 1024**2)
+
+    try:
+        with small(pool, "1800M"):
+            run(*VIRSH, "pool-refresh", images.POOL)
+            up = app.start("up")  # the base image is not there, and is put there
+            wait_for("half-", "vm")
+            fill()
+            _, err = up.communicate(timeout=300)
+            assert up.returncode == 4, err
+            told = "was halted: the storage pool default has no room for what it writes"
+            assert told in err or "No space left on device" in err
+            assert [path.name for path in pool.glob("half-*")] == []
+            assert status(app)["state"] == "absent"
+            # and one that runs
+            (pool / "filling").unlink()
+            done = app.fab("up")
+            assert done.returncode == 0, done.stderr
+            fill()
+            full = "dd if=/dev/zero of=big bs=1M count=900; sync"
+            app.start("ssh", "--command", full)
+            deadline = time.monotonic() + 120
+            while status(app)["state"] == "running":
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            done = app.fab("up")
+            assert (done.returncode, told in done.stderr) == (4, True), done.stderr
+            (pool / "filling").unlink()
+            run(*done.stderr.rpartition("then: ")[2].split())
+            assert app.fab("verify").returncode == 0
+            is_gone(app)
+    finally:
+        run(*VIRSH, "pool-refresh", images.POOL)
+
+
 def hanging(tmp_path: Path, tool: str, when: str) -> Callable[[Project], Project]:
     """Return what puts a program of that name on a project's PATH: it hangs with `when` in argv."""
     folder = tmp_path / "hanging"

@@ -260,6 +260,55 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject, why: str) -> None
     assert app.fab("verify").returncode == 0
 
 
+# What breaks each network line of `verify` from outside, while our own rules are as they were.
+WRONG = {
+    "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53 drop",
+    "LAN_ALLOW host:7000": "hook input priority -20; iifname vagrantp1 tcp dport 7000 drop",
+    "this host": "hook prerouting priority -100; iifname vagrantp1 fib daddr type local "
+    f"tcp dport != {{ 53, 7000 }} dnat ip to {SERVER}:80",
+    "router of the LAN": "hook prerouting priority -100; iifname vagrantp1 ip daddr @routers "
+    f"tcp dport 443 dnat ip to {SERVER}:80",
+}
+
+
+def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place) -> None:
+    app = guests("container")
+    up(app, LAN_ALLOW="host:7000")
+
+    def failed() -> set[str]:
+        checks = json.loads(app.fab("verify", "--json").stdout)["checks"]
+        assert {check["name"] for check in checks} >= {*WRONG, "this host by IPv6"}
+        return {check["name"] for check in checks if check["outcome"] == "FAILED"}
+
+    assert failed() == set()
+    routes = json.loads(run("ip", "-4", "-json", "route", "show", "default"))
+    routers = ", ".join(route["gateway"] for route in routes)
+    for line, rule in WRONG.items():
+        kind = "nat" if "dnat" in rule else "filter"
+        routers_set = f"set routers {{ type ipv4_addr; elements = {{ {routers} }} }}"
+        run(
+            "nft",
+            f"table inet wrong {{ {routers_set} chain wrong {{ type {kind} {rule}; }} }}",
+        )
+        try:
+            assert failed() == {line}
+        finally:
+            run("nft", "delete", "table", "inet", "wrong")
+    # IPv6, which nothing but our rules keeps away, once somebody gives it an address
+    pid = run("podman", "inspect", "--format", "{{.State.Pid}}", status(app)["instance"]).strip()
+    inside = f"nsenter --target={pid} --net ip -6"
+    script = f"{inside} address add fd77::2/64 dev eth0 nodad"
+    script += f" && {inside} route add default via fd77::1 && nft delete table inet vagrantp"
+    network.ip("-6", "address", "add", "fd77::1/64", "dev", "vagrantp1", "nodad")
+    try:
+        run("sh", "-ec", script)
+        assert failed() >= {"isolation", "this host", "this host by IPv6"}
+    finally:
+        network.ip("-6", "address", "del", "fd77::1/64", "dev", "vagrantp1")
+        run(str(commands.GUARD), "sync")
+    assert failed() == set()
+
+
 def test_a_flushed_host_is_told_and_put_right(guests: MakeProject, place: Place) -> None:
     app = guests("container")
     up(app)

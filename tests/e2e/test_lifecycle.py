@@ -155,10 +155,15 @@ def test_the_main_job(
         done = app.fab("ssh", "--command", command)
         assert (done.returncode, done.stdout) == (8, "")
         assert done.stderr == f"{name} is not running\n  hint: fab up starts it\n"
-    (app.folder / ".env").write_text(text)
-    assert app.fab("up").returncode == 0
+    subnet, _, last = found["address"].rpartition(".")
+    address = f"{subnet}.{2 + (int(last) - 1) % 253}"
+    (app.folder / ".env").write_text(f"{text}FIXED_IP={address}\n")
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    assert f"  FIXED_IP: nothing → {address}\n" in done.stderr
     assert guest(app, "cat note") == "this stays\n"
-    assert status(app)["address"] == found["address"]
+    assert (status(app)["address"], status(app)["changes"]) == (address, [])
+    assert app.fab("verify").returncode == 0
     _is_as_promised(app, kind, name)
 
     # rm asks before it takes a running one, then takes everything

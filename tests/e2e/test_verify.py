@@ -49,13 +49,13 @@ def test_promises_of_a_container(guests: MakeProject) -> None:
     run(*inside, "hostname", "someone-else")
     assert broken(app) == {"hostname"}
     run(*inside, "hostname", "proof")
-    run(*inside, "ip", "address", "flush", "dev", "eth0")
-    assert broken(app) == {"hostname", "address", "ssh"}  # what is not known is not promised
-
     app.write({**CONTAINER, "MEMORY": 300})
     assert "memory" in broken(app)
     app.write({**CONTAINER, "INFRA_TYPE": "vm"})
     assert "type" in broken(app)
+    app.write(CONTAINER)
+    run(*inside, "ip", "address", "flush", "dev", "eth0")
+    assert broken(app) == {"hostname", "address", "ssh"}  # what is not known is not promised
 
 
 def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:

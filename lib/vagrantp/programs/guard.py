@@ -479,6 +479,15 @@ def _checked_mount(wish: Guest | None) -> Guest | None:
 # Rules
 
 
+# So a guest fails at once: Linux holds the first ICMP error back from a connection that is being
+# made (tcp_v4_err), for a second, and sends a receiver few of them (icmp_ratelimit).
+REFUSE = """\
+chain refuse {
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx admin-prohibited
+  }"""
+
+
 def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -> str:
     """Return the rules of this host for these guests, as input for nft(8). Pure.
 
@@ -559,24 +568,25 @@ table inet vagrantp {{
     udp sport 68 udp dport 67 accept
     fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
     ip saddr . meta l4proto . th dport @allowed_host accept
-    reject with icmpx admin-prohibited
+    goto refuse
   }}
   chain forward {{
     type filter hook forward priority -5; policy accept;
     iifname != {{ {bridges} }} oifname != {{ {bridges} }} accept
     ct direction reply ct state established,related accept
-    oifname {{ {bridges} }} reject with icmpx admin-prohibited
+    oifname {{ {bridges} }} goto refuse
     meta nfproto != ipv4 drop
     ip saddr . ip daddr @allowed accept
     ip saddr . ip daddr . meta l4proto . th dport @allowed_ports accept
     ip saddr @open accept
-    ip daddr @private reject with icmpx admin-prohibited
+    ip daddr @private goto refuse
     rt classid {REALM} goto by_own_route
   }}
   chain by_own_route {{
     update @tried {{ ip saddr . ip daddr }} ip saddr . rt ip nexthop != @tried accept
-    reject with icmpx admin-prohibited
+    goto refuse
   }}
+  {REFUSE}
 }}
 """
 
@@ -724,8 +734,8 @@ def inside_rules(wishes: Guest, networks: Iterable[IPv4Interface]) -> str:
         'oifname "lo" accept',
         "ct direction reply ct state established,related accept",
         *accept,
-        "meta nfproto != ipv4 reject with icmpx admin-prohibited",
-        *(f"ip daddr {places} reject with icmpx admin-prohibited" for places in closed),
+        "meta nfproto != ipv4 goto refuse",
+        *(f"ip daddr {places} goto refuse" for places in closed),
         "accept",
     ]
     body = "\n    ".join(lines)
@@ -740,6 +750,7 @@ table inet vagrantp {{
     type filter hook output priority 0; policy drop;
     {body}
   }}
+  {REFUSE}
 }}
 """
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from vagrantp.config import Settings
+from vagrantp.errors import VagrantpError
 from vagrantp.instance import Instance
 from vagrantp.report import Check
 from vagrantp.run import Host
@@ -41,11 +42,17 @@ class Provider(Protocol):
     def endpoint(self, host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
         """Return the address and port of its ssh server. `made`: what `prepare` returned."""
 
+    def keep_address(self, host: Host, instance: Instance, settings: Settings) -> str:
+        """See that a stopped one gets FIXED_IP, or the address that it had; return it."""
+
     def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Write down what it may reach, and has of its project, where what starts it finds that."""
 
     def pid(self, host: Host, instance: Instance) -> str:
         """Return the process id of its QEMU or its first process, "" when it does not run."""
+
+    def why_ended(self, host: Host, instance: Instance) -> VagrantpError:
+        """Return why an instance that was started does not run, as far as the provider knows."""
 
     def start(self, host: Host, instance: Instance) -> None:
         """Start a stopped instance."""

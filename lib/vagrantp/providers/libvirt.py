@@ -7,14 +7,21 @@ import secrets
 import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 from vagrantp import accel, boxes, commands, guest, images, lan, network
 from vagrantp.config import Settings
-from vagrantp.errors import ConfigError, ConflictError, ProviderError, StateError
+from vagrantp.errors import (
+    ConfigError,
+    ConflictError,
+    HostLimitError,
+    ProviderError,
+    StateError,
+    VagrantpError,
+)
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
 from vagrantp.report import Check, compare
@@ -102,7 +109,8 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         )
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host, instance)
-        address = _keep_address(host, instance, settings, subnet)
+        fixed = commands.fixed_ip(settings)
+        address = _reserve(host, instance, settings, subnet, fixed)
     own = lan.card(host, instance, settings)
     if own and box.kind != "ours":
         raise ProviderError(
@@ -134,6 +142,17 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     )
 
 
+def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
+    """See that a stopped VM gets FIXED_IP, or the address that it had; return it."""
+    had = str(instance.machine()["provider"]["address"])
+    wanted = commands.fixed_ip(settings) or IPv4Address(had)
+    entry = next((e for e in _dhcp_hosts(host) if e.get("name") == instance.full_name), None)
+    if had == str(IPv4Interface(wanted).ip) and entry is not None and entry.get("ip") == had:
+        return had
+    with host.lock(state_root(), "network", "another vagrantp that takes an address"):
+        return _reserve(host, instance, settings, _ensure_network(host, instance), wanted)
+
+
 def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
     """Return the address and port of its ssh server."""
     return made["address"], 22
@@ -157,6 +176,15 @@ def pid(host: Host, instance: Instance) -> str:
         return (RUNNING / f"{instance.full_name}.pid").read_text().strip()
     except FileNotFoundError:  # it has ended since
         return ""
+
+
+def why_ended(host: Host, instance: Instance) -> VagrantpError:
+    """Return why a VM that was started does not run: QEMU halts one whose disk finds no room."""
+    name = instance.full_name
+    if "no space" in host.ask(commands.virsh("domblkerror", name)).stdout:
+        text = f"{name} was halted: the storage pool {POOL} has no room for what it writes"
+        return HostLimitError(text, "make room there")
+    return ProviderError("it stopped before ssh answered", "fab up --verbose shows more")
 
 
 def start(host: Host, instance: Instance) -> None:
@@ -296,10 +324,17 @@ def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
     return subnet
 
 
-def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IPv4Network) -> str:
+def _reserve(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    subnet: IPv4Network,
+    fixed: IPv4Address | None,
+) -> str:
     """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
     mac = commands.mac(instance, settings)
-    entries = _dhcp_hosts(host)
+    everyones = _dhcp_hosts(host)
+    entries = [entry for entry in everyones if entry.get("name") != instance.full_name]
     if holder := next((e.get("name") for e in entries if e.get("mac") == mac), None):
         raise ConflictError(f"MAC {mac} is taken by {holder}")
     # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
@@ -307,9 +342,9 @@ def _keep_address(host: Host, instance: Instance, settings: Settings, subnet: IP
     leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
     taken = network.leased(leases.stdout, but_to=mac)
     taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
-    fixed = commands.fixed_ip(settings)
     address = str(network.choose_address(subnet, instance.id, taken, fixed))
-    _update_dhcp(host, "add-last", commands.dhcp_host(instance, mac, address))
+    action = "modify" if len(entries) < len(everyones) else "add-last"
+    _update_dhcp(host, action, commands.dhcp_host(instance, mac, address))
     return address
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from vagrantp import commands, images, lan, network, oci_images
 from vagrantp.config import Settings
+from vagrantp.errors import ProviderError, VagrantpError
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
 from vagrantp.report import Check, compare
@@ -42,7 +43,8 @@ def list_all(host: Host) -> list[Found]:
         )
         if instance.full_name not in container["Names"]:
             continue
-        settings = instance.machine().get("settings", {})
+        made = instance.machine()
+        settings, provider = made.get("settings", {}), made.get("provider", {})
         state = STATES.get(container["State"], "broken")
         found.append(
             Found(
@@ -50,7 +52,7 @@ def list_all(host: Host) -> list[Found]:
                 state,
                 uid=int(labels.get("vagrantp.uid", "-1")),
                 reason=None if state != "broken" else f"podman says {container['State']}",
-                address=labels.get("vagrantp.address"),
+                address=provider.get("address", labels.get("vagrantp.address")),
                 memory=settings.get("memory"),
                 cpus=settings.get("cpus"),
             )
@@ -84,14 +86,36 @@ def _image(host: Host, image: str) -> str:
 
 def _take_address(host: Host, folder: Path, fixed: IPv4Address | None) -> IPv4Address:
     """Choose an address for the container whose state is in `folder`, and write it down there."""
+    own = folder / "address"
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
         # there is no container yet that would show that its address is taken
-        files = state_root().glob("*/address")
+        files = [path for path in state_root().glob("*/address") if path != own]
         taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
         address = network.choose_address(subnet, folder.name[-8:], taken, fixed)
-        host.write(folder / "address", str(address))
+        host.write(own, str(address))
     return address
+
+
+def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
+    """See that a stopped container gets FIXED_IP, or the address that it had; return it."""
+    had = str(instance.machine()["provider"]["address"])
+    own = instance.state_dir / "address"
+    if had == commands.LOOPBACK or not own.exists():
+        return had  # a user's: it is on no network of this host
+    wanted = commands.fixed_ip(settings) or IPv4Address(had)
+    if had == str(IPv4Interface(wanted).ip) == own.read_text(encoding="ascii"):
+        return had
+    address = _take_address(host, instance.state_dir, wanted)
+    # The file and machine.json differ until the end: what is killed in between is done again.
+    name, where = instance.full_name, ["podman", "network"]
+    card = [f"--ip={address}", f"--mac-address={commands.mac(instance, settings)}"]
+    if network.NAME in _inspect(host, instance, "{{json .NetworkSettings.Networks}}"):
+        argv = [*where, "disconnect", network.NAME, name]
+        host.change(argv, what="giving its address up", timeout=60)
+    argv = [*where, "connect", *card, network.NAME, name]
+    host.change(argv, what="giving it its address", timeout=60)
+    return str(address)
 
 
 def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
@@ -116,6 +140,13 @@ def _isolate(host: Host, instance: Instance, settings: Settings, own: lan.Card |
 def pid(host: Host, instance: Instance) -> str:
     """Return the process id, on the host, of its first process, "" when it does not run."""
     return _inspect(host, instance, "{{if .State.Running}}{{.State.Pid}}{{end}}")
+
+
+def why_ended(host: Host, instance: Instance) -> VagrantpError:
+    """Return why a container that was started does not run: the last that it said."""
+    said = host.ask(["podman", "logs", "--tail", "1", instance.full_name])
+    why = f": {last}" if (last := f"{said.stdout}{said.stderr}".strip()) else ""
+    return ProviderError(f"it stopped before ssh answered{why}", "fab up --verbose shows more")
 
 
 def start(host: Host, instance: Instance) -> None:
