@@ -262,8 +262,8 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject, why: str) -> None
 
 # What breaks each network line of `verify` from outside, while our own rules are as they were.
 WRONG = {
-    "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53 drop",
-    "LAN_ALLOW host:7000": "hook input priority -20; iifname vagrantp1 tcp dport 7000 drop",
+    "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53 reject",
+    "LAN_ALLOW host:7000": "hook input priority -20; iifname vagrantp1 tcp dport 7000 reject",
     "this host": "hook prerouting priority -100; iifname vagrantp1 fib daddr type local "
     f"tcp dport != {{ 53, 7000 }} dnat ip to {SERVER}:80",
     "router of the LAN": "hook prerouting priority -100; iifname vagrantp1 ip daddr @routers "
@@ -285,11 +285,9 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
     routers = ", ".join(route["gateway"] for route in routes)
     for line, rule in WRONG.items():
         kind = "nat" if "dnat" in rule else "filter"
-        routers_set = f"set routers {{ type ipv4_addr; elements = {{ {routers} }} }}"
-        run(
-            "nft",
-            f"table inet wrong {{ {routers_set} chain wrong {{ type {kind} {rule}; }} }}",
-        )
+        sets = f"set routers {{ type ipv4_addr; elements = {{ {routers} }}; }}"
+        chain = f"chain wrong {{ type {kind} {rule}; }}"
+        run("nft", f"table inet wrong {{\n{sets}\n{chain}\n}}")
         try:
             assert failed() == {line}
         finally:
@@ -297,14 +295,15 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
     # IPv6, which nothing but our rules keeps away, once somebody gives it an address
     pid = run("podman", "inspect", "--format", "{{.State.Pid}}", status(app)["instance"]).strip()
     inside = f"nsenter --target={pid} --net ip -6"
-    script = f"{inside} address add fd77::2/64 dev eth0 nodad"
-    script += f" && {inside} route add default via fd77::1 && nft delete table inet vagrantp"
-    network.ip("-6", "address", "add", "fd77::1/64", "dev", "vagrantp1", "nodad")
+    script = f"{inside} address add fd79::2/64 dev eth0 nodad"
+    script += f" && {inside} route add default via fd79::1"
+    script += " && nft delete table inet vagrantp && nft delete table bridge vagrantp"
+    network.ip("-6", "address", "add", "fd79::1/64", "dev", "vagrantp1", "nodad")
     try:
         run("sh", "-ec", script)
         assert failed() >= {"isolation", "this host", "this host by IPv6"}
     finally:
-        network.ip("-6", "address", "del", "fd77::1/64", "dev", "vagrantp1")
+        network.ip("-6", "address", "del", "fd79::1/64", "dev", "vagrantp1")
         run(str(commands.GUARD), "sync")
     assert failed() == set()
 
