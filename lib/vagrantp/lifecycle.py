@@ -119,7 +119,8 @@ def up(
         started = monotonic()
         trust.accept(host, wanted, settings, is_sure)
         found = find(host, folder)
-        if found and found.state == "broken" and found.instance.machine():
+        is_half_made = found and found.instance.machine() and not found.instance.is_complete()
+        if found and found.state == "broken" and is_half_made:
             host.progress.say(
                 f"{found.instance.full_name} is broken: {found.reason}; making it anew"
             )

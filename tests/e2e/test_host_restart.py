@@ -20,7 +20,14 @@ LOST = (  # processes, as far as the kernel tells their names
     *("aardvark-dns", "bindfs", "conmon", "dnsmasq", "libvirtd", "qemu-system-x86", "virtiofsd"),
     *("virtlogd", "forward"),
 )
-RUN = ("containers", "crun", "libpod", "libvirt", "vagrantp")  # below /run, which is in memory
+RUN = (
+    "containers",
+    "crun",
+    "libpod",
+    "libvirt",
+    "runc",
+    "vagrantp",
+)  # below /run, which is in memory
 
 
 def lose_power() -> None:
@@ -46,8 +53,8 @@ def lose_power() -> None:
             run("umount", "--lazy", mount)
     for name in RUN:
         shutil.rmtree(f"/run/{name}", ignore_errors=True)
-    for name in Path("/run/netns").glob("netns-*"):
-        name.unlink()
+    for path in (*Path("/run/netns").glob("netns-*"), *Path("/dev/shm").glob("libpod*")):
+        path.unlink()
     for link in json.loads(run("ip", "-json", "link")):
         if link["ifname"].startswith(("vagrantp", "vgp", "vnet", "veth", "podman")):
             run("sh", "-c", f"ip link delete {link['ifname']} || true")

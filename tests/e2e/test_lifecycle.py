@@ -243,6 +243,18 @@ def _has_a_console_and_a_screen(app: Project, name: str) -> None:
     assert f"uid='{os.getuid()}'" in owner.replace('"', "'")
 
 
+def test_a_container_that_somebody_half_started_keeps_what_is_in_it(guests: MakeProject) -> None:
+    app = guests("kept").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    guest(app, "echo mine > note")
+    assert app.fab("stop").returncode == 0
+    run("podman", "init", status(app)["instance"])
+    assert status(app)["state"] == "stopped"
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    assert guest(app, "cat note") == "mine\n"
+
+
 def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> None:
     app = guests("init").write(CONTAINER)
     assert app.fab("up").returncode == 0

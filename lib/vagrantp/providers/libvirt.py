@@ -36,6 +36,7 @@ STATES: dict[str, State] = {
     "paused": "paused",
     "pmsuspended": "paused",
     "shut off": "stopped",
+    "crashed": "stopped",
 }
 DESCRIPTION = re.compile(r"made by vagrantp for uid (\d+)")  # as the Vagrantfile has it
 OURS = re.compile(r"^ *(?:-|\d+) +(\S+-[0-9a-f]{8}) +(\S.*?) *$", re.MULTILINE)

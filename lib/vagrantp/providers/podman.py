@@ -20,6 +20,8 @@ from vagrantp.run import Host
 STATES: dict[str, State] = {
     "running": "running",
     "paused": "paused",
+    "created": "stopped",  # what was made and never ran is not complete, and told by that
+    "initialized": "stopped",
     "exited": "stopped",
     "stopped": "stopped",
     "stopping": "running",
