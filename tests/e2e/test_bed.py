@@ -153,29 +153,37 @@ def _is_as_promised(bed: Bed, user: str, memory: int) -> None:
     assert limits == [str(memory * 1024**2), "0", "100000", "100000"]
 
 
-def _reaches_what_env_says(bed: Bed, user: str) -> None:
-    """Try the ways out of the container, closed first, then with LAN_ACCESS=yes."""
+def _tried(bed: Bed, user: str) -> dict[str, Any]:
+    """Try the ways out of the container; return those that are open, and what came to the LAN."""
     probe = f"cd app && {FAB} ssh --command 'cat > /tmp/probe.py'"
     bed.run(user, probe, data=ways.PROBE.encode())
     script = f"cd app && {FAB} ssh --command 'sudo python3 /tmp/probe.py'"
+    inside = f"sudo -u {user} -i sh -c {quote(script)}"
+    text = bed.run(user, f"cd /srv/master && sudo python3 -m tests.network {inside}")
+    return dict(json.loads(text))
 
-    def tried() -> dict[str, Any]:
-        inside = f"sudo -u {user} -i sh -c {quote(script)}"
-        text = bed.run(user, f"cd /srv/master && sudo python3 -m tests.network {inside}")
-        return dict(json.loads(text))
 
-    internet, lan = ({*ways.named(to())} for to in (ways.to_internet, ways.to_lan))
-    by_icmp = {name for name in lan | internet if name.startswith("icmp")}  # slirp4netns has none
-    closed = tried()
-    assert ({*closed["opened"]} - by_icmp, closed["came"]) == (internet - by_icmp, [])
+INTERNET, LAN = ({*ways.named(to())} for to in (ways.to_internet, ways.to_lan))
+BY_ICMP = {name for name in LAN | INTERNET if name.startswith("icmp")}  # slirp4netns has none
+
+
+def _is_closed(bed: Bed, user: str) -> None:
+    """See that a container reaches the internet, and nothing else."""
+    found = _tried(bed, user)
+    assert ({*found["opened"]} - BY_ICMP, found["came"]) == (INTERNET - BY_ICMP, [])
+
+
+def _can_be_opened(bed: Bed, user: str) -> None:
+    """See that the same ways are open with LAN_ACCESS=yes, and closed again without."""
     bed.run(user, "echo LAN_ACCESS=yes >> app/.env")
-    assert "LAN open" in _verb(bed, user, "up --accept")
-    opened = {*tried()["opened"]}
+    assert "LAN open" in _verb(bed, user, "up")
+    opened = {*_tried(bed, user)["opened"]}
     # slirp4netns takes ports of its own choice
-    assert opened >= {n for n in lan | internet if n not in by_icmp and "{" not in n}, opened
-    assert opened <= lan | internet, opened
+    assert opened >= {n for n in LAN | INTERNET if n not in BY_ICMP and "{" not in n}, opened
+    assert opened <= LAN | INTERNET, opened
     bed.run(user, "sed -i /LAN_ACCESS/d app/.env")
-    assert "LAN blocked" in _verb(bed, user, "up --accept")
+    assert "LAN blocked" in _verb(bed, user, "up")
+    _is_closed(bed, user)
 
 
 def _is_a_sound_host(bed: Bed) -> None:
@@ -199,7 +207,7 @@ def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
     assert "app is running (container, 1 CPU, 300.0 MiB memory" in _verb(bed, "one", "up")
     _is_as_promised(bed, "one", memory=300)  # its ports among the rest
     assert _verb(bed, "one", "ssh --command 'id -un; exit 42'", expected=42) == "vagrant\n"
-    _reaches_what_env_says(bed, "one")
+    _is_closed(bed, "one")
     made = "cd /project; touch mine; sudo sh -c 'touch roots; chmod u+s roots; mknod dev c 1 3'; ls"
     assert _verb(bed, "one", f"ssh --command {quote(made)} 2>/dev/null") == "mine\nroots\n"
     assert bed.run("one", "cd app; stat -c '%U %A' mine roots") == "one -rw-r--r--\n" * 2
@@ -228,6 +236,7 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     for user in beds.USERS:
         _is_as_promised(bed, user, memory[user])
 
+    _can_be_opened(bed, "one")
     assert _verb(bed, "one", "ssh --command 'echo kept > note; exit 42'", expected=42) == ""
     _verb(bed, "one", "stop")
     bed.run("one", "sed -i s/MEMORY=300/MEMORY=350/ app/.env")

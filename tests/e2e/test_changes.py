@@ -9,6 +9,7 @@ from tests.e2e.conftest import guest, run, status
 from tests.unit.test_drift import CHANGES
 
 
+@pytest.mark.soak  # tests/unit/test_drift.py has the answers
 def test_every_key_of_a_container(guests: MakeProject) -> None:
     app = guests("app").write({**CONTAINER, "PROVISION_SCRIPT": "./step", "NAME": "app"})
     for name in ("one", "two"):

@@ -1,7 +1,8 @@
 """Verbs that are interrupted or killed at any moment: `rm` leaves the host as it was before.
 
 `make soak` tries VAGRANTP_CHAOS moments (100) of `up` of a container, a quarter as many of `stop`,
-`rm` and `provision`, and an eighth as many of `up` of a VM; every run of all tests tries six.
+`rm` and `provision`, and an eighth as many of `up` of a VM. Every run of all tests tries six of
+`up` and three of `rm`.
 """
 
 from __future__ import annotations
@@ -96,9 +97,15 @@ def test_up_of_a_container(guests: MakeProject, moments: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "moments", [2, pytest.param(MOMENTS // 4, marks=pytest.mark.soak)], ids=["few", "many"]
+    ("verb", "moments"),
+    [
+        pytest.param("rm --force", 3, id="rm-few"),
+        *(
+            pytest.param(verb, MOMENTS // 4, marks=pytest.mark.soak, id=f"{verb}-many")
+            for verb in ("stop", "rm --force", "provision")
+        ),
+    ],
 )
-@pytest.mark.parametrize("verb", ["stop", "rm --force", "provision"])
 @pytest.mark.usefixtures("bystander")
 def test_other_verbs_of_a_container(guests: MakeProject, verb: str, moments: int) -> None:
     app = guests("chaos").write({**CONTAINER, "PORTS": "auto:80", "PROVISION_SCRIPT": "./step"})

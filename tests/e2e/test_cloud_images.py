@@ -49,10 +49,21 @@ def serving(files: dict[str, bytes], dies: int = 0) -> Iterator[tuple[str, list[
         server.server_close()
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Iterator[Path]:
+USER_DATA = """\
+#cloud-config
+hostname: mine
+write_files:
+  - {path: /etc/mine, content: "a file of mine"}
+runcmd:
+  - touch /etc/ran
+"""
+PLAYBOOK = "- hosts: all\n  become: true\n  tasks: [{command: touch /etc/played}]\n"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a cloud image, and forget what became of it."""
-    file = tmp_path / "some.qcow2"
+    file = tmp_path_factory.mktemp("image") / "some.qcow2"
     cloud.build(file)
     before = volumes()
     yield file
@@ -65,7 +76,10 @@ def test_an_image_from_a_server_that_dies_twice(image: Path, guests: MakeProject
     app = guests("it's from afar")
     cache = {"XDG_CACHE_HOME": str(image.parent / "cache")}
     right, wrong = hashlib.sha256(data).hexdigest(), "0" * 64
-    asked = {**VM, "DISK": 4, "SSH_USER": "av"}
+    (app.folder / "user-data").write_text(USER_DATA)
+    (app.folder / "site.yml").write_text(PLAYBOOK)
+    more = {"CLOUD_INIT": "user-data", "PROVISION_SCRIPT": "site.yml"}
+    asked = {**VM, "DISK": 4, "SSH_USER": "av", **more}
     with serving({"/some.qcow2": data}, dies=2) as (url, starts):
         box = f"{url}/some.qcow2"
         app.write({**asked, "BOX": box, "IMAGE_SHA256": wrong})
@@ -80,6 +94,8 @@ def test_an_image_from_a_server_that_dies_twice(image: Path, guests: MakeProject
         up = app.fab("up", **cache)
         assert up.returncode == 0, up.stderr
         assert guest(app, "id -un; sudo -n id -un") == "av\nroot\n"
+        assert guest(app, "cat /etc/mine; hostname") == "a file of minemine\n"
+        assert guest(app, "ls /etc/ran /etc/played").count("\n") == 2
         verify = app.fab("verify")
         assert verify.returncode == 0, verify.stdout
 
