@@ -214,7 +214,7 @@ def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> di
 
 def document(instance: Instance, settings: Settings, provider: dict[str, Any]) -> str:
     """Return machine.json: all resolved settings, who it is, and what its provider needs."""
-    return json.dumps(
+    return as_text(
         {
             "version": VERSION,
             "instance": instance.full_name,
@@ -224,7 +224,10 @@ def document(instance: Instance, settings: Settings, provider: dict[str, Any]) -
             "uid": os.getuid(),
             "settings": as_json(settings),
             "provider": provider,
-        },
-        indent=2,
-        sort_keys=True,
+        }
     )
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """Return machine.json's document as it is written."""
+    return json.dumps(document, indent=2, sort_keys=True)

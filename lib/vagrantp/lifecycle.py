@@ -476,7 +476,7 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     if "metadata" in provider:
         address = provider["address"]
         provider["metadata"] = commands.domain_metadata(instance, settings, address, instance.lan)
-    host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
+    host.write(instance.machine_json, instances.as_text(document))
 
 
 def _write_address(host: Host, instance: Instance, address: str) -> None:
@@ -488,7 +488,7 @@ def _write_address(host: Host, instance: Instance, address: str) -> None:
     text = re.sub(r"^(  HostName ).*$", rf"\g<1>{address}", ssh_config, flags=re.MULTILINE)
     host.write(instance.ssh_config, text)
     document["provider"]["address"] = address
-    host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
+    host.write(instance.machine_json, instances.as_text(document))
 
 
 def _check_isolation(host: Host, instance: Instance, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from vagrantp.config import id_from
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import VIRSH, run, status, volumes, wait_for
 
-GARBAGE = ["", '{"settings": 1, "provider": {}}', "\0\xff"]
+GARBAGE = ["", "{", "[]", '{"settings": 1, "provider": {}}', "\0\xff"]
 NETWORK = Path("/etc/containers/networks/vagrantp.json")
 
 

@@ -20,14 +20,8 @@ LOST = (  # processes, as far as the kernel tells their names
     *("aardvark-dns", "bindfs", "conmon", "dnsmasq", "libvirtd", "qemu-system-x86", "virtiofsd"),
     *("virtlogd", "forward"),
 )
-RUN = (
-    "containers",
-    "crun",
-    "libpod",
-    "libvirt",
-    "runc",
-    "vagrantp",
-)  # below /run, which is in memory
+# below /run, which is in memory
+RUN = ("containers", "crun", "libpod", "libvirt", "runc", "vagrantp")
 
 
 def lose_power() -> None:

@@ -102,9 +102,11 @@ def test_the_folder_is_there_as_promised(guests: MakeProject, values: dict[str, 
     up = app.fab("up")
     assert "MOUNT: ro → rw at the next start" in up.stderr
     only_reads(app)
+    address = status(app)["address"]
     assert app.fab("stop").returncode == 0
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
+    assert status(app)["address"] == address
     writes_as_the_person(app)
     verify = app.fab("verify")
     assert verify.returncode == 0, verify.stdout
