@@ -15,9 +15,10 @@ if [ ! -e /var/lib/vagrantp-seeded ]; then
     sh user.sh
     touch /var/lib/vagrantp-seeded
 fi
-# a second or two, so only where the disk is larger than its last partition, the root file system
+# A service of its own goes on with it, only where the disk is larger than its last partition, the
+# root file system: it takes a second or two.
 cd /sys/class/block/vda
 read -r start < vda2/start
 read -r length < vda2/size
 read -r size < size
-[ $((size - start - length)) -lt 8192 ] || sh "$OLDPWD/grow_root.sh" # in sectors of 512 bytes
+[ $((size - start - length)) -lt 8192 ] || cp "$OLDPWD/grow_root.sh" /run/vagrantp-grow.sh # in sectors of 512 bytes

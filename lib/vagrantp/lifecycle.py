@@ -436,7 +436,9 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     if is_larger:
         _grow(host, commands.ssh(instance))
     _take(host, instance, settings, at_once)
-    isolation.ensure(host, instance.infra_type)
+    is_isolated = isolation.check(host, instance, settings).outcome == "ok"
+    if not is_isolated:
+        isolation.ensure(host, instance.infra_type)
     if host.dry:
         return
     provider = provider_for(instance.infra_type)
@@ -446,14 +448,14 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         provider.enforce(host, instance, by_now)
     if is_larger:
         _check(host, instance, by_now, instance.ssh_config)
-    if at_once or isolation.check(host, instance, settings).outcome == "FAILED":
+    if at_once or not is_isolated:
         provider.isolate(host, instance, settings)
         isolation.restore(host, instance)
-    try:
-        _check_isolation(host, instance, settings)
-    except BaseException:
-        provider.stop(host, instance, force=True)
-        raise
+        try:
+            _check_isolation(host, instance, settings)
+        except BaseException:
+            provider.stop(host, instance, force=True)
+            raise
     is_changed = any(change.key == "PORTS" for change in changes)
     is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
     if is_lost and not is_changed:
