@@ -54,8 +54,8 @@ def address_of(app: Project) -> str:
     return str(found)
 
 
-def reaches_what_env_says(app: Project, lan: tuple[StandIn, StandIn], **own: object) -> str:
-    """Hold a running guest to `.env`, and to what changes in it; return its address."""
+def reaches_what_env_says(app: Project, lan: tuple[StandIn, StandIn], **own: object) -> None:
+    """Hold a running guest to `.env`, and to what changes in it."""
     peer, _ = lan
     address = address_of(app)
     before = peer.packets()
@@ -81,7 +81,6 @@ def reaches_what_env_says(app: Project, lan: tuple[StandIn, StandIn], **own: obj
     before = peer.packets()
     assert opened(app, LAN) == set()
     assert peer.packets() == before
-    return address
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["dhcp", "fixed"])
@@ -114,7 +113,7 @@ def test_a_container_on_a_bridge(
 def test_a_vm_on_a_bridge(guests: MakeProject, lan: tuple[StandIn, StandIn]) -> None:
     app, peer = guests("machine"), lan[0]
     up(app)
-    address = reaches_what_env_says(app, lan)
+    reaches_what_env_says(app, lan)
     card = guest(app, f"ip route get {SERVER} | grep -o 'dev [^ ]*'").split()[1]
     mac = guest(app, f"cat /sys/class/net/{card}/address").strip()
     before = peer.packets()
@@ -131,10 +130,21 @@ def test_a_vm_on_a_bridge(guests: MakeProject, lan: tuple[StandIn, StandIn]) -> 
     other_mac = f"ip link set {card} address 52:54:00:00:00:99"
     assert opened(app, outside, other_mac, f"ip link set {card} address {mac}") == set()
     assert peer.packets() == before
+
+
+@pytest.mark.soak
+def test_a_vm_on_a_bridge_is_where_it_was_at_its_next_start(
+    guests: MakeProject, lan: tuple[StandIn, StandIn]
+) -> None:
+    app = guests("machine")
+    up(app)
+    address = address_of(app)
     assert app.fab("stop").returncode == 0
     up(app)
     assert address_of(app) == address
+    before = lan[0].packets()
     assert opened(app, [*LAN, *INTERNET]) == set(named(INTERNET))
+    assert lan[0].packets() == before
     assert app.fab("verify").returncode == 0
 
 

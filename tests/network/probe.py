@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-WAIT = 4.5  # seconds for an answer
+WAIT = 3  # seconds for an answer
 TRIES = 3
 
 

@@ -49,11 +49,14 @@ def list_all(host: Host) -> list[Found]:
     states = dict(OURS.findall(_ask(host, "list", "--all")))
     if not states:
         return []
-    xml = _ask(host, "; ".join(f"dumpxml {shlex.quote(name)}" for name in states))
-    addresses = {entry.get("name"): entry.get("ip") for entry in _dhcp_hosts(host)}
-    domains = [ET.fromstring(text + "</domain>") for text in xml.split("</domain>")[:-1]]
+    domains = "; ".join(f"dumpxml {shlex.quote(name)}" for name in states)
+    answer = host.ask(commands.virsh(f"{domains}; net-dumpxml {network.NAME}"))
+    xml = answer.stdout if answer.ok else _ask(host, domains)  # without the network
+    everything = ET.fromstring(f"<all>{xml}</all>")
+    entries = everything.findall("network/ip/dhcp/host")
+    addresses = {entry.get("name"): entry.get("ip") for entry in entries}
     found = []
-    for domain in domains:
+    for domain in everything.findall("domain"):
         name = domain.findtext("name", "")
         instance, uid = _whose(domain)
         if instance.full_name != name:
