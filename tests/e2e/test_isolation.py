@@ -251,9 +251,10 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject, why: str) -> None
     assert f"not isolated: {why}" in json.loads(done.stdout)["reason"]
     done = app.fab("verify")
     assert done.returncode == 9 and f"broken: not isolated: {why}" in done.stdout
-    done = app.fab("doctor", "--json")
-    [check] = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "isolation"]
-    assert check["outcome"] == "failed" and why in check["found"]
+    if why == "the rules are gone":  # `doctor` looks at the same, and takes its time for all else
+        done = app.fab("doctor", "--json")
+        [check] = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "isolation"]
+        assert check["outcome"] == "failed" and why in check["found"]
     done = app.fab("up")
     assert done.returncode == 0 and why in done.stderr
     assert status(app)["isolation"] == "LAN blocked"
