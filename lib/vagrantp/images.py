@@ -15,7 +15,7 @@ import shlex
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Literal
@@ -373,17 +373,47 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
         f'cp {_quote(work / "sources.list")} "$1/etc/apt/sources.list" && '
         f'sh {_quote(source / "finish")} "$1"',
     }
-    _step(
-        host,
-        "install packages",
+    argv = [
         *_as_root(),
-        *("mmdebstrap", "--mode=root", "--variant=minbase", f"--hook-dir={MERGED_USR}"),
+        *("mmdebstrap", "--verbose", "--mode=root", "--variant=minbase"),
+        f"--hook-dir={MERGED_USR}",
         f"--include={','.join(packages((source / 'packages').read_text()))}",
         *(f"--aptopt={line}" for line in lasting),
         *(f"--{when}-hook={command}" for when, command in hooks.items()),
         *(suite, str(target), sources(suite, *sites)),
-        timeout=3600,
-    )
+    ]
+    count = PackageCount()
+
+    def note(line: str) -> None:
+        count.take(line)
+        host.progress.done(lambda: str(count))
+
+    what = "install packages"
+    host.change(argv, what=what, timeout=3600, note=note, explain=apts_reason)
+
+
+@dataclass
+class PackageCount:
+    """How many packages apt and dpkg have set up, by what they tell."""
+
+    wanted: int = 0  # by now: apt is run more than once
+    done: set[str] = field(default_factory=set)  # by name, as one may be upgraded by the next run
+
+    def take(self, line: str) -> None:
+        """Take a line of their output."""
+        if found := re.match(r"(\d+) upgraded, (\d+) newly installed", line):
+            self.wanted += int(found[1]) + int(found[2])
+        if found := re.match(r"Setting up (\S+)", line):
+            self.done.add(found[1])
+
+    def __str__(self) -> str:
+        return f"package {len(self.done)} of {self.wanted}" if self.wanted else ""
+
+
+def apts_reason(lines: list[str]) -> str:
+    """Pick the line that matters out of apt's output: packages have an "error" in their names."""
+    told = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
+    return told[-1] if told else ""
 
 
 def _upload(host: Host, box: Box, file: Path) -> None:

@@ -93,8 +93,8 @@ def test_a_container_on_a_bridge(
     assert f"{f'{ON_BRIDGE}.40/24' if fixed else 'an address by DHCP'} on {BRIDGE}" in said
     address = address_of(app)
     assert (address == f"{ON_BRIDGE}.40") == fixed
-    if fixed:  # the VM has one by DHCP
-        reaches_what_env_says(app, lan, PORTS="18091:22", **own)
+    if fixed:
+        lan[0].opened({"ping": ("icmp", address, 0, None)})
         assert "52:54:00:ab:cd:7e" in lan[0].inside("ip", "neigh", "show", address)
     # whoever starts it, and after the rules were lost
     name = status(app)["instance"]
@@ -108,6 +108,15 @@ def test_a_container_on_a_bridge(
     assert opened(app, [*LAN, *INTERNET]) == set(named(INTERNET))
     assert lan[0].packets() == before
     assert app.fab("verify").returncode == 0
+
+
+@pytest.mark.soak
+def test_a_container_on_a_bridge_reaches_what_env_says(
+    guests: MakeProject, lan: tuple[StandIn, StandIn]
+) -> None:
+    app = guests("container")
+    up(app)
+    reaches_what_env_says(app, lan)
 
 
 def test_a_vm_on_a_bridge(guests: MakeProject, lan: tuple[StandIn, StandIn]) -> None:

@@ -85,6 +85,28 @@ def test_package_lists_have_comments() -> None:
     assert images.packages("# all of it\n\nsudo\npython3 # for Ansible\n") == ["sudo", "python3"]
 
 
+def test_packages_are_counted_as_apt_tells_them() -> None:
+    count = images.PackageCount()
+    count.take("Setting up usr-is-merged (1) ...")
+    assert str(count) == ""
+    for line in (
+        "0 upgraded, 58 newly installed, 0 to remove and 0 not upgraded.",
+        "Unpacking libgpg-error0:amd64 (1.46-1) ...",
+        "Setting up libgpg-error0:amd64 (1.46-1) ...",
+        "1 upgraded, 12 newly installed, 0 to remove and 0 not upgraded.",
+        "Setting up usr-is-merged (37) ...",
+        "Setting up sudo (1.9.13p3-1) ...",
+    ):
+        count.take(line)
+    assert str(count) == "package 3 of 71"
+
+
+def test_what_apt_stumbled_over_is_told() -> None:
+    lines = ["E: Unable to locate package nowhere", "Setting up libgpg-error0 ...", "I: cleaning"]
+    assert images.apts_reason(lines) == "Unable to locate package nowhere"
+    assert images.apts_reason(lines[1:]) == ""
+
+
 def test_boot_code_knows_where_it_stands() -> None:
     boot, core = b"\xaa" * 512, b"\xbb" * 1500
     first, rest = images.boot_code(boot, core, 2048)
