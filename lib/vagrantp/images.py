@@ -383,13 +383,9 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
         *(suite, str(target), sources(suite, *sites)),
     ]
     count = PackageCount()
-
-    def note(line: str) -> None:
-        count.take(line)
-        host.progress.done(lambda: str(count))
-
+    host.progress.done(lambda: str(count))
     what = "install packages"
-    host.change(argv, what=what, timeout=3600, note=note, explain=apts_reason)
+    host.change(argv, what=what, timeout=3600, note=count.take, explain=apts_reason)
 
 
 @dataclass
@@ -411,9 +407,8 @@ class PackageCount:
 
 
 def apts_reason(lines: list[str]) -> str:
-    """Pick the line that matters out of apt's output: packages have an "error" in their names."""
-    told = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
-    return told[-1] if told else ""
+    """Pick the line that matters: apt's own error is the first, and mmdebstrap's come behind it."""
+    return next((line.removeprefix("E: ") for line in lines if line.startswith("E: ")), "")
 
 
 def _upload(host: Host, box: Box, file: Path) -> None:

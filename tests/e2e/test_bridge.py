@@ -16,6 +16,7 @@ from tests.e2e.test_isolation import opened
 from tests.network import BRIDGE, ON_BRIDGE, SERVER, StandIn
 from tests.network.ways import REPLY_PORTS, Probe, named
 
+FIXED = {"FIXED_IP": f"{ON_BRIDGE}.40", "MAC": "52:54:00:ab:cd:7e"}
 ON = {"NETWORK_TYPE": "bridge", "BRIDGE": BRIDGE}
 PEER, HOST, GATEWAY = f"{ON_BRIDGE}.9", f"{ON_BRIDGE}.5", f"{ON_BRIDGE}.1"
 INTERNET: list[Probe] = [(kind, SERVER, port, None) for kind, port in (("tcp", 80), ("udp", 7000))]
@@ -83,18 +84,27 @@ def reaches_what_env_says(app: Project, lan: tuple[StandIn, StandIn], **own: obj
     assert peer.packets() == before
 
 
+def is_as_before(app: Project, lan: tuple[StandIn, StandIn], address: str) -> None:
+    """See that a guest that was started anew has its address, and reaches nothing of the LAN."""
+    assert address_of(app) == address
+    before = lan[0].packets()
+    assert opened(app, [*LAN, *INTERNET]) == set(named(INTERNET))
+    assert lan[0].packets() == before
+    assert app.fab("verify").returncode == 0
+
+
 @pytest.mark.parametrize("fixed", [False, True], ids=["dhcp", "fixed"])
 def test_a_container_on_a_bridge(
     guests: MakeProject, lan: tuple[StandIn, StandIn], fixed: bool
 ) -> None:
     app = guests("container")
-    own = {"FIXED_IP": f"{ON_BRIDGE}.40", "MAC": "52:54:00:ab:cd:7e"} if fixed else {}
+    own = FIXED if fixed else {}
     said = up(app, PORTS="18091:22", **own)
     assert f"{f'{ON_BRIDGE}.40/24' if fixed else 'an address by DHCP'} on {BRIDGE}" in said
     address = address_of(app)
     assert (address == f"{ON_BRIDGE}.40") == fixed
     if fixed:
-        lan[0].opened({"ping": ("icmp", address, 0, None)})
+        assert lan[0].opened({"ping": ("icmp", address, 0, None)}) == {"ping"}
         assert "52:54:00:ab:cd:7e" in lan[0].inside("ip", "neigh", "show", address)
     # whoever starts it, and after the rules were lost
     name = status(app)["instance"]
@@ -103,11 +113,7 @@ def test_a_container_on_a_bridge(
     done = app.fab("status")
     assert "broken" in done.stdout
     up(app, PORTS="18091:22", **own)
-    assert address_of(app) == address
-    before = lan[0].packets()
-    assert opened(app, [*LAN, *INTERNET]) == set(named(INTERNET))
-    assert lan[0].packets() == before
-    assert app.fab("verify").returncode == 0
+    is_as_before(app, lan, address)
 
 
 @pytest.mark.soak
@@ -115,8 +121,8 @@ def test_a_container_on_a_bridge_reaches_what_env_says(
     guests: MakeProject, lan: tuple[StandIn, StandIn]
 ) -> None:
     app = guests("container")
-    up(app)
-    reaches_what_env_says(app, lan)
+    up(app, PORTS="18091:22", **FIXED)
+    reaches_what_env_says(app, lan, PORTS="18091:22", **FIXED)
 
 
 def test_a_vm_on_a_bridge(guests: MakeProject, lan: tuple[StandIn, StandIn]) -> None:
@@ -150,11 +156,7 @@ def test_a_vm_on_a_bridge_is_where_it_was_at_its_next_start(
     address = address_of(app)
     assert app.fab("stop").returncode == 0
     up(app)
-    assert address_of(app) == address
-    before = lan[0].packets()
-    assert opened(app, [*LAN, *INTERNET]) == set(named(INTERNET))
-    assert lan[0].packets() == before
-    assert app.fab("verify").returncode == 0
+    is_as_before(app, lan, address)
 
 
 def test_what_cannot_be_on_a_lan_is_told_before(

@@ -102,9 +102,10 @@ def test_packages_are_counted_as_apt_tells_them() -> None:
 
 
 def test_what_apt_stumbled_over_is_told() -> None:
-    lines = ["E: Unable to locate package nowhere", "Setting up libgpg-error0 ...", "I: cleaning"]
-    assert images.apts_reason(lines) == "Unable to locate package nowhere"
-    assert images.apts_reason(lines[1:]) == ""
+    others = ["Setting up libgpg-error0 ...", "I: cleaning"]
+    told = ["E: Unable to locate package nowhere", "E: mmdebstrap failed to run"]
+    assert images.apts_reason([*others, *told]) == "Unable to locate package nowhere"
+    assert images.apts_reason(others) == ""
 
 
 def test_boot_code_knows_where_it_stands() -> None:
