@@ -13,7 +13,8 @@ chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 .PHONY: setup demo test check e2e soak bench clean lint docs link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
-	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml
+	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml \
+	  $(if $(CONTAINER_STORE),--extra-vars 'container_store=$(CONTAINER_STORE)')
 
 demo: setup # a VM and a container, from nothing to nothing
 	tests/demo

@@ -448,10 +448,11 @@ def container(
     address: IPv4Address,
     uid: int,
     lan: dict[str, Any] | None,
+    has_quota: bool,
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for a container of root's: image and options.
 
-    `lan`: its card on a bridge of the host, which `guard` makes.
+    `lan`: its card on a bridge of the host, which `guard` makes. `has_quota`: DISK is enforced.
     """
     options = [
         f"--network={network}",
@@ -460,7 +461,10 @@ def container(
     ]
     if lan and lan["dns"]:
         options.append(f"--dns={lan['dns']}")
-    return {**_container(instance, settings, image, str(address), uid, options), "lan": lan}
+    if has_quota:  # a volume would be beside it
+        options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
+    made = _container(instance, settings, image, str(address), uid, options)
+    return {**made, "lan": lan, "has_quota": has_quota}
 
 
 def rootless_container(

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ def examine(host: Host, as_json: bool) -> None:
 
 def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     """Yield every check with its name. Those that try something do so when they are called."""
-    info = cache(partial(hostcheck.podman_info, host))
     box = partial(images.is_built, host, "vm", IMAGE)
     image = partial(images.is_built, host, "container", IMAGE)
     needed = dict.fromkeys([*hostcheck.TOOLS["vm"], *hostcheck.TOOLS["container"], "nft", "ip"])
@@ -64,10 +63,10 @@ def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "libvirt nwfilter", partial(nwfilter, host)
     yield "kvm", partial(kvm, host)
     yield "vm", partial(vm, host)
-    yield "podman", partial(hostcheck.podman, info)
-    yield "cgroup controllers", partial(hostcheck.cgroup, info)
+    yield "podman", partial(hostcheck.podman, host)
+    yield "cgroup controllers", partial(hostcheck.cgroup, host)
     yield "user ids", partial(hostcheck.user_ids, host)
-    yield "container storage", partial(hostcheck.container_storage, info, image)
+    yield "container storage", partial(hostcheck.container_storage, host, image)
     yield "podman network", partial(hostcheck.podman_network, host)
     yield "container", partial(container, host)
     yield "mounts", partial(hostcheck.tools, hostcheck.MOUNT_TOOLS)

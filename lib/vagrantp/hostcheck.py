@@ -14,12 +14,12 @@ import shlex
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from vagrantp import boxes, commands, images, isolation, lan, network, ports
+from vagrantp import boxes, commands, images, isolation, lan, network, ports, quota
 from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
@@ -95,13 +95,12 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
         if not is_built():  # two seconds, where it would be minutes until Vagrant says so
             checks += [partial(vagrant_libvirt, host)]
     else:
-        info = cache(partial(podman_info, host))
         checks += [
-            partial(podman, info),
-            partial(cgroup, info),
+            partial(podman, host),
+            partial(cgroup, host),
             partial(podman_network, host),
             partial(user_ids, host),
-            partial(container_storage, info, is_built, settings.disk),
+            partial(container_storage, host, is_built, settings.disk),
             partial(starts_containers, settings),
             partial(routable, settings),
         ]
@@ -310,15 +309,9 @@ def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
     return _room(str(path), free, "vm", is_built, disk)
 
 
-def podman_info(host: Host) -> dict[str, Any]:
-    """Return what podman says of itself and this host."""
-    info: dict[str, Any] = json.loads(host.answer(["podman", "info", "--format", "json"]))
-    return info
-
-
-def podman(info: Callable[[], dict[str, Any]]) -> Finding:
+def podman(host: Host) -> Finding:
     """Ask podman for its version."""
-    return Finding("ok", f"answers, {info()['version']['Version']}")
+    return Finding("ok", f"answers, {quota.podman_info(host)['version']['Version']}")
 
 
 def podman_network(host: Host) -> Finding:
@@ -336,9 +329,9 @@ def podman_network(host: Host) -> Finding:
     return Finding("ok", "there")
 
 
-def cgroup(info: Callable[[], dict[str, Any]]) -> Finding:
+def cgroup(host: Host) -> Finding:
     """See that MEMORY and CPUS of a container can be enforced (rootless on cgroup v1: no)."""
-    host_info = info()["host"]
+    host_info = quota.podman_info(host)["host"]
     missing = {"cpu", "memory"} - set(host_info.get("cgroupControllers") or [])
     if missing:
         return Finding(
@@ -371,12 +364,18 @@ def namespaces_mend() -> str:
     return SET_UP
 
 
-def container_storage(
-    info: Callable[[], dict[str, Any]], is_built: Callable[[], bool], disk: int = 0
-) -> Finding:
-    """See that podman's storage has room for what a container takes at once, as `pool` does."""
-    root = info()["store"]["graphRoot"]
-    return _room(root, _free(Path(root)), "container", is_built, disk)
+def container_storage(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
+    """See that podman's storage has room for what a container takes at once, as `pool` does.
+
+    Where it has, say whether it can also keep a container to its DISK.
+    """
+    root = quota.podman_info(host)["store"]["graphRoot"]
+    found = _room(root, _free(Path(root)), "container", is_built, disk)
+    if found.outcome != "ok":
+        return found
+    why = quota.why_none(host)
+    limits = f"DISK is not enforced: {why}" if why else "DISK is enforced"
+    return replace(found, found=f"{found.found}; {limits}")
 
 
 def build_room(infra_type: str, is_built: Callable[[], bool]) -> Finding:

@@ -160,7 +160,7 @@ class Log:
         sys.stderr.flush()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Host:
     """This host, as far as a verb may touch it. `before_exec` is called by `become`;
     one that is not patient waits for no other verb in its project."""

@@ -540,7 +540,7 @@ KEYS: dict[str, Key] = {
         Key(
             "DISK",
             "whole number of GB",
-            "a disk of exactly this size, in GiB; a VM's may grow, a container's is not enforced",
+            "a disk of exactly this size, in GiB; a VM's may grow, a container's needs a quota",
             "20",
             whole_number(" of GB", 64 * 1024, _MIB | {"": 1024}),
             is_required=True,

@@ -33,6 +33,23 @@ init` writes a `.env` with all of this as comments, and `.env.example` is one.
 
 Values for all projects of a host can stand in `$XDG_CONFIG_HOME/vagrantp/defaults.env`, which is
 `~/.config/vagrantp/defaults.env` by default. What the project's own `.env` says wins.
+
+## DISK of a container
+
+The kernel keeps root's containers to it where Podman's storage is on XFS with project quotas. Few
+hosts have that: elsewhere, and for a user's own containers, `up` says that it is not enforced and
+why, `verify` as well, and `fab doctor` beforehand, under "container storage".
+
+    make setup CONTAINER_STORE=100
+
+gives a host 100 GB of it: a sparse file, `/var/lib/vagrantp-containers.xfs`, with an entry in
+`/etc/fstab`, mounted where Podman keeps images and containers. What there was would be hidden, so
+it refuses while there is any. To take it back, remove containers and images, unmount it, and delete
+the file and the entry.
+
+The quota counts what the container writes to its own file system, wherever in it: an image's
+volumes are directories like any other. It is for accidents: root in a container may be able to take
+files out of it.
 """
 
 

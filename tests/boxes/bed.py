@@ -26,7 +26,7 @@ SUITES = {"bookworm": "3.11", "trixie": "3.13"}  # and their Python
 USERS = ("one", "two")
 SIZE = 4  # GB
 BUILD = "3"  # raise it when the code below makes another box
-EXTRA = ("make", "python3-venv")
+EXTRA = ("make", "python3-venv", "xfsprogs")
 FINISH = """
 wheels={wheels}
 for user in {users}; do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from tests.e2e.test_boxes import is_as_promised
 from tests.network import ways
 
 LIMITS = {"MEMORY": 300, "CPUS": 1}
+GIB = 1024**3
 FAB = "/srv/master/.venv/bin/fab -r /srv/master"
 
 
@@ -39,6 +41,8 @@ class Bed:
 
     def run(self, user: str, command: str, expected: int = 0, data: bytes = b"") -> str:
         """Run a command in a login session of a user; return its stdout, then stderr."""
+        if user == "root":
+            user, command = "one", f"sudo -i sh -c {quote(command)}"
         argv = [*self.ssh, "-l", user, self.name, command]
         done = subprocess.run(argv, input=data, capture_output=True, check=False)
         text = done.stdout.decode() + done.stderr.decode()
@@ -121,10 +125,12 @@ def _have_hooks(bed: Bed) -> None:
     bed.run("one", f"sudo install -D /dev/stdin {settings}", data=HOOKS_DIR.encode())
 
 
-def _set_up(bed: Bed, user: str) -> None:
-    """Set the bed up for a user, as `make setup` does."""
+def _set_up(bed: Bed, user: str, *options: str) -> str:
+    """Set the bed up for a user, as `make setup` does; return what it says."""
     play = ".venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml"
-    assert "failed=0" in bed.run(user, f"cd /srv/master && sudo {play}")
+    said = bed.run(user, f"cd /srv/master && sudo {' '.join([play, *options])}")
+    assert "failed=0" in said
+    return said
 
 
 def _give_project(bed: Bed, user: str, **values: object) -> None:
@@ -257,3 +263,51 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     assert bed.run("one", f"sudo {inventory}; {inventory}") == before
     for user in beds.USERS:
         assert bed.run(user, "podman ps --all --quiet; ls -A app") == ".env\n"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("bed", ["bookworm"], indirect=True)
+def test_a_container_keeps_to_its_disk(bed: Bed) -> None:
+    """Root's, with Podman's storage on XFS: the kernel of a test machine may have no quotas."""
+    asked = "--extra-vars container_store=3"
+    _set_up(bed, "one", asked)
+    assert "changed=0" in _set_up(bed, "one", asked)
+    doctor = bed.run("root", f"{FAB} doctor; true")
+    assert re.search("^ok +container storage .*; DISK is enforced$", doctor, re.MULTILINE), doctor
+    before = bed.run("root", "/srv/master/tests/inventory --but-images")
+    _give_project(bed, "root", DISK=1, AUTOSTART="yes")
+    assert "300.0 MiB memory, 1 GiB disk)" in _verb(bed, "root", "up")
+
+    def disk(expected: int = 0) -> dict[str, str]:
+        text = _verb(bed, "root", "verify --json 2>/dev/null", expected)
+        return next(check for check in json.loads(text)["checks"] if check["name"] == "disk")
+
+    def size(command: str) -> int:
+        return int(_verb(bed, "root", f"ssh --command {quote(command)} 2>/dev/null"))
+
+    kept = {"promised": f"{GIB} bytes", "found": f"{GIB} bytes", "outcome": "ok"}
+    assert disk() == {"name": "disk", **kept}
+    assert size("df --block-size=1 --output=size / | tail -n 1") == GIB
+    fill = "head -c 3G /dev/zero | sudo tee /full > /dev/null; stat -c %s /full"
+    assert GIB * 0.5 < size(fill) < GIB
+
+    behind = "xfs_quota -x -c 'limit -p bsoft=2g bhard=2g {}' /var/lib/containers/storage"
+    written = "podman inspect --format {{.GraphDriver.Data.UpperDir}} $(podman ps --quiet)"
+    project = bed.run("root", f"xfs_io -r -c lsproj $({written})").rpartition("=")[2].strip()
+    bed.run("root", behind.format(project))
+    assert disk(expected=9)["outcome"] == "FAILED"
+    bed.restart()
+    deadline = monotonic() + 300
+    while "running" not in _verb(bed, "root", "status"):
+        assert monotonic() < deadline
+        sleep(5)
+    _verb(bed, "root", "stop")
+    _verb(bed, "root", "up")
+    assert disk()["outcome"] == "ok"
+
+    bed.run("root", "sed -i s/DISK=1/DISK=2/ app/.env")
+    assert "DISK: 1 → 2 at once" in _verb(bed, "root", "up")
+    assert disk()["found"] == f"{2 * GIB} bytes"
+    assert GIB < size(fill) < 2 * GIB
+    _verb(bed, "root", "rm --force")
+    assert bed.run("root", "/srv/master/tests/inventory --but-images") == before

@@ -138,7 +138,9 @@ def test_vm_for_the_vagrantfile() -> None:
 
 def test_container_for_the_vagrantfile() -> None:
     address = IPv4Address("10.201.1.9")
-    made = commands.container(CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None)
+    made = commands.container(
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, has_quota=False
+    )
     assert made == {
         "image": "image:1",
         "address": "10.201.1.9",
@@ -166,7 +168,17 @@ def test_container_for_the_vagrantfile() -> None:
             "--label=vagrantp.autostart=no",
         ],
         "lan": None,
+        "has_quota": False,
     }
+
+
+def test_a_container_with_a_quota_has_no_volume_beside_it() -> None:
+    address = IPv4Address("10.201.1.9")
+    made = commands.container(
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, has_quota=True
+    )
+    assert made["has_quota"]
+    assert {f"--storage-opt=size={SETTINGS.disk}G", "--image-volume=ignore"} < {*made["options"]}
 
 
 def test_a_rootless_container_has_a_port_for_ssh_and_no_network_of_ours() -> None:

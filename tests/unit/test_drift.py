@@ -110,7 +110,7 @@ def test_a_disk_never_shrinks(changed: Tell) -> None:
     [change] = changed({**VM, "DISK": 8}, {**VM, "DISK": 5})
     assert (str(change), change.applies) == ("DISK: 8 → 5", "to a new instance")
     [change] = changed({**CONTAINER, "DISK": 8}, {**CONTAINER, "DISK": 5})
-    assert change.applies == "at once"  # and not enforced, as `up` says
+    assert change.applies == "at once"  # a quota takes nothing away
 
 
 def test_what_is_not_changed_is_not_told(changed: Tell) -> None:

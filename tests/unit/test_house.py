@@ -13,7 +13,7 @@ LAYERS = [
     {"run"},
     {"instance"},
     {"commands", "metrics", "network", "template"},
-    {"accel", "fabricyaml", "guest", "images", "isolation"},
+    {"accel", "fabricyaml", "guest", "images", "isolation", "quota"},
     {"cloud_images", "oci_images"},
     {"boxes", "lan", "links", "mount", "ports", "provision", "reach", "trust"},
     {"hostcheck", "providers"},

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, images, lan, network, oci_images
+from vagrantp import commands, images, lan, network, oci_images, quota
 from vagrantp.config import Settings
 from vagrantp.errors import ProviderError, VagrantpError
 from vagrantp.instance import Instance, state_root
@@ -57,6 +57,7 @@ def list_all(host: Host) -> list[Found]:
                 address=provider.get("address", labels.get("vagrantp.address")),
                 memory=settings.get("memory"),
                 cpus=settings.get("cpus"),
+                disk=settings.get("disk") if provider.get("has_quota") else None,
             )
         )
     return found
@@ -64,14 +65,17 @@ def list_all(host: Host) -> list[Found]:
 
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the image, the network and the address of a container that is to be created."""
-    resize(host, instance, settings)
+    without = quota.why_none(host)
+    if without:
+        host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
     image = _image(host, settings.image)
     own = lan.card(host, instance, settings)
     _isolate(host, instance, settings, own)
     if os.getuid() != 0:
         return commands.rootless_container(instance, settings, image, os.getuid())
     address = _take_address(host, instance.state_dir, commands.fixed_ip(settings))
-    return commands.container(instance, settings, image, network.NAME, address, os.getuid(), own)
+    uid, has_quota = os.getuid(), without is None
+    return commands.container(instance, settings, image, network.NAME, address, uid, own, has_quota)
 
 
 def _image(host: Host, image: str) -> str:
@@ -164,13 +168,20 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
 
 
 def resize(host: Host, instance: Instance, settings: Settings) -> None:
-    """Tell that there is nothing to resize."""
-    host.progress.say(f"DISK={settings.disk} is not enforced: no quota for containers yet")
+    """Set its quota, larger or smaller; tell where it has none."""
+    if _has_quota(instance):
+        quota.set_limit(host, _written_to(host, instance), settings.disk)
+    else:
+        host.progress.say(f"DISK={settings.disk} is not enforced: {instance.name} has no quota")
 
 
 def enforce(host: Host, instance: Instance, settings: Settings) -> None:
     """Write the limits again: `podman update` is forgotten at a restart (4.3.1; not from 5.1)."""
-    if any(found.outcome == "FAILED" for found in check(host, instance, settings)):
+    checks = check(host, instance, settings)
+    failed = {found.name for found in checks if found.outcome == "FAILED"}
+    if "disk" in failed:
+        resize(host, instance, settings)
+    if failed & {"memory", "cpus"}:
         argv = ["podman", "update", *commands.container_limits(settings), instance.full_name]
         host.change(argv, what="setting the limits", timeout=60)
 
@@ -182,9 +193,25 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     return [
         compare("memory", settings.memory * 1024**2, memory, "bytes"),
         compare("cpus", float(settings.cpus), cpus),
-        Check("disk", f"{settings.disk} GiB", "no quota", "not enforced"),
+        _disk(host, instance, settings),
         compare("autostart", "yes" if settings.autostart else "no", starts),
     ]
+
+
+def _disk(host: Host, instance: Instance, settings: Settings) -> Check:
+    if not _has_quota(instance):
+        return Check("disk", f"{settings.disk} GiB", "no quota", "not enforced")
+    found = quota.limit(host, _written_to(host, instance))
+    return compare("disk", settings.disk * GIB, found, "bytes")
+
+
+def _has_quota(instance: Instance) -> bool:
+    return bool(instance.machine().get("provider", {}).get("has_quota"))
+
+
+def _written_to(host: Host, instance: Instance) -> str:
+    """Return the directory of this host that has what the container writes."""
+    return _inspect(host, instance, "{{.GraphDriver.Data.UpperDir}}")
 
 
 def limits(host: Host, instance: Instance) -> tuple[int | None, float | None]:
