@@ -97,6 +97,18 @@ class Instance:
         return self.state_dir / "isolation.json"
 
     @property
+    def hook_error(self) -> Path:
+        """Why the OCI hook has kept a container from starting, if it has."""
+        return self.state_dir / "hook.error"
+
+    def hooks_reason(self) -> str:
+        """Return what is in there, "" where there is none."""
+        try:
+            return self.hook_error.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    @property
     def accepted(self) -> Path:
         """What this host reads and runs of a project that its guest may write: trust.py."""
         return state_root() / "trust" / self.id

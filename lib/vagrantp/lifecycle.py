@@ -602,7 +602,7 @@ def _vagrant(host: Host, instance: Instance, *arguments: str) -> None:
         timeout=UP_TIMEOUT,
         env=env,
         cwd=instance.folder if instance.folder.is_dir() else instance.state_dir,
-        explain=_vagrants_reason,
+        explain=lambda lines: instance.hooks_reason() or _vagrants_reason(lines),
     )
 
 

@@ -218,7 +218,7 @@ class Host:
 
         `what` names the step in an error; `timeout` in seconds; `stdin` is a file that the command
         reads; `note` is called with every line of output; `explain` picks the one line that matters
-        out of the output of a failure.
+        out of the output of a failure, or "" for the last one that speaks of an error.
         Raises ProviderError when it fails.
         """
         first, *rest = shlex.join(argv).splitlines()  # the others are a script of ours
@@ -229,9 +229,11 @@ class Host:
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin)
         if not result.ok:
-            why = (explain or _last_error)(sink.lines()) or f"exit status {result.return_code}"
+            lines = sink.lines()
+            why = explain(lines) if explain else ""
+            why = why or _last_error(lines) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
-            is_full = any(os.strerror(errno.ENOSPC) in line for line in sink.lines())
+            is_full = any(os.strerror(errno.ENOSPC) in line for line in lines)
             raise (HostLimitError if is_full else ProviderError)(f"{what} failed: {why}", hint)
 
     def write(self, path: Path, content: str | bytes, mode: int = 0o600) -> None:

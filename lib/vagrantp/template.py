@@ -48,8 +48,8 @@ it refuses while there is any. To take it back, remove containers and images, un
 the file and the entry.
 
 The quota counts what the container writes to its own file system, wherever in it: an image's
-volumes are directories like any other. It is for accidents: root in a container may be able to take
-files out of it.
+volumes are directories like any other. It is against accidents, not attacks: root in a container
+can take files out of the count (`chattr -p 0`).
 """
 
 

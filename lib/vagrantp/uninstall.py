@@ -31,6 +31,7 @@ SET_UP_FILES = (
     "etc/libvirt/hooks/qemu.d/vagrantp",
     "etc/containers/oci/hooks.d/vagrantp.json",
     "etc/sudoers.d/vagrantp",
+    "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",
     "etc/systemd/system/multi-user.target.wants/vagrantp-guard.service",
     "etc/systemd/system/vagrantp-autostart.service",

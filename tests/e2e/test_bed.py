@@ -42,7 +42,7 @@ class Bed:
     def run(self, user: str, command: str, expected: int = 0, data: bytes = b"") -> str:
         """Run a command in a login session of a user; return its stdout, then stderr."""
         if user == "root":
-            user, command = "one", f"sudo -i sh -c {quote(command)}"
+            user, command = "one", f"sudo -H sh -c {quote(f'cd; {command}')}"
         argv = [*self.ssh, "-l", user, self.name, command]
         done = subprocess.run(argv, input=data, capture_output=True, check=False)
         text = done.stdout.decode() + done.stderr.decode()

@@ -15,7 +15,7 @@ from random import Random
 import pytest
 from vagrantp.config import id_from
 
-from tests.conftest import CONTAINER, VM, MakeProject, Project
+from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project
 from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, wait_for
 
 BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
@@ -58,7 +58,9 @@ def test_podman_has_what_was_drawn(guests: MakeProject, seed: int) -> None:
 def test_a_user_and_a_key_of_ones_own(guests: MakeProject, tmp_path: Path) -> None:
     key = own_key(tmp_path)
     app = guests("mine").write({**CONTAINER, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"})
-    done = app.fab("up")
+    # by somebody who has logged in, as the guest knows: pam_loginuid(8)
+    script = 'echo 4242 > /proc/self/loginuid; exec "$@"'
+    done = app.run("sh", "-c", script, "sh", FAB, "-r", MASTER, "up")
     assert done.returncode == 0, done.stderr
     lets_in(app, key)
     guest(app, "echo 'ssh-ed25519 AAAAother' >> .ssh/authorized_keys")

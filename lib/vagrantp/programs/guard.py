@@ -121,7 +121,14 @@ def main(argv: list[str]) -> int:
         if command == "qemu":
             on_qemu(*arguments[:2])
         elif command == "oci":
-            on_oci(json.load(sys.stdin))
+            state = json.load(sys.stdin)
+            why = Path(state["annotations"][ANNOTATION], "hook.error")
+            try:
+                on_oci(state)
+                why.unlink(missing_ok=True)
+            except Exception as error:  # crun(1) tells nobody what a hook says
+                why.write_text(f"{error}\n", encoding="utf-8")
+                raise
         elif command == "sync":
             with _locked():
                 _sync()
@@ -821,10 +828,12 @@ def _load(starting: str = "") -> None:
     `starting`: the card on a bridge of a guest that starts, and has no lease yet.
     """
     for bridge in _missing_rules():
-        _tool(
-            *("ip", "rule", "add", "priority", str(RULE), "iif", bridge, "lookup", "main"),
-            *("suppress_prefixlength", "1", "realms", str(REALM)),
-        )
+        which = ("priority", str(RULE), "iif", bridge)
+        _tool("ip", "rule", "delete", *which, check=False)
+        what = ("lookup", "main", "suppress_prefixlength", "1", "realms", str(REALM))
+        # systemd-networkd takes away all others than the kernel's own: networkd.conf(5),
+        # ManageForeignRoutingPolicyRules, and https://github.com/systemd/systemd/pull/19287
+        _tool("ip", "rule", "add", *which, *what, "protocol", "kernel")
     networks, known = _networks_of_host(), guests()
     text = rules(known, networks)
     _keep_leases()
@@ -935,11 +944,13 @@ def _listed() -> str:
 
 
 def _missing_rules() -> list[str]:
-    found = json.loads(_tool("ip", "-json", "rule"))
+    found = json.loads(_tool("ip", "-details", "-json", "rule"))
     there = {
         rule.get("iif")
         for rule in found
-        if rule["priority"] == RULE and rule.get("suppress_prefixlen") == 1
+        if rule["priority"] == RULE
+        and rule.get("suppress_prefixlen") == 1
+        and rule.get("protocol") == "kernel"
     }
     return [bridge for bridge in BRIDGES.values() if bridge not in there]
 

@@ -157,8 +157,9 @@ def why_ended(host: Host, instance: Instance) -> VagrantpError:
 
 def start(host: Host, instance: Instance) -> None:
     """Start the container."""
-    argv = ["podman", "start", instance.full_name]
-    host.change(argv, what="starting the container", timeout=60)
+    argv, what = ["podman", "start", instance.full_name], "starting the container"
+    host.remove(instance.hook_error)
+    host.change(argv, what=what, timeout=60, explain=lambda _: instance.hooks_reason())
 
 
 def stop(host: Host, instance: Instance, force: bool) -> None:
