@@ -47,6 +47,7 @@ ROOM_FOR_IMAGE = {"vm": 1024, "container": 512}
 ROOM_TO_BUILD = {"vm": 2048, "container": 1024}
 MOUNT_TOOLS = ("bindfs", "bwrap", "fusermount3")
 VHOST = Path("/usr/share/qemu/vhost-user")  # QEMU's docs/interop/vhost-user.json
+MAKERS_VAGRANT = Path("/opt/vagrant")  # not a distribution's own
 SYSTEMD = Path("/run/systemd/system")
 STARTER = Path("/etc/systemd/system/vagrantp-autostart.service")  # playbooks/host.yml
 GIB, MIB = 1024**3, 1024**2
@@ -425,9 +426,9 @@ def vagrant_libvirt(host: Host) -> Finding:
             with host.progress.stage("try vagrant-libvirt"):
                 host.change(argv, what=what, timeout=120, env=env, cwd=folder, explain=_reason)
         except ProviderError as error:
-            # Arch has no package of the plugin, and one in ~/.vagrant.d is not seen from our home.
+            # Its makers' package has no plugins, and one in ~/.vagrant.d is not seen from our home.
             install = f"VAGRANT_HOME={shlex.quote(str(home))} vagrant plugin install"
-            mend = f"{install} vagrant-libvirt" if is_installed("pacman") else SET_UP
+            mend = f"{install} vagrant-libvirt" if MAKERS_VAGRANT.exists() else SET_UP
             raise ProviderError(error.message, mend) from None
     return tried(host, "loads and connects to libvirt")
 

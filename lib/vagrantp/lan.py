@@ -21,6 +21,7 @@ from vagrantp.run import SET_UP, Host, is_installed
 GUESTS_PORTS = ("tun", "veth")  # what on a bridge is a guest's; the rest leads out
 NOBODYS = 9  # the port "discard": a datagram to it asks for nothing but its receiver's MAC address
 ANSWER_SECONDS = 1.0  # that a machine on a LAN has to tell its MAC address
+SECONDS_IF_KNOWN = 8.0  # as Linux asks what it once knew only after five: delay_first_probe_time
 # systemd-resolved shows itself as the resolver, and has those that it asks in a file of its own.
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
@@ -86,14 +87,17 @@ def refuse_taken(host: Host, made: Card) -> None:
         return
     with socket.socket(type=socket.SOCK_DGRAM) as trial, suppress(OSError):
         trial.sendto(b"", (str(wanted.ip), NOBODYS))
-    deadline = monotonic() + ANSWER_SECONDS
+    began = monotonic()
     query = ["ip", "-json", "neighbour", "show", "to", str(wanted.ip), "dev", made["bridge"]]
-    while monotonic() < deadline:
+    seconds = ANSWER_SECONDS
+    while monotonic() < began + seconds:
         for known in json.loads(host.answer(query) or "[]"):
             if "REACHABLE" in known["state"] and known["lladdr"] != made["mac"]:
                 raise ConflictError(
                     f"FIXED_IP={wanted.ip} is taken by {known['lladdr']} on {made['bridge']}"
                 )
+            if {*known["state"]} & {"DELAY", "PROBE"}:
+                seconds = SECONDS_IF_KNOWN
         sleep(0.1)
 
 

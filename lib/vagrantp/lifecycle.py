@@ -249,7 +249,7 @@ def ssh_config(folder: Path) -> str:
 
 
 def login(host: Host, folder: Path, command: str) -> None:
-    """Become ssh to the instance of a project: a shell, or `command`."""
+    """Become ssh to a project's instance: a shell, or `command`, on a terminal if this is one."""
     known = instances.remembered(folder)
     _refuse_open(config.id_from(folder))
     if known is None or not known.is_complete() or not known.infra_type:
@@ -261,7 +261,8 @@ def login(host: Host, folder: Path, command: str) -> None:
     pid = provider_for(known.infra_type).pid(host, known)
     if not pid:
         raise StateError(f"{known.full_name} is not running", "fab up starts it")
-    argv = commands.kept_ssh(known, pid, *(["--", command] if command else []))
+    terminal = ["-t"] if os.isatty(0) and os.isatty(1) else []
+    argv = commands.kept_ssh(known, pid, *([*terminal, "--", command] if command else []))
     host.become(argv, cwd=known.state_dir)
 
 

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address, ip_network
+from itertools import chain
 from typing import Any
 
 from vagrantp.errors import ConfigError, ConflictError
@@ -15,13 +16,17 @@ from vagrantp.run import Host
 NAME = "vagrantp"
 BRIDGE, PODMAN_BRIDGE = f"{NAME}0", f"{NAME}1"  # programs/guard.py knows them, too
 # Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
-CANDIDATES = IPv4Network("10.201.0.0/16")
+# The second is for hosts that have a route to all of 10/8, as companies' VPNs do.
+CANDIDATES = (IPv4Network("10.201.0.0/16"), IPv4Network("172.29.0.0/16"))
 # A half for each provider: the bridge, and so the route, of a Podman network is there only while
 # a container runs in it.
-FOR_LIBVIRT, FOR_PODMAN = CANDIDATES.subnets()
+FOR_LIBVIRT, FOR_PODMAN = zip(*(network.subnets() for network in CANDIDATES), strict=True)
+WIDEST = 8  # a route to more than a /8 is a default one in parts, as VPNs write it
 
 
-def free_subnet(host: Host, within: IPv4Network, also_taken: Iterable[IPv4Network]) -> IPv4Network:
+def free_subnet(
+    host: Host, within: Iterable[IPv4Network], also_taken: Iterable[IPv4Network]
+) -> IPv4Network:
     """Return a /24 of `within` that overlaps no route of the host and none of `also_taken`.
 
     Raises ConflictError when there is none.
@@ -30,12 +35,13 @@ def free_subnet(host: Host, within: IPv4Network, also_taken: Iterable[IPv4Networ
     return choose_subnet(within, [*_networks(route["dst"] for route in routes), *also_taken])
 
 
-def choose_subnet(within: IPv4Network, taken: Collection[IPv4Network]) -> IPv4Network:
+def choose_subnet(within: Iterable[IPv4Network], taken: Collection[IPv4Network]) -> IPv4Network:
     """Return the first candidate that overlaps none of `taken`."""
-    for subnet in within.subnets(new_prefix=24):
+    for subnet in chain.from_iterable(network.subnets(new_prefix=24) for network in within):
         if not any(subnet.overlaps(other) for other in taken):
             return subnet
-    raise ConflictError(f"no free /24 is left in {within} for the network {NAME}")
+    where = " and ".join(map(str, CANDIDATES))
+    raise ConflictError(f"this host has routes to all of {where}: the network {NAME} has no place")
 
 
 def choose_address(
@@ -84,18 +90,19 @@ def is_ours(xml: ET.Element) -> bool:
         bridge is not None
         and bridge.get("name") == BRIDGE
         and ip is not None
-        and ip_address(ip.get("address", "::")) in CANDIDATES
+        and any(ip_address(ip.get("address", "::")) in network for network in CANDIDATES)
     )
 
 
 def is_ours_of_podman(listed: dict[str, Any]) -> bool:
     """Say whether Podman's network of our name has the form that we give it."""
     subnets = [ip_network(item["subnet"]) for item in listed.get("subnets") or []]
-    of_ours = [n for n in subnets if isinstance(n, IPv4Network) and n.subnet_of(CANDIDATES)]
+    ipv4 = (n for n in subnets if isinstance(n, IPv4Network))
+    of_ours = [n for n in ipv4 if any(map(n.subnet_of, CANDIDATES))]
     is_bridge = (listed.get("driver"), listed.get("network_interface")) == ("bridge", PODMAN_BRIDGE)
     return is_bridge and bool(of_ours) and len(of_ours) == len(subnets)
 
 
 def _networks(destinations: Iterable[str]) -> list[IPv4Network]:
     networks = (ip_network(d, strict=False) for d in destinations if d != "default")
-    return [n for n in networks if isinstance(n, IPv4Network) and n.prefixlen]
+    return [n for n in networks if isinstance(n, IPv4Network) and n.prefixlen >= WIDEST]

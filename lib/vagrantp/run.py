@@ -571,7 +571,7 @@ def _is_open_at(descriptor: int, path: Path) -> bool:
 
 def _in_group(argv: Sequence[str]) -> Sequence[str]:
     """Put group libvirt in force for a user who was added to it after logging in."""
-    if os.getuid() == 0 or argv[0] not in ("virsh", "vagrant"):
+    if os.getuid() == 0 or argv[0] not in ("virsh", "vagrant", "sudo"):
         return argv
     try:
         group = grp.getgrnam("libvirt")

@@ -591,7 +591,7 @@ KEYS: dict[str, Key] = {
         Key(
             "LAN_ACCESS",
             "yes or no",
-            "whether the guest can reach your LAN; this host and other guests it never can",
+            "whether the guest can reach your LAN; this host and other guests only on a bridge",
             "no",
             yes_or_no,
             default="no",
@@ -701,7 +701,7 @@ KEYS: dict[str, Key] = {
         Key(
             "CLOUD_INIT",
             "path",
-            "your own #cloud-config, merged with ours",
+            "your own #cloud-config",
             "cloud-init/user-data",
             path,
             cloud_config,

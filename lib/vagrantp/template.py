@@ -28,8 +28,8 @@ alone; one that is nearly one of these is told, as it may be a mistake.
 | --- | --- | --- | --- | --- |
 """
 TAIL = """
-What is not among "so far" is checked, and then refused as "not supported yet". `fab
-init` writes a `.env` with all of this as comments, and `.env.example` is one.
+Where the table says "so far", other values are checked, and then refused as "not supported yet".
+`fab init` writes a `.env` with all of this as comments, and `.env.example` is one.
 
 Values for all projects of a host can stand in `$XDG_CONFIG_HOME/vagrantp/defaults.env`, which is
 `~/.config/vagrantp/defaults.env` by default. What the project's own `.env` says wins.

@@ -93,7 +93,8 @@ def _host_packages(suite: str) -> list[str]:
     """Return what playbooks/host.yml installs on a host with systemd and cgroup v2."""
     play = yaml.safe_load((MASTER / "playbooks/host/Debian.yml").read_text())[0]
     offered = {"bookworm": [], "trixie": ["passt", "virtiofsd"]}
-    more = ["crun", "dbus-user-session", "debian-archive-keyring", *offered[suite]]
+    more = ["crun", "dbus-user-session", "debian-archive-keyring", "vagrant", "vagrant-libvirt"]
+    more += offered[suite]
     return [*play["vars"]["wanted"], *more]
 
 

@@ -18,7 +18,7 @@ from tests.e2e.conftest import guest, run, status
 
 LOST = (  # processes, as far as the kernel tells their names
     *("aardvark-dns", "bindfs", "conmon", "dnsmasq", "libvirtd", "qemu-system-x86", "virtiofsd"),
-    *("virtlogd", "forward"),
+    *("virtlogd", "forward", "guard"),
 )
 # below /run, which is in memory
 RUN = ("containers", "crun", "libpod", "libvirt", "runc", "vagrantp")

@@ -48,6 +48,11 @@ for frame in (
     ALL + OWN + ARP + arp(OWN, gateway, neighbour, "arp for the gateway"),
     ALL + OWN + ARP + arp(OTHER, address, gateway, "arp with another mac"),
     raw("01:80:c2:00:00:00") + OWN + struct.pack(">H", 38) + b"BB\x03" + junk("spanning tree"),
+    # reserved addresses, which a bridge hands up to the host: the first past all of its hooks
+    raw("01:80:c2:00:00:0e") + OWN + IP + udp(address, gateway, "lldp"),
+    raw("01:80:c2:00:00:0e") + OTHER + IP + udp(neighbour, "192.168.77.1", "lldp of another"),
+    raw("01:80:c2:00:00:0e") + OWN + IPV6 + junk("lldp ipv6"),
+    raw("01:80:c2:00:00:03") + OWN + IP + udp(address, gateway, "eapol"),
     raw("33:33:00:00:00:01") + OWN + IPV6 + junk("ipv6 to all"),
 ):
     link.send(frame)

@@ -26,12 +26,21 @@ def test_the_first_subnet_that_overlaps_nothing() -> None:
 
 
 def test_the_providers_never_choose_the_same() -> None:
-    assert not network.FOR_LIBVIRT.overlaps(network.FOR_PODMAN)
+    for one in network.FOR_LIBVIRT:
+        assert not any(map(one.overlaps, network.FOR_PODMAN))
 
 
-def test_no_subnet_is_left_beside_a_vpn_that_takes_all_of_ten() -> None:
-    with pytest.raises(ConflictError, match="no free /24"):
-        network.choose_subnet(network.CANDIDATES, [IPv4Network("10.0.0.0/8")])
+def test_beside_a_vpn_that_takes_all_of_ten() -> None:
+    company = IPv4Network("10.0.0.0/8")
+    chosen = network.choose_subnet(network.FOR_PODMAN, [company])
+    assert chosen == IPv4Network("172.29.128.0/24")
+    with pytest.raises(ConflictError, match="has no place"):
+        network.choose_subnet(network.FOR_PODMAN, [company, IPv4Network("172.16.0.0/12")])
+
+
+def test_a_vpn_that_takes_all_is_no_network() -> None:
+    halves = ["default", "0.0.0.0/1", "128.0.0.0/1", "192.168.1.0/24"]
+    assert network._networks(halves) == [IPv4Network("192.168.1.0/24")]
 
 
 @given(st.integers(0, 2**32 - 1), st.sets(st.integers(2, 254), max_size=252))

@@ -40,11 +40,12 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from errno import EPERM
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
-from typing import Any
+from time import sleep
+from typing import Any, TextIO
 
 RUN = Path("/run/vagrantp")  # of root's: guests/<name>.json, the rules as they were loaded
 BRIDGES = {"vm": "vagrantp0", "container": "vagrantp1"}
@@ -73,6 +74,7 @@ PRIVATE = (
 # of it that VPNs write): routing marks them, so this is never older than the routes.
 REALM = 77
 WATCH_PAUSE = 30_000  # milliseconds after which the rules are looked at in any case
+SETTLE = 0.05  # seconds in which one change is followed by more
 RULE = 77  # its priority among the rules of ip-rule(8)
 # What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
@@ -118,26 +120,31 @@ def main(argv: list[str]) -> int:
             return _report(inside_problems(pid, folder), [], {})
         if command in ("bound", "renew"):
             configure(os.environ)
-        if command == "qemu":
+        elif command == "qemu":
             on_qemu(*arguments[:2])
         elif command == "oci":
             state = json.load(sys.stdin)
-            why = Path(state["annotations"][ANNOTATION], "hook.error")
-            try:
-                on_oci(state)
-                why.unlink(missing_ok=True)
-            except Exception as error:  # crun(1) tells nobody what a hook says
-                why.write_text(f"{error}\n", encoding="utf-8")
-                raise
+            folder = Path(state["annotations"][ANNOTATION])
+            if state["status"] == "stopped":
+                forget(folder.name)
+            else:
+                on_oci(int(state["pid"]), Path(state["bundle"]), _own(folder))
         elif command == "sync":
             with _locked():
                 _sync()
                 _load()
                 _ask_again()
+            _watch_host()
         elif command == "load":
             with _locked():
                 _load()
+            _watch_host()
         elif command == "unload":
+            shutil.rmtree(RUN / "guests", ignore_errors=True)  # nobody is to be watched over
+            for path in MOUNTS.glob("*"):
+                _unmount(path.name)
+                if path.is_mount():
+                    raise Refused(f"{path} is in use")
             for query in LIST:
                 _tool("nft", "delete", *query[3:], check=False)
             for bridge in BRIDGES.values():
@@ -166,7 +173,9 @@ def on_qemu(name: str, operation: str) -> None:
             wish = _checked_mount(json.loads(values.get("mount", "null")))
             _unmount(name)
             if wish:
-                (MOUNTS / name).mkdir(mode=0o700, parents=True)
+                MOUNTS.mkdir(mode=0o700, parents=True, exist_ok=True)
+                MOUNTS.chmod(0o700)  # what is mounted below is open to all
+                (MOUNTS / name).mkdir()
                 person = (int(values.get("uid", "")), int(values.get("gid", "")))
                 _share(MOUNTS / name, wish, person)
     elif operation in ("start", "reconnect"):
@@ -177,36 +186,58 @@ def on_qemu(name: str, operation: str) -> None:
                 _load(
                     starting=guest["lan"]["port"] if operation == "start" and guest["lan"] else ""
                 )
+            _watch_host()
     elif operation == "started":
         values = ET.fromstring(sys.stdin.read()).find(f"metadata/{METADATA}")
         if values is not None and _file(name).exists():
+            if json.loads(values.get("lan", "null")):
+                _no_spanning_tree(f"{LAN_TAPS}{values.get('id')}")
             pid = int(Path(f"/run/libvirt/qemu/{name}.pid").read_text())
             user = ("setpriv", f"--reuid={values.get('uid')}", f"--regid={values.get('gid')}")
             _forward(Path(values.get("state", "/")), pid, (*user, "--init-groups"))
     elif operation == "release" and NAME.fullmatch(name):
         _unmount(name)
-        if _file(name).exists():
-            with _locked():
-                _file(name).unlink(missing_ok=True)
-                _load()
+        forget(name)
 
 
-def on_oci(state: dict[str, Any]) -> None:
-    """Admit a container of ours before its first process, forget it when it has ended.
+def on_oci(pid: int, bundle: Path, folder: Path) -> None:
+    """Admit a container of ours before its first process, or write down why it must not start.
 
     In a user's container there is no host's filter to write: it gets rules in its own network
     namespace, which nobody in it has the capability to change.
     """
-    folder = Path(state["annotations"][ANNOTATION])
-    if state["status"] == "stopped":
-        if not is_rootless() and _file(folder.name).exists():
-            with _locked():
-                _file(folder.name).unlink(missing_ok=True)
-                _load()
-        return
-    pid = int(state["pid"])
+    why = folder / "hook.error"
+    try:
+        _admit(pid, bundle, folder)
+        why.unlink(missing_ok=True)
+    except Exception as error:  # crun(1) tells nobody what a hook says
+        why.write_text(f"{error}\n", encoding="utf-8")
+        raise
+
+
+def forget(name: str) -> None:
+    """Take a guest that has ended out of the rules."""
+    if not is_rootless() and _file(name).exists():
+        with _locked():
+            _file(name).unlink(missing_ok=True)
+            _load()
+
+
+def _own(folder: Path) -> Path:
+    """Return the state folder that a container names, if nobody else can have written it.
+
+    An image may bring the annotation as well.
+    """
+    facts = folder.lstat()
+    is_private = facts.st_uid == os.getuid() and not facts.st_mode & 0o022
+    if not (folder.is_absolute() and stat.S_ISDIR(facts.st_mode) and is_private):
+        raise Refused("a container names a folder that others may write")
+    return folder
+
+
+def _admit(pid: int, bundle: Path, folder: Path) -> None:
     if wish := _mount_of(folder):
-        _share(_project_in(state), wish, (0, 0), "nsenter", f"--target={pid}", "--mount")
+        _share(_project_in(bundle), wish, (0, 0), "nsenter", f"--target={pid}", "--mount")
     if is_rootless():
         _load_inside(pid, folder)
         _watch(pid, folder)
@@ -215,14 +246,14 @@ def on_oci(state: dict[str, Any]) -> None:
     with _locked():
         _remember({"name": folder.name, **_interface_of(pid), **wishes})
         _load(starting=wishes["lan"]["port"] if wishes["lan"] else "")
+    _watch_host()
     if wishes["lan"]:
         _plug(pid, wishes["lan"], hostname=folder.name.rpartition("-")[0])
     _forward(folder, pid)
 
 
-def _project_in(state: dict[str, Any]) -> Path:
+def _project_in(bundle: Path) -> Path:
     """Return the folder of a container, about to start, that its project is to be at."""
-    bundle = Path(state["bundle"])
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     found: Path = bundle / config["root"]["path"] / PROJECT
     with suppress(FileExistsError):
@@ -241,6 +272,8 @@ def _share(target: Path, wish: Guest, person: tuple[int, int], *enter: str) -> N
     mount. `enter`: what runs a command in the mount namespace that has `target`.
     """
     uid, gid = person
+    if os.path.realpath(wish["folder"]) != wish["folder"]:
+        raise Refused(f"{wish['folder']} is no folder any more, but leads elsewhere")
     groups = "--keep-groups"  # as they are for a user's container
     if not is_rootless():
         if uid == 0:
@@ -295,8 +328,9 @@ def hand_over() -> int:
 def no_setuid(machine: str) -> bytes:
     """Return a filter of seccomp(2) that lets no file become setuid or setgid. Pure.
 
-    As systemd's RestrictSUIDSGID. Each instruction: code, jumps if true and if false, value; a call
-    is its number at 0, the kind of processor at 4, and from 16 on its arguments of 8 bytes.
+    As systemd's RestrictSUIDSGID, but for open(2) and mkdir(2), which bindfs gives no such bits. Each
+    instruction: code, jumps if true and if false, value; a call is its number at 0, the kind of
+    processor at 4, and from 16 on its arguments of 8 bytes.
     """
     if machine not in SETS_MODE:
         raise Refused(f"MOUNT is not known on {machine} processors")
@@ -329,7 +363,9 @@ def _plug(pid: int, lan: Guest, hostname: str) -> None:
     _tool("ip", "link", "delete", port, check=False)
     card = ("name", LAN_CARD, "address", lan["mac"], "netns", str(pid))
     _tool("ip", "link", "add", port, "type", "veth", "peer", *card)
-    _tool("ip", "link", "set", port, "master", lan["bridge"], "up")
+    _tool("ip", "link", "set", port, "master", lan["bridge"])
+    _no_spanning_tree(port)
+    _tool("ip", "link", "set", port, "up")
     _inside(pid, "ip", "link", "set", LAN_CARD, "up")
     _inside(pid, "ip", "route", "delete", "default", check=False)
     if lan["ip"]:
@@ -344,6 +380,11 @@ def _plug(pid: int, lan: Guest, hostname: str) -> None:
             select.select([guest], [], [])
             process.kill()
         os._exit(0)
+
+
+def _no_spanning_tree(port: str) -> None:
+    """Close a port that speaks of spanning trees: a bridge with one listens before any filter."""
+    _tool("ip", "link", "set", "dev", port, "type", "bridge_slave", "guard", "on")
 
 
 def configure(lease: Mapping[str, str]) -> None:
@@ -504,6 +545,9 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     is a part of the internet; without one, the host is on it: then the next hop is the destination,
     which was put among those tried a moment ago (nft cannot compare the two with each other).
 
+    What a guest sends to 01:80:c2:00:00:0e its bridge hands to the host past all hooks, as if it
+    had come to the port itself (br_handle_frame in Linux's br_input.c): `early` is for that.
+
     A guest on a bridge of the host has a card there beside the one on our network. What it sends
     to the LAN is an answer where the same ports of the same addresses were `seen` the other way
     round, and not because the guest had `asked`: connection tracking of our own, as not every
@@ -555,6 +599,12 @@ table bridge vagrantp {{
     iifname @ports drop
     oifname @ports drop
   }}
+  chain postrouting {{
+    type filter hook postrouting priority -350; policy accept;
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 accept
+    oifname "{TAPS}*" oifname . ether daddr != @cards drop
+    oifname @ports oifname . ether daddr != @cards drop
+  }}
 {_lan_rules(known, list(networks))}}}
 table inet vagrantp {{
   set private {{ type ipv4_addr; flags interval; auto-merge; {_elements(PRIVATE)} }}
@@ -568,6 +618,11 @@ table inet vagrantp {{
     {_elements(allowed_ports)}
   }}
   set allowed_host {{ type ipv4_addr . inet_proto . inet_service; {_elements(allowed_host)} }}
+  chain early {{
+    type filter hook prerouting priority -450; policy accept;
+    iifname "{TAPS}*" drop
+    iifname "{LAN_TAPS}*" drop
+  }}
   chain input {{
     type filter hook input priority -5; policy accept;
     iifname != {{ {bridges} }} accept
@@ -682,11 +737,16 @@ def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
   }}
   chain lan_asked {{
     meta l4proto {{ tcp, udp }} update @asked {{ \
-      ip saddr . ip daddr . ip protocol . th sport . th dport }}
+      ip saddr . ip daddr . ip protocol . th sport . th dport }} accept
+    meta l4proto {{ tcp, udp }} drop
     accept
   }}
   chain from_lan {{
     type filter hook prerouting priority -350; policy accept;
+    iifname "{LAN_TAPS}*" goto lan_out
+  }}
+  chain from_lan_up {{
+    type filter hook input priority -350; policy accept;
     iifname "{LAN_TAPS}*" goto lan_out
   }}
   chain to_lan {{
@@ -695,6 +755,7 @@ def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
   }}
   chain lan_in {{
     ether type ip6 drop
+    ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 oifname . ether daddr != @lan_cards drop
     udp sport 67 udp dport 68 @th,64,8 2 @th,192,32 != 0 oifname . @th,288,48 @lan_clients \
       update @leased {{ oifname . @th,192,32 }}
     ip saddr != @lan_closed accept
@@ -778,7 +839,18 @@ FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fil
 
 
 def problems() -> list[str]:
-    """Return why guests may not be isolated now; nothing when they are."""
+    """Return why guests may not be isolated now, or will not be; nothing when they are."""
+    found = lost() + [
+        f"{hook} is gone: a guest would start without rules" for hook in HOOKS if not hook.exists()
+    ]
+    if not found and guests() and (lock := _watchers_lock()):
+        lock.close()
+        found.append("nothing is at work that would put lost rules back")
+    return found
+
+
+def lost() -> list[str]:
+    """Return what is not in force any more of what was loaded."""
     found = []
     loaded, networks = _read(RUN / "rules"), _read(RUN / "networks")
     if not loaded:
@@ -793,9 +865,6 @@ def problems() -> list[str]:
         _keep_leases()
         if networks != _text_of(_networks_of_host()):
             found.append("the rules do not know the networks that this host is on by now")
-    found += [
-        f"{hook} is gone: a guest would start without rules" for hook in HOOKS if not hook.exists()
-    ]
     return found
 
 
@@ -835,6 +904,10 @@ def _load(starting: str = "") -> None:
         # ManageForeignRoutingPolicyRules, and https://github.com/systemd/systemd/pull/19287
         _tool("ip", "rule", "add", *which, *what, "protocol", "kernel")
     networks, known = _networks_of_host(), guests()
+    for bridge in {*BRIDGES.values(), *(guest["lan"]["bridge"] for guest in known if guest["lan"])}:
+        # nor may such a frame tell it where a MAC is; the bridge may not be there yet
+        deaf = ("type", "bridge", "no_linklocal_learn", "1")
+        _tool("ip", "link", "set", "dev", bridge, *deaf, check=False)
     text = rules(known, networks)
     _keep_leases()
     ports = {g["lan"]["port"] for g in known if g["lan"]} - {starting}
@@ -896,6 +969,62 @@ def _load_inside(pid: int, folder: Path) -> None:
     _write(folder / "rules.json", json.dumps({**loaded, "rules": _inside(pid, *LIST_INSIDE)}))
 
 
+def _watch_host() -> None:
+    """Stay in the background while guests of this host run, and put back what is lost of the rules.
+
+    Whatever flushes nftables, a firewall that loads its own settings say, has no idea of ours.
+    """
+    with _locked():  # not while `check` looks at it
+        lock = _watchers_lock() if guests() else None
+    if lock and _in_background():
+        with suppress(Refused, OSError, ValueError):
+            _watching_host()
+        os._exit(0)
+
+
+def _watchers_lock() -> TextIO | None:
+    """Take what the watching process has for as long as it runs; None where one does."""
+    lock = _private(RUN / "watch.lock")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _watching_host() -> None:
+    (RUN / "watch.lock").write_text(str(os.getpid()), encoding="utf-8")
+    changes = ("nft", "monitor"), ("ip", "-4", "monitor", "address", "rule")
+    with ExitStack() as stack:
+        poll = select.poll()
+        for argv in changes:
+            poll.register(stack.enter_context(_monitor(*argv)), select.POLLIN)
+        while RUN.is_dir():
+            with _locked():
+                if not guests():
+                    return
+                with suppress(Refused):  # somebody else's change may be at work
+                    if lost():
+                        _load()
+            for monitor, _ in poll.poll(WATCH_PAUSE):
+                if not os.read(monitor, 65536):
+                    return
+            sleep(SETTLE)
+
+
+@contextmanager
+def _monitor(*argv: str) -> Iterator[int]:
+    """Start a program that tells of changes, and ends with us; yield what it writes to."""
+    argv = ("setpriv", "--pdeathsig=KILL", *argv)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PATH": PATH}) as monitor:
+        assert monitor.stdout
+        try:
+            yield monitor.stdout.fileno()
+        finally:
+            monitor.kill()
+
+
 def _watch(pid: int, folder: Path) -> None:
     """Stay in the background while a user's container runs, and tell it the host's networks.
 
@@ -924,16 +1053,14 @@ def _watching(pid: int, folder: Path) -> None:
         poll = select.poll()
         guest = os.pidfd_open(pid)
         poll.register(guest, select.POLLIN)
-        argv = ("setpriv", "--pdeathsig=KILL", "ip", "-4", "monitor", "address")
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PATH": PATH}) as monitor:
-            assert monitor.stdout
-            poll.register(monitor.stdout, select.POLLIN)
+        with _monitor("ip", "-4", "monitor", "address") as monitor:
+            poll.register(monitor, select.POLLIN)
             while guest not in (ready := dict(poll.poll(WATCH_PAUSE))):
-                if ready and not os.read(monitor.stdout.fileno(), 65536):
+                if ready and not os.read(monitor, 65536):
                     break
-                if inside_problems(pid, folder):
-                    _load_inside(pid, folder)
-            monitor.kill()
+                with suppress(Refused):  # somebody else's change may be at work
+                    if inside_problems(pid, folder):
+                        _load_inside(pid, folder)
 
 
 def _listed() -> str:
@@ -950,6 +1077,7 @@ def _missing_rules() -> list[str]:
         for rule in found
         if rule["priority"] == RULE
         and rule.get("suppress_prefixlen") == 1
+        and (rule["table"], rule.get("flow_to")) == ("main", str(REALM))
         and rule.get("protocol") == "kernel"
     }
     return [bridge for bridge in BRIDGES.values() if bridge not in there]
@@ -1000,10 +1128,10 @@ def _running_containers() -> list[Guest]:
     found: list[Guest] = []
     ids = _tool("podman", "ps", "--quiet", "--filter", "label=vagrantp.id").split()
     for container in json.loads(_tool("podman", "inspect", *ids)) if ids else []:
-        folder = container["Config"]["Annotations"].get(ANNOTATION)
-        if folder:
+        folder = Path(container["Config"]["Annotations"].get(ANNOTATION, ""))
+        with suppress(Refused, OSError, ValueError):  # without a record it reaches nothing
             card = _interface_of(container["State"]["Pid"])
-            found.append({"name": Path(folder).name, **card, **_wishes(Path(folder))})
+            found.append({"name": folder.name, **card, **_wishes(folder)})
     return found
 
 
@@ -1051,10 +1179,17 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def _private(path: Path) -> TextIO:
+    """Open a file that is locked: whoever can read it could do so, too."""
+    file = path.open("a", encoding="utf-8")
+    os.fchmod(file.fileno(), 0o600)
+    return file
+
+
 @contextmanager
 def _locked() -> Iterator[None]:
     RUN.mkdir(mode=0o755, exist_ok=True)
-    with (RUN / "lock").open("a") as file:
+    with _private(RUN / "lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
