@@ -42,6 +42,7 @@ def accept(
     `is_sure` is asked, with what changed, when something did since the last time. Raises
     StateError where the answer is no, or where there is a link, which would lead anywhere.
     """
+    _finish(host, instance)
     if settings.mount != "rw" and not instance.accepted.is_dir():
         return
     copies = _copies(instance.folder, settings)
@@ -59,12 +60,26 @@ def accept(
             host.write(path, content, 0o700 if is_executable else 0o600)
         host.make_dir(work / "new/files")
         host.write(work / "new" / SETTINGS, json.dumps(instances.as_json(settings)))
-        host.remove(instance.accepted)
-        host.move(work / "new", instance.accepted)
+        host.remove(_next(instance))
+        host.move(work / "new", _next(instance))
+    host.remove(instance.accepted)
+    _finish(host, instance)
+
+
+def _next(instance: Instance) -> Path:
+    """Return the folder of what was accepted and is not in its place yet."""
+    return instance.accepted.with_name(f"{instance.accepted.name}.next")
+
+
+def _finish(host: Host, instance: Instance) -> None:
+    """Put that into its place, where there is none: also of a verb that was killed just then."""
+    if not instance.accepted.is_dir() and _next(instance).is_dir():
+        host.move(_next(instance), instance.accepted)
 
 
 def forget(host: Host, instance: Instance) -> None:
     """Forget, with its guest, what was accepted; not what that guest has changed in the project."""
+    _finish(host, instance)
     if not instance.accepted.is_dir():
         return
     try:
@@ -76,6 +91,7 @@ def forget(host: Host, instance: Instance) -> None:
         host.progress.say(f"in {instance.folder} is not what was accepted; fab up will ask")
     else:
         host.remove(instance.accepted)
+        host.remove(_next(instance))
         with_others = instance.accepted.parent
         if not host.dry and not any(with_others.iterdir()):
             host.remove(with_others)

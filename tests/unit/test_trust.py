@@ -85,6 +85,14 @@ def test_each_change_is_told_and_needs_a_yes(project: Path) -> None:
         accepted(project)
 
 
+def test_what_is_killed_between_two_copies_still_asks(project: Path) -> None:
+    made, _, _ = accepted(project)
+    made.accepted.rename(trust._next(made))
+    (project / "run").write_text("#!/bin/sh\nmore\n")
+    with pytest.raises(StateError, match="run is changed"):
+        accepted(project)
+
+
 def test_a_link_is_never_followed(project: Path, tmp_path: Path) -> None:
     accepted(project)
     secret = tmp_path / "secret"

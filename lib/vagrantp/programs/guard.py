@@ -24,6 +24,7 @@ Standard library only, and no module of ours: root runs it, and the checkout may
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -40,7 +41,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from errno import EPERM
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
@@ -75,6 +76,9 @@ PRIVATE = (
 REALM = 77
 WATCH_PAUSE = 30_000  # milliseconds after which the rules are looked at in any case
 SETTLE = 0.05  # seconds in which one change is followed by more
+NETFILTER = 12  # netlink(7)'s family; Python has no name for it
+# Its groups, as bind(2) takes them: linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
+OF_NFTABLES, OF_ADDRESSES, OF_RULES = 0x40, 0x10, 0x80
 RULE = 77  # its priority among the rules of ip-rule(8)
 # What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
@@ -328,9 +332,9 @@ def hand_over() -> int:
 def no_setuid(machine: str) -> bytes:
     """Return a filter of seccomp(2) that lets no file become setuid or setgid. Pure.
 
-    As systemd's RestrictSUIDSGID, but for open(2) and mkdir(2), which bindfs gives no such bits. Each
-    instruction: code, jumps if true and if false, value; a call is its number at 0, the kind of
-    processor at 4, and from 16 on its arguments of 8 bytes.
+    As systemd's RestrictSUIDSGID, but for open(2) and mkdir(2), which bindfs gives no such bits.
+    Each instruction: code, jumps if true and if false, value; a call is its number at 0, the kind
+    of processor at 4, and from 16 on its arguments of 8 bytes.
     """
     if machine not in SETS_MODE:
         raise Refused(f"MOUNT is not known on {machine} processors")
@@ -376,7 +380,8 @@ def _plug(pid: int, lan: Guest, hostname: str) -> None:
         own = (*client, "-s", str(GUARD), "-x", f"hostname:{hostname}")
         guest = os.pidfd_open(pid)
         argv = ("nsenter", f"--target={pid}", "--net", *own)
-        with subprocess.Popen(argv, env={"PATH": PATH, "PORT": port}) as process:
+        told = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
+        with subprocess.Popen(argv, env=told) as process:
             select.select([guest], [], [])
             process.kill()
         os._exit(0)
@@ -388,7 +393,10 @@ def _no_spanning_tree(port: str) -> None:
 
 
 def configure(lease: Mapping[str, str]) -> None:
-    """Take a lease, in the network namespace that this runs in. `lease`: as udhcpc(1) tells it."""
+    """Take a lease, in the network namespace that this runs in. `lease`: as udhcpc(1) tells it.
+
+    WATCHER among it is a process in the host's.
+    """
     card = lease["interface"]
     own = f"{IPv4Address(lease['ip'])}/{IPv4Network('0.0.0.0/' + lease['subnet']).prefixlen}"
     _tool("ip", "address", "replace", own, "dev", card)
@@ -401,6 +409,10 @@ def configure(lease: Mapping[str, str]) -> None:
     with _locked():
         given = f"{int(IPv4Address(lease['ip'])):08x}"
         _write(RUN / "leases", json.dumps({**_kept_leases(), lease["PORT"]: [given]}))
+        # the rules have seen it as well, unless they were away just then
+        element = f'{{ "{lease["PORT"]}" . 0x{given} }}'
+        which = ("bridge", "vagrantp", "leased")
+        _inside(int(lease["WATCHER"]), "nft", "add", "element", *which, element, check=False)
 
 
 def _forward(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:
@@ -995,34 +1007,45 @@ def _watchers_lock() -> TextIO | None:
 
 def _watching_host() -> None:
     (RUN / "watch.lock").write_text(str(os.getpid()), encoding="utf-8")
-    changes = ("nft", "monitor"), ("ip", "-4", "monitor", "address", "rule")
-    with ExitStack() as stack:
-        poll = select.poll()
-        for argv in changes:
-            poll.register(stack.enter_context(_monitor(*argv)), select.POLLIN)
-        while RUN.is_dir():
-            with _locked():
-                if not guests():
-                    return
-                with suppress(Refused):  # somebody else's change may be at work
-                    if lost():
-                        _load()
-            for monitor, _ in poll.poll(WATCH_PAUSE):
-                if not os.read(monitor, 65536):
-                    return
-            sleep(SETTLE)
+    poll = select.poll()
+    routing = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES | OF_RULES)
+    links = (_listen(NETFILTER, OF_NFTABLES), routing)
+    for link in links:
+        poll.register(link, select.POLLIN)
+    while RUN.is_dir():
+        with _locked():
+            if not guests():
+                return
+            is_anew = False
+            with suppress(Refused):  # somebody else's change may be at work
+                if is_anew := bool(lost()):
+                    _load()
+        if is_anew:
+            _ask_again()  # a lease that was given in between is not known
+        poll.poll(WATCH_PAUSE)
+        sleep(SETTLE)
+        for link in links:
+            _drain(link)
 
 
-@contextmanager
-def _monitor(*argv: str) -> Iterator[int]:
-    """Start a program that tells of changes, and ends with us; yield what it writes to."""
-    argv = ("setpriv", "--pdeathsig=KILL", *argv)
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PATH": PATH}) as monitor:
-        assert monitor.stdout
+def _listen(family: int, groups: int) -> socket.socket:
+    """Return a socket of netlink(7) that can be read when something of these groups has changed."""
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
+    link.setblocking(False)
+    link.bind((0, groups))
+    return link
+
+
+def _drain(link: socket.socket) -> None:
+    """Read all that there is: that there was something is enough to know."""
+    while True:
         try:
-            yield monitor.stdout.fileno()
-        finally:
-            monitor.kill()
+            link.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:  # or some was lost, as there was more than there is room for
+            if error.errno != errno.ENOBUFS:
+                raise
 
 
 def _watch(pid: int, folder: Path) -> None:
@@ -1053,14 +1076,13 @@ def _watching(pid: int, folder: Path) -> None:
         poll = select.poll()
         guest = os.pidfd_open(pid)
         poll.register(guest, select.POLLIN)
-        with _monitor("ip", "-4", "monitor", "address") as monitor:
-            poll.register(monitor, select.POLLIN)
-            while guest not in (ready := dict(poll.poll(WATCH_PAUSE))):
-                if ready and not os.read(monitor, 65536):
-                    break
-                with suppress(Refused):  # somebody else's change may be at work
-                    if inside_problems(pid, folder):
-                        _load_inside(pid, folder)
+        link = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES)
+        poll.register(link, select.POLLIN)
+        while guest not in dict(poll.poll(WATCH_PAUSE)):
+            _drain(link)
+            with suppress(Refused):  # somebody else's change may be at work
+                if inside_problems(pid, folder):
+                    _load_inside(pid, folder)
 
 
 def _listed() -> str:
