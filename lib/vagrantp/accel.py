@@ -7,7 +7,7 @@ import os
 import platform
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 from vagrantp import commands
 from vagrantp.config import xdg
@@ -16,6 +16,9 @@ from vagrantp.instance import state_root
 from vagrantp.run import Host
 
 DEVICE = Path("/dev/kvm")
+TRY_AGAIN = (
+    3600  # seconds after which a trial that failed counts no more: it may have been the load
+)
 PROBE_SECONDS = {"kvm": 5.0, "qemu": 60.0}  # a working KVM needs less than one, emulation two
 
 
@@ -26,13 +29,15 @@ def choose(host: Host, wanted: str) -> str:
     why = why_not_kvm(host)
     if why and wanted == "kvm":
         raise ProviderError(f"ACCEL=kvm: {why}", "ACCEL=auto takes software emulation instead")
+    if why:
+        host.progress.say(f"without KVM, by software emulation, which is slow: {why}")
     return "tcg" if why else "kvm"
 
 
 def why_not_kvm(host: Host, *, afresh: bool = False) -> str | None:
     """Return why KVM does not work here, or None.
 
-    Tried once for a kernel, QEMU and /dev/kvm, or `afresh`.
+    Tried once for a kernel, QEMU and /dev/kvm, once an hour where it failed, or `afresh`.
     """
     if not DEVICE.exists():
         return "/dev/kvm is not there: switch virtualization on in the firmware"
@@ -41,7 +46,8 @@ def why_not_kvm(host: Host, *, afresh: bool = False) -> str | None:
     cache = xdg("CACHE", ".cache") / "kvm.json"
     try:
         known = json.loads(cache.read_text())
-        if known["host"] == host_now and not afresh:
+        is_old = known["why_not"] and time() - cache.stat().st_mtime > TRY_AGAIN
+        if known["host"] == host_now and not afresh and not is_old:
             return known["why_not"]  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):
         pass

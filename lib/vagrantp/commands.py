@@ -344,8 +344,11 @@ def fixed_ip(settings: Settings) -> IPv4Address | None:
 
 
 def dhcp_host(instance: Instance, mac: str, address: str) -> str:
-    """Return the DHCP entry that keeps an address for a VM."""
-    host = ET.Element("host", mac=mac, name=instance.full_name, ip=address)
+    """Return the DHCP entry that keeps an address for a VM.
+
+    Its name is not the instance's: libvirt wants a letter first, dnsmasq 63 characters at most.
+    """
+    host = ET.Element("host", mac=mac, name=f"vagrantp-{instance.id}", ip=address)
     return ET.tostring(host, encoding="unicode")
 
 

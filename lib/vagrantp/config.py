@@ -130,6 +130,8 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         warn(str(problem))
     if values["NETWORK_TYPE"] == "default":  # of defaults.env, for others
         values |= {"BRIDGE": None, "GATEWAY": None, "DNS": None}
+    if values["INFRA_TYPE"] == "container":
+        values |= {"IMAGE_SHA256": None, "CLOUD_INIT": None}
     return Settings(
         infra_type=values["INFRA_TYPE"],
         memory=values["MEMORY"],
@@ -175,8 +177,11 @@ def users_of(cloud_init: Path) -> list[str]:
     found = _cloud_config(cloud_init)
     if found is None:
         return re.findall(r"^\s*-?\s*name:\s*[\"']?([\w-]+)", content(cloud_init), re.MULTILINE)
-    users = found.get("users") or []
-    return [str(user.get("name")) for user in users if isinstance(user, dict)]
+    users = found.get("users")
+    if isinstance(users, dict):
+        return [*map(str, users)]
+    named = users if isinstance(users, list) else []  # or a string, of "default" for one
+    return [str(user.get("name")) for user in named if isinstance(user, dict)]
 
 
 def _hostname(cloud_init: Path | None, otherwise: str) -> str | None:

@@ -124,6 +124,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
 def before_start(host: Host, instance: Instance, settings: Settings) -> None:
     """Raise every reason why a stopped instance cannot be started; tell the warnings."""
     checks = (
+        *([partial(routable, settings)] if settings.infra_type == "container" else []),
         partial(isolated, host, settings.infra_type),
         partial(mountable, host, instance, settings),
         partial(on_lan, host, instance, settings),
@@ -237,7 +238,7 @@ def own_mac(host: Host, instance: Instance, settings: Settings) -> Finding:
         for name, guest in (isolation.live(host)["guests"].items() if settings.mac else ())
     }
     for name, machine in machines().items() if settings.mac else ():
-        holders[name] = {machine.get("settings", {}).get("mac")}
+        holders.setdefault(name, set()).add(machine.get("settings", {}).get("mac"))
     for name, macs in holders.items():
         if settings.mac in macs and name != instance.full_name:
             text = f"MAC={settings.mac} is taken by {name}"
@@ -413,6 +414,12 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
         f"'{program} {name}' shows it; NAME in .env gives yours another name",
         NameTakenError,
     )
+
+
+def has_disk(host: Host, instance: Instance) -> bool:
+    """Say whether the disk of a VM is in the pool."""
+    listing = host.answer(commands.virsh("vol-list", "--pool", images.POOL))
+    return commands.volumes(instance)[0] in listing.split()
 
 
 def vagrant_libvirt(host: Host) -> Finding:

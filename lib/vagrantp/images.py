@@ -427,7 +427,7 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     def remove() -> None:
         for name in (box.volume, part):
             deadline = monotonic() + COPY_TIMEOUT
-            while name in _volumes(host):
+            while name in _volumes(host) and not host.dry:
                 try:
                     volume("vol-delete", name)
                 except ProviderError:

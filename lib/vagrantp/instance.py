@@ -146,12 +146,19 @@ def remembered(folder: Path) -> Instance | None:
 
 def by_id(identity: str, folder: Path | None = None) -> Instance | None:
     """Return the instance whose state folder is there. `folder`: its project, if known."""
+    return next(iter(all_by_id(identity, folder)), None)
+
+
+def all_by_id(identity: str, folder: Path | None = None) -> list[Instance]:
+    """Return what has a state folder: more than one where NAME changed after a killed `up`."""
+    found = []
     for path in sorted(state_root().glob(f"*-{identity}")):
         made = _machine(path / "machine.json")
         project = folder or Path(made.get("folder", "/"))
         infra_type = made.get("settings", {}).get("infra_type", "")
-        return Instance(path.name.removesuffix(f"-{identity}"), identity, project, infra_type)
-    return None
+        name = path.name.removesuffix(f"-{identity}")
+        found.append(Instance(name, identity, project, infra_type))
+    return found
 
 
 def machines() -> dict[str, dict[str, Any]]:

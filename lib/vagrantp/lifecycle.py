@@ -92,6 +92,7 @@ def _find(host: Host, wanted: str, known: Instance | None) -> Found | None:
 
 def judged(found: Found) -> Found:
     """Tell an instance that cannot be used as it is from a sound one."""
+    found = replace(found, is_up=found.state in ("running", "paused"))
     if not found.instance.state_dir.is_dir():
         return replace(found, state="broken", reason="its state folder with the keys is gone")
     if not found.instance.is_complete():
@@ -127,6 +128,7 @@ def up(
             _remove(host, found.instance)
             found = None
         if found is None:
+            _clear_the_way(host, wanted)
             if provisioning != "never":
                 provision.check(host, wanted, settings)
             _create(host, wanted, settings)
@@ -148,6 +150,19 @@ def up(
         if found and found.state == "running":
             return summary(wanted, "is running already")
         return summary(wanted, "is running", monotonic() - started)
+
+
+def _clear_the_way(host: Host, wanted: Instance) -> None:
+    """Remove what an `up` by another NAME has left when it was killed.
+
+    Raises StateError where the domain of a complete VM is gone, and its disk is not.
+    """
+    for known in instances.all_by_id(wanted.id, wanted.folder):
+        if known.is_complete() and known.infra_type == "vm" and hostcheck.has_disk(host, known):
+            text = f"libvirt has {known.full_name} no more, but its disk"
+            raise StateError(text, "fab rm removes that as well, then fab up")
+        if known.full_name != wanted.full_name:
+            _remove(host, known)
 
 
 def provision_anew(
@@ -195,7 +210,7 @@ def stop(host: Host, folder: Path, force: bool) -> str:
     with _locked(host, config.id_from(folder)) as host:
         found = existing(host, folder)
         name = found.instance.full_name
-        if found.state == "stopped":
+        if not found.is_up:
             return f"{name} is stopped already"
         provider = provider_for(found.instance.infra_type)
         with host.progress.stage("stop"):
@@ -226,7 +241,7 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str =
             _remove_logs(host, identity)
         if known is None or (name and name != known.full_name):
             return f"nothing to remove for {name or folder}"
-        if found and found.state in ("running", "paused") and not is_sure(known.full_name):
+        if found and found.is_up and not is_sure(known.full_name):
             raise StateError(
                 f"{known.full_name} is running", "fab stop first, or remove it with fab rm --force"
             )
@@ -397,7 +412,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
     is_larger = _resize(host, instance, settings, changes)
     with host.progress.stage("start"):
         _write_address(host, instance, provider.keep_address(host, instance, settings))
-        _take(host, instance, settings, [c for c in changes if c.key != "DISK"])
+        _take(host, instance, settings, changes, is_done=False)
         provider.isolate(host, instance, settings)
         if instance.infra_type == "vm" and any(c.key.lower() in AT_START for c in changes):
             _vagrant(host, instance, "up", "--no-provision")
@@ -412,7 +427,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
         ports.ensure(host, instance, provider.pid(host, instance))
         if is_larger:
             _grow(host, commands.ssh(instance))
-        _take(host, instance, settings, [c for c in changes if c.key == "DISK"])
+        _take(host, instance, settings, changes)
         _check(host, instance, settings, instance.ssh_config)
 
 
@@ -437,13 +452,19 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
     is_larger = _resize(host, instance, settings, at_once)
     if is_larger:
         _grow(host, commands.ssh(instance))
-    _take(host, instance, settings, at_once)
-    is_isolated = isolation.check(host, instance, settings).outcome == "ok"
-    if not is_isolated:
-        isolation.ensure(host, instance.infra_type)
+    _take(host, instance, settings, at_once, is_done=False)
+    provider = provider_for(instance.infra_type)
+    if why := isolation.why_not_installed():  # that says nothing of the rules there are
+        raise ProviderError(f"guests cannot be kept from the LAN: {why}", SET_UP)
+    try:
+        is_isolated = isolation.check(host, instance, settings).outcome == "ok"
+        if not is_isolated:
+            isolation.ensure(host, instance.infra_type)
+    except VagrantpError:
+        provider.stop(host, instance, force=True)
+        raise
     if host.dry:
         return
-    provider = provider_for(instance.infra_type)
     had = instance.machine()["settings"]  # until its next start
     by_now = replace(settings, **{key: had[key] for key in AT_START if key in had})
     if at_once:
@@ -464,10 +485,20 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         host.progress.say("its ports were not forwarded any more; they are again")
     if is_lost or is_changed:
         ports.ensure(host, instance, provider.pid(host, instance), afresh=is_changed)
+    _take(host, instance, settings, at_once)
 
 
-def _take(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
-    """Write changed settings down, for whatever makes them so."""
+def _take(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    changes: list[Change],
+    is_done: bool = True,
+) -> None:
+    """Write changed settings down: first for what makes them so, then as what the instance has.
+
+    What is interrupted before it `is_done` is still a change the next time.
+    """
     if not changes:
         return
     keys = [change.key.lower() for change in changes]
@@ -475,11 +506,14 @@ def _take(host: Host, instance: Instance, settings: Settings, changes: list[Chan
     provider = document["provider"]
     sizes = (*AT_START, "disk")
     provider |= {key: document["settings"][key] for key in sizes if key in provider}
-    provider["forwards"] = ports.settle(host, instance, settings)
-    ports.write(host, instance, provider)
+    if "ports" in keys:
+        provider["forwards"] = ports.settle(host, instance, settings)
+        ports.write(host, instance, provider)
     if "metadata" in provider:
         address = provider["address"]
         provider["metadata"] = commands.domain_metadata(instance, settings, address, instance.lan)
+    if not is_done:
+        document["settings"] = instance.machine()["settings"]
     host.write(instance.machine_json, instances.as_text(document))
 
 

@@ -8,6 +8,7 @@ import secrets
 import shlex
 import socket
 import sys
+from collections.abc import Collection
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic, sleep
@@ -62,7 +63,8 @@ def settle(host: Host, instance: Instance, settings: Settings) -> list[Forward]:
     What the instance has already, it keeps. Raises ConflictError, saying who holds a port.
     """
     had = forwards(instance)
-    serving = is_served(instance)
+    serving = [(f["host"], f["protocol"]) for f in had] if is_served(instance) else []
+    given = [(wanted.host, wanted.protocol) for wanted in settings.ports]
     settled: list[Forward] = []
     for wanted in settings.ports:
         forward: Forward = {
@@ -74,19 +76,24 @@ def settle(host: Host, instance: Instance, settings: Settings) -> list[Forward]:
         }
         if wanted.host is None:
             kept = [f["host"] for f in had if {**f, "host": None} == forward]
-            forward["host"] = kept[0] if kept else _free(instance, forward)
-        if not (serving and forward in had):
+            forward["host"] = kept[0] if kept else _free(instance, forward, given)
+            given.append((forward["host"], wanted.protocol))
+        if (forward["host"], wanted.protocol) not in serving:
             _refuse_taken(host, forward)
         settled.append(forward)
     return settled
 
 
-def _free(instance: Instance, forward: Forward) -> int:
-    """Return a free port of the host, the same for the same project as long as it is free."""
+def _free(instance: Instance, forward: Forward, given: Collection[tuple[int | None, str]]) -> int:
+    """Return a free port of the host, the same for the same project as long as it is free.
+
+    `given`: ports that this project's other forwards have, with their protocols.
+    """
     start: int = int(instance.id, 16) + forward["guest"]
     for step in range(len(AUTO)):
         port: int = AUTO[(start + step) % len(AUTO)]
-        if not _why_not({**forward, "host": port}):
+        is_given = (port, forward["protocol"]) in given
+        if not is_given and not _why_not({**forward, "host": port}):
             return port
     raise ConflictError(f"no port from {AUTO[0]} to {AUTO[-1]} is free on {forward['address']}")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from vagrantp import commands, guest, images
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, ProvisionError
+from vagrantp.errors import HostLimitError, ProviderError, ProvisionError
 from vagrantp.instance import MASTER, Instance, as_json, as_written
 from vagrantp.report import Check, compare
 from vagrantp.run import Host, is_installed
@@ -141,7 +141,7 @@ def _run_playbook(
                 cwd=playbook.parent,
                 explain=_complaint,
             )
-        except ProviderError as error:
+        except (ProviderError, HostLimitError) as error:
             failures = _events(folder, "failed")
             why = _where(failures[-1]) if failures else error.message
             raise _failure(host, step, _in_project(instance, why)) from None
@@ -172,7 +172,7 @@ def _run_script(
             stdin=path,
             note=lines.append,
         )
-    except ProviderError as error:
+    except (ProviderError, HostLimitError) as error:  # the guest's own disk may be full
         raise _failure(host, step, _why(lines) or error.message) from None
     except BaseException:  # it was interrupted: so is what it began
         with suppress(ProviderError):

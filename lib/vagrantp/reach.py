@@ -116,8 +116,8 @@ def _probes(
     for rule in settings.lan_allow:
         if rule.network is None and rule.protocol == "tcp" and rule.port:
             services.enter_context(_service(rule.port))
-            address = next(a for a in of_host if ":" not in a)
-            yield Probe(f"LAN_ALLOW {rule}", is_open=True, address=address, port=rule.port)
+            for address in [a for a in of_host if ":" not in a][:1]:
+                yield Probe(f"LAN_ALLOW {rule}", is_open=True, address=address, port=rule.port)
 
 
 @contextmanager

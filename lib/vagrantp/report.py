@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -93,7 +93,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Tell something that is no stage."""
-        with self.aside():
+        with self.aside(), suppress(OSError):  # the terminal may have gone, and work goes on
             print(f"  {text}", file=sys.stderr, flush=True)
 
     @contextmanager

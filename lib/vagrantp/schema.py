@@ -446,7 +446,19 @@ def cloud_config(base: Path, named: Path) -> Path:
         raise Invalid("must name a file whose first line is #cloud-config")
     if not is_template and yaml_shape(text)[0] not in ("mapping", ""):
         raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
+    if not is_template:
+        _refuse_what_yaml_cannot_load(text)
     return found
+
+
+def _refuse_what_yaml_cannot_load(text: str) -> None:
+    import yaml
+
+    try:
+        yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a tag, or a date that is none
+        why = str(error).splitlines()[0]
+        raise Invalid(f"must name a file that cloud-init can load: {why}") from None
 
 
 def public_keys(base: Path, named: tuple[str, ...]) -> tuple[Path, ...]:

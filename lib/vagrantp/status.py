@@ -152,8 +152,8 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     found = lifecycle.find(host, folder)
     if found is None:
         return {"state": "absent", "folder": str(folder.resolve())}
-    settings = found.instance.machine().get("settings", {"lan_access": False, "lan_allow": []})
-    isolated: str | None = isolation.text(settings)
+    settings = found.instance.machine().get("settings", {})
+    isolated: str | None = isolation.text(settings) if settings else None
     why = isolation.why_not(host, found.instance, settings) if found.state == "running" else ""
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None

@@ -128,6 +128,11 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     assert ports(app) == {9000: auto, 8000: 18081}
     assert said("127.0.0.1", 18081, b"moved") == b"MOVED"
     assert socket.socket().connect_ex(("127.0.0.1", 18080))
+    for guests_port in (8001, 8000):  # the same port of the host, to another one of the guest
+        app.write({**CONTAINER, "PORTS": f"auto:9000,18081:{guests_port}"})
+        assert app.fab("up").returncode == 0
+        assert ports(app) == {9000: auto, guests_port: 18081}
+    assert said("127.0.0.1", 18081, b"back") == b"BACK"
     again = run("podman", "inspect", "--format", "{{.State.StartedAt}}", status(app)["instance"])
     assert started == again
 

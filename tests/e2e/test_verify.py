@@ -12,8 +12,8 @@ from random import Random
 import pytest
 from vagrantp.config import id_from
 
-from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, lets_in, own_key, run, status
+from tests.conftest import CONTAINER, NO_LIBVIRT, VM, MakeProject, Project
+from tests.e2e.conftest import guest, lets_in, own_key, run, status, volumes
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 
@@ -61,7 +61,9 @@ def test_promises_of_a_container(guests: MakeProject) -> None:
 
 def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     draw = Random(1)
-    memory, called = draw.randrange(500, 900), "".join(draw.choices("abc-0123", k=40)).strip("-")
+    # a name as long as one may be, with a digit first, which DHCP servers do not like
+    called = f"3{''.join(draw.choices('abc-0123', k=61))}d"
+    memory = draw.randrange(500, 900)
     mac = "52:54:00:" + ":".join(f"{draw.randrange(256):02x}" for _ in range(3))
     drawn = {"MEMORY": memory, "CPUS": 2, "NAME": called, "MAC": mac.upper(), "AUTOSTART": "yes"}
     key = own_key(tmp_path)
@@ -121,6 +123,15 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     assert broken(app) == {"disk", "disk in the guest"}
     guest(app, "sudo systemctl stop ssh.socket ssh.service; true")
     assert {"ssh", "address", "hostname"} <= broken(app)
+
+    # a libvirt that lost its domains, and not the disks
+    assert app.fab_amid(NO_LIBVIRT, "ssh").returncode == 5
+    run(*VIRSH, "undefine", name)
+    run(*VIRSH, "destroy", name)
+    done = app.fab("up")
+    assert (done.returncode, done.stdout) == (8, "")
+    assert f"libvirt has {name} no more, but its disk" in done.stderr
+    assert f"{name}.img" in volumes()
 
 
 @pytest.mark.soak

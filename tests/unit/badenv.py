@@ -64,6 +64,8 @@ FILES: dict[str, bytes] = {
     "big.yml": b"#cloud-config\n" + b"# comment\n" * 110_000,
     "list-data": b"#cloud-config\n- one\n",
     "broken-data": b"#cloud-config\na: [\n",
+    "tag-data": b"#cloud-config\na: !vault x\n",
+    "date-data": b"#cloud-config\na: 2024-13-45\n",
     "deep-data": b"#cloud-config\n" + b"[" * 200_000,
     "unreadable": b"",
 }
@@ -178,6 +180,8 @@ ROWS: list[tuple[str, list[str]]] = [
     ("CLOUD_INIT=vars.yml", ['CLOUD_INIT must name a file whose first line is #cloud-config, got "vars.yml"']),
     ("CLOUD_INIT=list-data", ['CLOUD_INIT must name a file of cloud-config keys, each a line such as packages: …, got "list-data"']),
     ("CLOUD_INIT=broken-data", ['CLOUD_INIT must name a file of YAML; line 3 is not, got "broken-data"']),
+    ("CLOUD_INIT=tag-data", ["CLOUD_INIT must name a file that cloud-init can load: could not determine a constructor for the tag '!vault', got \"tag-data\""]),
+    ("CLOUD_INIT=date-data", ['CLOUD_INIT must name a file that cloud-init can load: month must be in 1..12, got "date-data"']),
     ("CLOUD_INIT=deep-data", [f'CLOUD_INIT {DEEP}, got "deep-data"']),
     ("CLOUD_INIT=", ['CLOUD_INIT must be the path of a file, got ""']),
     (f"{CONTAINER}CLOUD_INIT=user-data", ["CLOUD_INIT is for INFRA_TYPE=vm\n  hint: take CLOUD_INIT out"]),

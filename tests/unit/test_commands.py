@@ -202,7 +202,7 @@ def test_libvirt_network() -> None:
 
 def test_dhcp_entry() -> None:
     assert commands.dhcp_host(VM, VM.mac, "10.201.7.9") == (
-        '<host mac="52:54:0a:1b:2c:3d" name="app-0a1b2c3d" ip="10.201.7.9" />'
+        '<host mac="52:54:0a:1b:2c:3d" name="vagrantp-0a1b2c3d" ip="10.201.7.9" />'
     )
 
 

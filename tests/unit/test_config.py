@@ -228,11 +228,14 @@ def test_paths_in_the_defaults_start_from_their_folder(tmp_path: Path) -> None:
 def test_what_only_other_projects_need_is_no_mistake_in_the_defaults(tmp_path: Path) -> None:
     path = config.defaults_path()
     path.parent.mkdir(parents=True)
-    path.write_text("IMAGE=debian-12\nBOX=debian-12\nACCEL=tcg\nGATEWAY=10.0.0.1\nBRIDGE=br0\n")
+    text = "IMAGE=debian-12\nBOX=debian-12\nACCEL=tcg\nGATEWAY=10.0.0.1\nBRIDGE=br0\n"
+    path.write_text(f"{text}CLOUD_INIT=user-data\n")
+    (path.parent / "user-data").write_text("#cloud-config\nhostname: theirs\n")
     for infra_type in ("vm", "container"):
         text = SOUND.replace("=vm", f"={infra_type}")
         found = config.load(folder_with(tmp_path, text, infra_type))
         assert (found.bridge, found.gateway) == (None, None)
+        assert found.hostname == ("theirs" if infra_type == "vm" else "container")
 
 
 def test_defaults_that_cannot_be_read_hide_what_is_missing(tmp_path: Path) -> None:
@@ -307,6 +310,8 @@ def test_what_sets_a_guest_up(tmp_path: Path) -> None:
         ("#cloud-config\n", "app", []),
         ("#cloud-config\nhostname: base.example.org\nusers: [default, name: av]\n", "base", ["av"]),
         ("#cloud-config\nfqdn: base.example.org\n", "base", []),
+        ("#cloud-config\nusers: default\n", "app", []),
+        ("#cloud-config\nusers: {av: {shell: /bin/sh}}\n", "app", ["av"]),
         ("## template: jinja\n#cloud-config\nusers:\n  - name: av\n{% if x %}\n", None, ["av"]),
     ],
 )

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 from vagrantp import live
@@ -134,3 +135,12 @@ def test_fitted(text: str, columns: int, line: str) -> None:
 def test_what_gives_way(columns: int, line: str) -> None:
     text = "| grow the root file system"
     assert live.fitted(text, ": 3 s", " (usually 9 s)", columns) == line
+
+
+def test_work_goes_on_when_nobody_reads_what_is_told() -> None:
+    script = WORK.replace("is_live=True", "is_live=False") + "progress.say('one')\nprint('done')"
+    with Path("/dev/full").open("w") as full:  # every write to it fails
+        done = subprocess.run(
+            [sys.executable, "-c", script], stderr=full, stdout=subprocess.PIPE, check=False
+        )
+    assert done.stdout == b"done\n"

@@ -28,6 +28,7 @@ class Found:
     disk: int | None = None
     console: str | None = None
     vnc: str | None = None
+    is_up: bool = False  # running or paused, as its provider says, be it broken besides
 
 
 class Provider(Protocol):

@@ -54,7 +54,7 @@ def list_all(host: Host) -> list[Found]:
     xml = answer.stdout if answer.ok else _ask(host, domains)  # without the network
     everything = ET.fromstring(f"<all>{xml}</all>")
     entries = everything.findall("network/ip/dhcp/host")
-    addresses = {entry.get("name"): entry.get("ip") for entry in entries}
+    addresses = {_id_of(entry): entry.get("ip") for entry in entries}
     found = []
     for domain in everything.findall("domain"):
         name = domain.findtext("name", "")
@@ -69,7 +69,7 @@ def list_all(host: Host) -> list[Found]:
                 state,
                 uid=uid,
                 reason=None if state != "broken" else f"libvirt says {states[name]}",
-                address=addresses.get(name),
+                address=addresses.get(instance.id),
                 memory=int(domain.findtext("memory", "0")) // 1024,
                 cpus=int(domain.findtext("vcpu", "0")),
                 disk=instance.machine().get("settings", {}).get("disk"),
@@ -150,7 +150,7 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
     """See that a stopped VM gets FIXED_IP, or the address that it had; return it."""
     had = str(instance.machine()["provider"]["address"])
     wanted = commands.fixed_ip(settings) or IPv4Address(had)
-    entry = next((e for e in _dhcp_hosts(host) if e.get("name") == instance.full_name), None)
+    entry = next((e for e in _dhcp_hosts(host) if _id_of(e) == instance.id), None)
     if had == str(IPv4Interface(wanted).ip) and entry is not None and entry.get("ip") == had:
         return had
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
@@ -173,7 +173,10 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
 
 def pid(host: Host, instance: Instance) -> str:
     """Return the process id of its QEMU, which libvirt writes down for all to read."""
-    answer = host.ask(commands.virsh("domstate", instance.full_name))
+    argv = commands.virsh("domstate", instance.full_name)
+    answer = host.ask(argv)
+    if not answer.ok and "failed to get domain" not in answer.stderr:
+        host.answer(argv)  # says why it is not known
     if answer.stdout.strip() != "running":
         return ""
     try:
@@ -207,7 +210,8 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
         if monotonic() > deadline:
             raise StateError(
                 f"{name} did not shut down in {STOP_TIMEOUT} seconds",
-                f"'virsh console {name}' shows why; 'fab stop --force' pulls the plug",
+                f"'virsh -c qemu:///system console {name}' shows why; "
+                "'fab stop --force' pulls the plug",
             )
         sleep(0.25)
 
@@ -271,7 +275,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             _change(host, "vol-delete", volume, "--pool", POOL)
     made = instance.machine().get("provider", {})
     for entry in _dhcp_hosts(host):
-        if entry.get("name") == name or entry.get("mac", "") == made.get("mac"):
+        if _id_of(entry) == instance.id or entry.get("mac", "") == made.get("mac"):
             _update_dhcp(host, "delete", ET.tostring(entry, encoding="unicode").strip())
 
 
@@ -291,8 +295,9 @@ def _make_seed(
         theirs = instance.source(settings.cloud_init).read_text("utf-8-sig")
     is_for_cloud_init = bool(theirs) or box.kind == "cloud"
     if is_for_cloud_init:
-        script = instance.user_script.read_text("utf-8") if box.kind == "cloud" else None
-        key = instance.host_key.read_text("utf-8")
+        read = (lambda _: "") if host.dry else (lambda path: path.read_text("utf-8"))
+        script = read(instance.user_script) if box.kind == "cloud" else None
+        key = read(instance.host_key)
         texts |= commands.seed_cloud_init(instance, settings, theirs, script, key)
     for name, text in texts.items():
         host.write(seed / name, text)
@@ -338,7 +343,7 @@ def _reserve(
     """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
     mac = commands.mac(instance, settings)
     everyones = _dhcp_hosts(host)
-    entries = [entry for entry in everyones if entry.get("name") != instance.full_name]
+    entries = [entry for entry in everyones if _id_of(entry) != instance.id]
     if holder := next((e.get("name") for e in entries if e.get("mac") == mac), None):
         raise ConflictError(f"MAC {mac} is taken by {holder}")
     # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
@@ -356,6 +361,11 @@ def _update_dhcp(host: Host, action: str, xml: str) -> None:
     is_active = network.NAME in _ask(host, "net-list", "--name").split()
     where = ["--config", *(["--live"] if is_active else [])]
     _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, *where)
+
+
+def _id_of(entry: ET.Element) -> str:
+    """Return the id of the instance that a DHCP entry is for."""
+    return entry.get("name", "").rpartition("-")[2]
 
 
 def _dhcp_hosts(host: Host) -> list[ET.Element]:
