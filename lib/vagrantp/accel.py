@@ -16,9 +16,7 @@ from vagrantp.instance import state_root
 from vagrantp.run import Host
 
 DEVICE = Path("/dev/kvm")
-TRY_AGAIN = (
-    3600  # seconds after which a trial that failed counts no more: it may have been the load
-)
+TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
 PROBE_SECONDS = {"kvm": 5.0, "qemu": 60.0}  # a working KVM needs less than one, emulation two
 
 

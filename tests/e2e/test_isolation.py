@@ -252,25 +252,25 @@ BREAKAGES = {
 }
 
 
-@pytest.mark.parametrize("why", BREAKAGES)
-def test_lost_rules_are_told_and_put_back(guests: MakeProject, why: str) -> None:
+def test_lost_rules_are_told_and_put_back(guests: MakeProject) -> None:
     app = guests("container")
     up(app)
-    leave_lost_rules()
-    run("sh", "-c", BREAKAGES[why])
-    done = app.fab("status", "--json")
-    assert json.loads(done.stdout)["state"] == "broken"
-    assert f"not isolated: {why}" in json.loads(done.stdout)["reason"]
-    done = app.fab("verify")
-    assert done.returncode == 9 and f"broken: not isolated: {why}" in done.stdout
-    if why == "the rules are gone":  # `doctor` looks at the same, and takes its time for all else
-        done = app.fab("doctor", "--json")
-        [check] = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "isolation"]
-        assert check["outcome"] == "failed" and why in check["found"]
-    done = app.fab("up")
-    assert done.returncode == 0 and why in done.stderr
-    assert status(app)["isolation"] == "LAN blocked"
-    assert app.fab("verify").returncode == 0
+    for why, breaking in BREAKAGES.items():
+        leave_lost_rules()
+        run("sh", "-c", breaking)
+        done = app.fab("status", "--json")
+        assert json.loads(done.stdout)["state"] == "broken"
+        assert f"not isolated: {why}" in json.loads(done.stdout)["reason"]
+        done = app.fab("verify")
+        assert done.returncode == 9 and f"broken: not isolated: {why}" in done.stdout
+        if why == "the rules are gone":  # `doctor` looks at the same, and takes its time for all
+            done = app.fab("doctor", "--json")
+            [check] = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "isolation"]
+            assert check["outcome"] == "failed" and why in check["found"]
+        done = app.fab("up")
+        assert done.returncode == 0 and why in done.stderr
+        assert status(app)["isolation"] == "LAN blocked"
+        assert app.fab("verify").returncode == 0
 
 
 # What breaks each network line of `verify` from outside, while our own rules are as they were.
