@@ -990,7 +990,7 @@ def _watch_host() -> None:
         lock = _watchers_lock() if guests() else None
     if lock and _in_background():
         with suppress(Refused, OSError, ValueError):
-            _watching_host()
+            _watching_host(lock)
         os._exit(0)
 
 
@@ -1005,7 +1005,7 @@ def _watchers_lock() -> TextIO | None:
     return lock
 
 
-def _watching_host() -> None:
+def _watching_host(lock: TextIO) -> None:
     (RUN / "watch.lock").write_text(str(os.getpid()), encoding="utf-8")
     poll = select.poll()
     routing = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES | OF_RULES)
@@ -1015,7 +1015,7 @@ def _watching_host() -> None:
     while RUN.is_dir():
         with _locked():
             if not guests():
-                return
+                return lock.close()  # before another guest can start, and rely on it
             is_anew = False
             with suppress(Refused):  # somebody else's change may be at work
                 if is_anew := bool(lost()):
