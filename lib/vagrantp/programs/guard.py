@@ -78,7 +78,7 @@ WATCH_PAUSE = 30_000  # milliseconds after which the rules are looked at in any 
 SETTLE = 0.05  # seconds in which one change is followed by more
 NETFILTER = 12  # netlink(7)'s family; Python has no name for it
 # Its groups, as bind(2) takes them: linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
-OF_NFTABLES, OF_ADDRESSES, OF_RULES = 0x40, 0x10, 0x80
+OF_NFTABLES, OF_LINKS, OF_ADDRESSES, OF_RULES = 0x40, 0x1, 0x10, 0x80
 RULE = 77  # its priority among the rules of ip-rule(8)
 # What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
@@ -1008,18 +1008,21 @@ def _watchers_lock() -> TextIO | None:
 def _watching_host(lock: TextIO) -> None:
     (RUN / "watch.lock").write_text(str(os.getpid()), encoding="utf-8")
     poll = select.poll()
-    routing = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES | OF_RULES)
+    routing = _listen(socket.NETLINK_ROUTE, OF_LINKS | OF_ADDRESSES | OF_RULES)
     links = (_listen(NETFILTER, OF_NFTABLES), routing)
     for link in links:
         poll.register(link, select.POLLIN)
     while RUN.is_dir():
         with _locked():
-            if not guests():
-                return lock.close()  # before another guest can start, and rely on it
+            ended = [g for g in guests() if "pid" in g and not Path(f"/proc/{g['pid']}").exists()]
+            for guest in ended:  # a container that failed to start has no hook for its end
+                _file(guest["name"]).unlink()
             is_anew = False
             with suppress(Refused):  # somebody else's change may be at work
-                if is_anew := bool(lost()):
+                if is_anew := bool(ended or lost()):
                     _load()
+            if not guests():
+                return lock.close()  # before another guest can start, and rely on it
         if is_anew:
             _ask_again()  # a lease that was given in between is not known
         poll.poll(WATCH_PAUSE)
@@ -1158,7 +1161,7 @@ def _running_containers() -> list[Guest]:
 
 
 def _interface_of(pid: int) -> Guest:
-    """Return address, MAC and host's end of the network card of a rootful container."""
+    """Return address, MAC and host's end of a rootful container's network card, and its pid."""
     [card] = [
         link
         for link in json.loads(_inside(pid, "ip", "-json", "address"))
@@ -1174,6 +1177,7 @@ def _interface_of(pid: int) -> Guest:
         "port": port["ifname"],
         "mac": card["address"],
         "ip": address,
+        "pid": pid,
     }
 
 
