@@ -98,6 +98,8 @@ table inet seen {
     iifname "lo" accept
     meta l4proto { 2, 58 } accept # IGMP and ICMPv6: the hosts' own talk
     ip daddr 255.255.255.255 udp dport { 67, 68 } accept # DHCP, which everyone on a LAN hears
+    # the host's own word, to who still answers a guest that has another MAC for the moment
+    icmp type destination-unreachable icmp code host-unreachable counter accept
     counter name came
   }
 }
