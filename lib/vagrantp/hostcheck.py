@@ -399,7 +399,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
     if owner is None and kind == "vm" and not instance.state_dir.is_dir():
         # nothing is known of it: not what a killed `up` of ours left
-        there = host.answer(commands.virsh("vol-list", images.POOL)).split()
+        there = images.volumes_in_pool(host)
         for volume in commands.volumes(instance):
             if volume in there:
                 text = f"a volume {volume} is in the pool {images.POOL}, and not this project's"
@@ -418,8 +418,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
 
 def has_disk(host: Host, instance: Instance) -> bool:
     """Say whether the disk of a VM is in the pool."""
-    listing = host.answer(commands.virsh("vol-list", "--pool", images.POOL))
-    return commands.volumes(instance)[0] in listing.split()
+    return commands.volumes(instance)[0] in images.volumes_in_pool(host)
 
 
 def vagrant_libvirt(host: Host) -> Finding:

@@ -206,7 +206,7 @@ def _remove_old_boxes(host: Host, box: Box) -> None:
     """Remove this user's other boxes of the same image, but for one that a disk stands on."""
     image = re.escape(box.name.rpartition("-")[0])
     pattern = re.compile(rf"({image}-[0-9a-f]{{10}})_.*_{re.escape(VERSION)}_box\.img")
-    volumes = _volumes(host)
+    volumes = volumes_in_pool(host)
     if not volumes:
         return
     xml = host.answer(virsh("; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes)))
@@ -427,7 +427,7 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     def remove() -> None:
         for name in (box.volume, part):
             deadline = monotonic() + COPY_TIMEOUT
-            while name in _volumes(host) and not host.dry:
+            while name in volumes_in_pool(host) and not host.dry:
                 try:
                     volume("vol-delete", name)
                 except ProviderError:
@@ -448,11 +448,12 @@ def _upload(host: Host, box: Box, file: Path) -> None:
 
 
 def _is_uploaded(host: Host, box: Box) -> bool:
-    volumes = _volumes(host)
+    volumes = volumes_in_pool(host)
     return box.volume in volumes and f"{box.volume}.part" not in volumes
 
 
-def _volumes(host: Host) -> list[str]:
+def volumes_in_pool(host: Host) -> list[str]:
+    """Return the names of all volumes in the storage pool of VMs."""
     lines = host.answer(virsh("vol-list", "--pool", POOL)).splitlines()
     return [line.split()[0] for line in lines if line.strip()]
 

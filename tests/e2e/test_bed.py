@@ -146,6 +146,14 @@ def _verb(bed: Bed, user: str, what: str, expected: int = 0) -> str:
     return bed.run(user, f"cd app && {FAB} {what}", expected)
 
 
+def _runs_by_itself(bed: Bed, user: str) -> None:
+    """Wait until a user's project runs, which starts with its host."""
+    deadline = monotonic() + 300
+    while "running" not in _verb(bed, user, "status"):
+        assert monotonic() < deadline
+        sleep(5)
+
+
 def _is_as_promised(bed: Bed, user: str, memory: int) -> None:
     verified = json.loads(_verb(bed, user, "verify --json"))
     assert verified["ok"], verified
@@ -253,10 +261,7 @@ def test_two_users_with_the_same_folder_name(bed: Bed) -> None:
     _is_as_promised(bed, "two", memory=400)
 
     bed.restart()
-    deadline = monotonic() + 300
-    while "running" not in _verb(bed, "two", "status"):
-        assert monotonic() < deadline
-        sleep(5)
+    _runs_by_itself(bed, "two")
     _is_as_promised(bed, "two", memory=400)
     assert "stopped" in _verb(bed, "one", "status")
     both("rm --force")
@@ -288,9 +293,8 @@ def test_a_container_keeps_to_its_disk(bed: Bed) -> None:
     def size(command: str) -> int:
         return int(_verb(bed, "root", f"ssh --command {quote(command)} 2>/dev/null"))
 
-    bed.run(
-        "root", "systemctl restart systemd-networkd"
-    )  # it matches every card, by the bed's file
+    # a file of the bed's has it match every card
+    bed.run("root", "systemctl restart systemd-networkd")
     kept = {"promised": f"{GIB} bytes", "found": f"{GIB} bytes", "outcome": "ok"}
     assert disk() == {"name": "disk", **kept}
     assert size("df --block-size=1 --output=size / | tail -n 1") == GIB
@@ -303,10 +307,7 @@ def test_a_container_keeps_to_its_disk(bed: Bed) -> None:
     bed.run("root", behind.format(project))
     assert disk(expected=9)["outcome"] == "FAILED"
     bed.restart()
-    deadline = monotonic() + 300
-    while "running" not in _verb(bed, "root", "status"):
-        assert monotonic() < deadline
-        sleep(5)
+    _runs_by_itself(bed, "root")
     _verb(bed, "root", "stop")
     _verb(bed, "root", "up")
     assert disk()["outcome"] == "ok"

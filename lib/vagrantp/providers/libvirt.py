@@ -270,7 +270,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             _change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
         if name in _ask(host, "list", "--name").split():
             _change(host, "destroy", name)
-    for volume in _ask(host, "vol-list", POOL).split():
+    for volume in images.volumes_in_pool(host):
         if volume in commands.volumes(instance):
             _change(host, "vol-delete", volume, "--pool", POOL)
     made = instance.machine().get("provider", {})
