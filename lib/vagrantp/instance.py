@@ -97,6 +97,11 @@ class Instance:
         return self.state_dir / "isolation.json"
 
     @property
+    def container_id(self) -> Path:
+        """The id of its container, by which the OCI hook knows it; there before its first start."""
+        return self.state_dir / "container"
+
+    @property
     def hook_error(self) -> Path:
         """Why the OCI hook has kept a container from starting, if it has."""
         return self.state_dir / "hook.error"

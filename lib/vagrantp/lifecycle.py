@@ -119,6 +119,8 @@ def up(
     with _locked(host, config.id_from(folder)) as host:
         started = monotonic()
         trust.accept(host, wanted, settings, is_sure)
+        if settings.mount == "rw":
+            host.progress.say(f"warning: {mount.WARNING}")
         found = find(host, folder)
         is_half_made = found and found.instance.machine() and not found.instance.is_complete()
         if found and found.state == "broken" and is_half_made:
@@ -140,6 +142,7 @@ def up(
             changes = drift(found.instance, settings)
             _refuse_what_needs_rm(found.instance, changes)
             wanted = found.instance
+            provider_for(wanted.infra_type).adopt(host, wanted)
             if found.state == "running":
                 _refresh(host, wanted, settings, changes)
             else:

@@ -12,6 +12,10 @@ from vagrantp.report import Check, compare
 from vagrantp.run import Host
 
 PLACE = "/project"
+WARNING = (
+    "MOUNT=rw: the guest can write .git/config and .git/hooks, so git in this folder may run "
+    "its programs on this host: docs/howto.md says how to review safely"
+)
 TYPES = {"vm": "virtiofs", "container": "fuse.bindfs"}
 
 

@@ -20,6 +20,7 @@ from vagrantp.run import Host
 
 ADD = Path(__file__).with_name("add_ssh.sh")
 ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
+CONTAINER_ID = "container"  # by it the OCI hook knows the builder, as Instance.container_id
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
 NOT_FOR_SSH = ("HOME", "HOSTNAME", "TERM", "USER", "container")
 
@@ -94,11 +95,18 @@ def _build(
     try:
         host.change(
             [
-                *("podman", "run", f"--name={builder}", "--user=0:0", "--workdir=/"),
+                *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
                 *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
                 *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", "--entrypoint=/bin/sh"),
                 *(identity, "-c", script),
             ],
+            what=f"preparing {reference}",
+            timeout=60,
+        )
+        query = ["podman", "inspect", "--type=container", "--format={{.Id}}", builder]
+        host.write(folder / CONTAINER_ID, "" if host.dry else host.answer(query))
+        host.change(
+            ["podman", "start", "--attach", builder],
             what=f"adding ssh to {reference}",
             timeout=ADD_TIMEOUT,
             explain=_why,

@@ -12,6 +12,7 @@ is filtered, docs/adr/0010-isolation-by-hooks.md why so.
     guard unload              no rules, no record
     guard qemu NAME OPERATION libvirt's hook, the domain's XML on stdin (hooks.html of libvirt)
     guard oci                 an OCI hook, the container's state on stdin (runtime-spec, config.md)
+    guard adopt               writes down the ids of containers that an older version made
     guard inside check PID FOLDER, guard inside load PID FOLDER
                               the same for a user's container, in `podman unshare`: its first
                               process, and the folder that has its isolation.json
@@ -40,7 +41,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from errno import EPERM
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
@@ -56,6 +57,8 @@ CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 TAPS = "vgp"  # what the names of our VMs' network cards begin with, on the host
 ANNOTATION = "io.vagrantp.state"  # of a container: the folder that has its isolation.json
+RECORD = "container"  # in that folder: the id of the container, written down before its first start
+SEED, SEED_MOUNT = "guest", "/run/vagrantp-seed"  # in that folder, and where the container sees it
 LAN_TAPS = "vgl"  # the same of their cards on a bridge of the host, and of containers' there
 LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
 GUARD = Path("/usr/local/lib/vagrantp/guard")
@@ -76,6 +79,7 @@ PRIVATE = (
 REALM = 77
 WATCH_PAUSE = 30_000  # milliseconds after which the rules are looked at in any case
 SETTLE = 0.05  # seconds in which one change is followed by more
+RETRY = 1.0  # seconds after which a failed look at the rules is repeated
 NETFILTER = 12  # netlink(7)'s family; Python has no name for it
 # Its groups, as bind(2) takes them: linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
 OF_NFTABLES, OF_LINKS, OF_ADDRESSES, OF_RULES = 0x40, 0x1, 0x10, 0x80
@@ -129,10 +133,14 @@ def main(argv: list[str]) -> int:
         elif command == "oci":
             state = json.load(sys.stdin)
             folder = Path(state["annotations"][ANNOTATION])
-            if state["status"] == "stopped":
+            if not is_recorded(folder, state["id"]):
+                refuse_unrecorded(folder, Path(state["bundle"]))
+            elif state["status"] == "stopped":
                 forget(folder.name)
             else:
-                on_oci(int(state["pid"]), Path(state["bundle"]), _own(folder))
+                on_oci(int(state["pid"]), Path(state["bundle"]), folder)
+        elif command == "adopt":
+            adopt()
         elif command == "sync":
             with _locked():
                 _sync()
@@ -227,16 +235,54 @@ def forget(name: str) -> None:
             _load()
 
 
-def _own(folder: Path) -> Path:
-    """Return the state folder that a container names, if nobody else can have written it.
+def is_recorded(folder: Path, identity: str) -> bool:
+    """Say whether a container is the one whose state folder this is, by its id.
 
-    An image may bring the annotation as well.
+    Podman copies annotations of an image to its containers, so any container may name any folder.
+    None can know its own id beforehand. The record must be the caller's own and private.
     """
-    facts = folder.lstat()
-    is_private = facts.st_uid == os.getuid() and not facts.st_mode & 0o022
-    if not (folder.is_absolute() and stat.S_ISDIR(facts.st_mode) and is_private):
-        raise Refused("a container names a folder that others may write")
-    return folder
+    with suppress(OSError, ValueError):  # whatever an image has put into the annotation
+        if not (folder.is_absolute() and _is_private(folder.lstat(), stat.S_ISDIR)):
+            return False
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with open(folder / RECORD, opener=lambda path, more: os.open(path, flags | more)) as file:
+            is_own = _is_private(os.fstat(file.fileno()), stat.S_ISREG)
+            return is_own and file.read(len(identity) + 2).strip() == identity
+    return False
+
+
+def _is_private(facts: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
+    return is_kind(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o022
+
+
+def refuse_unrecorded(folder: Path, bundle: Path) -> None:
+    """Raise Refused for a container of vagrantp whose id is not on record; let any other start.
+
+    It has the seed of that folder, which an image cannot mount.
+    """
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    if _has_seed(folder, ((m["destination"], m.get("source", "")) for m in config["mounts"])):
+        raise Refused(f"{folder.name} is not on record, as an older version made it: run fab up")
+
+
+def _has_seed(folder: Path, mounts: Iterable[tuple[str, str]]) -> bool:
+    with suppress(OSError, ValueError):
+        return any(
+            target == SEED_MOUNT and (folder / SEED).samefile(source) for target, source in mounts
+        )
+    return False
+
+
+def adopt() -> None:
+    """Write down the ids of the caller's containers that an older version of vagrantp made."""
+    for container in _containers("--all"):
+        folder, identity = Path(container["Config"]["Annotations"][ANNOTATION]), container["Id"]
+        mounts = ((m["Destination"], m["Source"]) for m in container["Mounts"])
+        if container["Name"] != folder.name or not _has_seed(folder, mounts):
+            continue
+        if _is_private(folder.lstat(), stat.S_ISDIR) and not is_recorded(folder, identity):
+            _write(folder / RECORD, f"{identity}\n", 0o600)
+            print(f"adopted {folder.name}")
 
 
 def _admit(pid: int, bundle: Path, folder: Path) -> None:
@@ -578,6 +624,8 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     # The port's name is in quotes: a veth's may start with a digit.
     ports = [f'"{g["port"]}" . {g["mac"]} . {g["ip"]}' for g in known]
     cards = [f'"{g["port"]}" . {g["mac"]}' for g in known]
+    # Whoever else is on our networks, by Podman's --network or in a domain of somebody's.
+    sources = [f'"{g["bridge"]}" . {g["ip"]}' for g in known]
     bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
     return f"""\
 table bridge vagrantp {{
@@ -623,6 +671,7 @@ table inet vagrantp {{
   set tried {{
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 1s;
   }}
+  set known {{ type ifname . ipv4_addr; {_elements(sources)} }}
   set open {{ type ipv4_addr; {_elements(g["ip"] for g in known if g["lan_access"])} }}
   set allowed {{ type ipv4_addr . ipv4_addr; flags interval; {_elements(allowed)} }}
   set allowed_ports {{
@@ -638,6 +687,7 @@ table inet vagrantp {{
   chain input {{
     type filter hook input priority -5; policy accept;
     iifname != {{ {bridges} }} accept
+    iifname . ip saddr != @known goto unknown
     ct direction reply ct state established,related accept
     udp sport 68 udp dport 67 accept
     fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
@@ -647,6 +697,7 @@ table inet vagrantp {{
   chain forward {{
     type filter hook forward priority -5; policy accept;
     iifname != {{ {bridges} }} oifname != {{ {bridges} }} accept
+    iifname {{ {bridges} }} iifname . ip saddr != @known goto unknown
     ct direction reply ct state established,related accept
     oifname {{ {bridges} }} goto refuse
     meta nfproto != ipv4 drop
@@ -655,6 +706,10 @@ table inet vagrantp {{
     ip saddr @open accept
     ip daddr @private goto refuse
     rt classid {REALM} goto by_own_route
+  }}
+  chain unknown {{
+    iifname "{BRIDGES["vm"]}" ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+    drop
   }}
   chain by_own_route {{
     update @tried {{ ip saddr . ip daddr }} ip saddr . rt ip nexthop != @tried accept
@@ -847,6 +902,7 @@ LIST = [
     ("nft", "--stateless", "list", "table", family, "vagrantp") for family in ("bridge", "inet")
 ]
 LIST_INSIDE = LIST[1]
+UNWATCHED = "nothing is at work that would put lost rules back"
 FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fill
 
 
@@ -857,7 +913,7 @@ def problems() -> list[str]:
     ]
     if not found and guests() and (lock := _watchers_lock()):
         lock.close()
-        found.append("nothing is at work that would put lost rules back")
+        found.append(UNWATCHED)
     return found
 
 
@@ -892,6 +948,9 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
         return ["its rules are of other settings"]
     if loaded["networks"] != list(map(str, _networks_of_host())):
         return ["its rules do not know the networks that this host is on by now"]
+    with suppress(BlockingIOError), (folder / "watch.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return [UNWATCHED]
     return []
 
 
@@ -989,7 +1048,7 @@ def _watch_host() -> None:
     with _locked():  # not while `check` looks at it
         lock = _watchers_lock() if guests() else None
     if lock and _in_background():
-        with suppress(Refused, OSError, ValueError):
+        with suppress(OSError):
             _watching_host(lock)
         os._exit(0)
 
@@ -1013,22 +1072,33 @@ def _watching_host(lock: TextIO) -> None:
     for link in links:
         poll.register(link, select.POLLIN)
     while RUN.is_dir():
-        with _locked():
-            ended = [g for g in guests() if "pid" in g and not Path(f"/proc/{g['pid']}").exists()]
-            for guest in ended:  # a container that failed to start has no hook for its end
-                _file(guest["name"]).unlink()
-            is_anew = False
-            with suppress(Refused):  # somebody else's change may be at work
-                if is_anew := bool(ended or lost()):
-                    _load()
-            if not guests():
-                return lock.close()  # before another guest can start, and rely on it
-        if is_anew:
-            _ask_again()  # a lease that was given in between is not known
+        try:
+            if not _keep_rules(lock):
+                return
+        except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon
+            sleep(RETRY)
+            continue
         poll.poll(WATCH_PAUSE)
         sleep(SETTLE)
         for link in links:
             _drain(link)
+
+
+def _keep_rules(lock: TextIO) -> bool:
+    """Put lost rules back; return False, with the lock let go, when the last guest has ended."""
+    with _locked():
+        ended = [g for g in guests() if "pid" in g and not Path(f"/proc/{g['pid']}").exists()]
+        for guest in ended:  # a container that failed to start has no hook for its end
+            _file(guest["name"]).unlink()
+        is_reloaded = bool(ended or lost())
+        if is_reloaded:
+            _load()
+        if not guests():
+            lock.close()  # before another guest can start, and rely on it
+            return False
+    if is_reloaded:
+        _ask_again()  # a lease that was given in between is not known
+    return True
 
 
 def _listen(family: int, groups: int) -> socket.socket:
@@ -1056,10 +1126,13 @@ def _watch(pid: int, folder: Path) -> None:
 
     Its own namespace does not know them, and they change.
     """
-    if _in_background():
-        with suppress(Refused, OSError, ValueError):
-            _watching(pid, folder)
-        os._exit(0)
+    lock = (folder / "watch.lock").open("w")
+    with suppress(BlockingIOError):  # where it is watched already
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _in_background():
+            with suppress(Refused, OSError, ValueError):
+                _watching(pid, folder)
+            os._exit(0)
 
 
 def _in_background() -> bool:
@@ -1074,18 +1147,16 @@ def _in_background() -> bool:
 
 
 def _watching(pid: int, folder: Path) -> None:
-    with (folder / "watch.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError where it is watched already
-        poll = select.poll()
-        guest = os.pidfd_open(pid)
-        poll.register(guest, select.POLLIN)
-        link = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES)
-        poll.register(link, select.POLLIN)
-        while guest not in dict(poll.poll(WATCH_PAUSE)):
-            _drain(link)
-            with suppress(Refused):  # somebody else's change may be at work
-                if inside_problems(pid, folder):
-                    _load_inside(pid, folder)
+    poll = select.poll()
+    guest = os.pidfd_open(pid)
+    poll.register(guest, select.POLLIN)
+    link = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES)
+    poll.register(link, select.POLLIN)
+    while guest not in dict(poll.poll(WATCH_PAUSE)):
+        _drain(link)
+        with suppress(Refused, OSError, ValueError):  # somebody else's change may be at work
+            if inside_problems(pid, folder):
+                _load_inside(pid, folder)
 
 
 def _listed() -> str:
@@ -1151,13 +1222,20 @@ def _running_vms() -> list[Guest]:
 
 def _running_containers() -> list[Guest]:
     found: list[Guest] = []
-    ids = _tool("podman", "ps", "--quiet", "--filter", "label=vagrantp.id").split()
-    for container in json.loads(_tool("podman", "inspect", *ids)) if ids else []:
-        folder = Path(container["Config"]["Annotations"].get(ANNOTATION, ""))
+    for container in _containers():
+        folder = Path(container["Config"]["Annotations"][ANNOTATION])
         with suppress(Refused, OSError, ValueError):  # without a record it reaches nothing
-            card = _interface_of(container["State"]["Pid"])
-            found.append({"name": folder.name, **card, **_wishes(folder)})
+            if is_recorded(folder, container["Id"]):
+                card = _interface_of(container["State"]["Pid"])
+                found.append({"name": folder.name, **card, **_wishes(folder)})
     return found
+
+
+def _containers(*which: str) -> list[dict[str, Any]]:
+    """Return what podman(1) says of running containers that name a state folder, or of `--all`."""
+    ids = _tool("podman", "ps", "--quiet", *which).split()
+    found = json.loads(_tool("podman", "inspect", "--type=container", *ids)) if ids else []
+    return [one for one in found if ANNOTATION in (one["Config"].get("Annotations") or {})]
 
 
 def _interface_of(pid: int) -> Guest:
@@ -1198,10 +1276,12 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(text)
     temporary.replace(path)
 
 

@@ -49,6 +49,9 @@ class Provider(Protocol):
     def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Write down what it may reach, and has of its project, where what starts it finds that."""
 
+    def adopt(self, host: Host, instance: Instance) -> None:
+        """Put an instance that an older version made on record, as this version needs it."""
+
     def pid(self, host: Host, instance: Instance) -> str:
         """Return the process id of its QEMU or its first process, "" when it does not run."""
 

@@ -143,6 +143,12 @@ def _isolate(host: Host, instance: Instance, settings: Settings, own: lan.Card |
     host.write(instance.isolation_json, json.dumps(wishes))
 
 
+def adopt(host: Host, instance: Instance) -> None:
+    """Write down the id of a container that an older version made, for the OCI hook."""
+    if not instance.container_id.exists():
+        host.write(instance.container_id, _inspect(host, instance, "{{.Id}}"))
+
+
 def pid(host: Host, instance: Instance) -> str:
     """Return the process id, on the host, of its first process, "" when it does not run."""
     return _inspect(host, instance, "{{if .State.Running}}{{.State.Pid}}{{end}}")
