@@ -263,7 +263,7 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject) -> None:
         assert f"not isolated: {why}" in json.loads(done.stdout)["reason"]
         done = app.fab("verify")
         assert done.returncode == 9 and f"broken: not isolated: {why}" in done.stdout
-        if why == "the rules are gone":  # `doctor` looks at the same, and takes its time for all
+        if "rules are gone" in why or "at work" in why:  # `doctor` takes its time for all it tries
             done = app.fab("doctor", "--json")
             [check] = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "isolation"]
             assert check["outcome"] == "failed" and why in check["found"]
@@ -329,6 +329,11 @@ def test_a_flushed_host_has_our_rules_again_at_once(guests: MakeProject, place: 
     try:
         rules_come_back()
         assert status(app)["isolation"] == "LAN blocked"
+        obstacle = Path("/run/vagrantp/rules.new")  # as where there is no room: it tries again
+        obstacle.mkdir()
+        run("sh", "-c", "nft flush ruleset; ip rule delete priority 77 iif vagrantp1; sleep 0.5")
+        obstacle.rmdir()
+        rules_come_back()
     finally:  # what was others'
         run("podman", "network", "reload", "--all")
         restart_libvirt()
