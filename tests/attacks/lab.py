@@ -1,8 +1,8 @@
 """A host with guests in network namespaces: veths stand in for taps, sockets for services.
 
-    guests, 10.201.0.5 and 10.201.128.5 -- vagrantp0, vagrantp1 -- host -- LAN, 192.168.77.9
-                                                                        -- Docker, 172.17.0.2
-                                                                        -- internet, 198.51.100.9
+guests, 10.201.0.5 and 10.201.128.5 -- vagrantp0, vagrantp1 -- host -- LAN, 192.168.77.9
+                                                                    -- Docker, 172.17.0.2
+                                                                    -- internet, 198.51.100.9
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Namespace:
     def link(self, name: str, other: Namespace, address: str, mac: str = "") -> None:
         """Make a link: `name` here, eth0 with an address there."""
         there = f"/proc/{os.getpid()}/fd/{other.file}"
-        self.run(f"ip link add {name} type veth peer name eth0 netns {there}; ip link set {name} up")
+        self.run(
+            f"ip link add {name} type veth peer name eth0 netns {there}; ip link set {name} up"
+        )
         if mac:
             other.run(f"ip link set eth0 address {mac}")
         other.run(f"ip address add {address} dev eth0; ip link set eth0 up")

@@ -41,9 +41,16 @@ def raw(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def dhcp(word: str, mac: str, kind: tuple[int, int, int] = (1, 1, 6)) -> bytes:
-    """Return a DHCP message from port 68 to 67, with a word in it. `kind`: op, htype, hlen."""
-    text = struct.pack(">BBBBI20x", *kind, 0, 1) + raw(mac).ljust(16, b"\0") + word.encode()
+def dhcp(
+    word: str, mac: str, kind: tuple[int, int, int, int] = (1, 1, 6, 0), relay: str = "0.0.0.0"
+) -> bytes:
+    """Return a DHCP message from port 68 to 67, with a word in it. `kind`: op, htype, hlen, hops."""
+    text = (
+        struct.pack(">BBBBI16x", *kind, 1)
+        + socket.inet_aton(relay)
+        + raw(mac).ljust(16, b"\0")
+        + word.encode()
+    )
     return struct.pack(">HHHH", 68, 67, 8 + 240, 0) + text.ljust(240, b"\0")
 
 
@@ -105,10 +112,12 @@ def test_dhcp_speaks_for_the_own_mac_alone(lab: Lab) -> None:
 
     tricks = [
         *ways("of another", OTHER),
-        *ways("short address", mac, (1, 1, 5)),
-        *ways("long address", mac, (1, 1, 16)),
-        *ways("other hardware", mac, (1, 6, 6)),
-        *ways("answer", mac, (2, 1, 6)),
+        *ways("short address", mac, (1, 1, 5, 0)),
+        *ways("long address", mac, (1, 1, 16, 0)),
+        *ways("other hardware", mac, (1, 6, 6, 0)),
+        *ways("relayed", mac, (1, 1, 6, 1)),
+        *ways("of a relay", mac, (1, 1, 6, 0), "10.201.0.77"),
+        *ways("answer", mac, (2, 1, 6, 0)),
         *fragments("header alone", 1),
         *fragments("without a MAC", 4),
         *fragments("half a MAC", 5),
@@ -129,7 +138,7 @@ def test_dhcp_on_a_bridge_speaks_for_the_own_mac_alone(lab: Lab) -> None:
     own, mac = f"{ON_LAN}.50", LAN_CARD["mac"]
     tricks = [
         packet(own, ALL, dhcp("of another", OTHER)),
-        packet("0.0.0.0", ALL, dhcp("long address", mac, (1, 1, 16))),
+        packet("0.0.0.0", ALL, dhcp("long address", mac, (1, 1, 16, 0))),
         packet(own, f"{ON_LAN}.9", b"\x04\x04" + dhcp("other port", OTHER)[2:]),
         packet(own, ALL, struct.pack(">HHHH", 68, 67, 12, 0) + b"\1\1\6\0"),
     ]

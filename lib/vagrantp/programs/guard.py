@@ -548,9 +548,9 @@ chain refuse {
   }"""
 
 
-# What each DHCP message of a client begins with in UDP: a request, Ethernet, MACs of 6 bytes.
-# RFC 2131, 2; then the client's MAC starts at bit 288, and the address given to it at bit 192.
-REQUEST = "0x010106"
+# A DHCP message of a client: a request, Ethernet, MACs of 6 bytes, no relay's hops and address.
+# RFC 2131, 2; the client's MAC starts at bit 288, and the address that it is given at bit 192.
+ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
 # Of each TCP connection that begins: what would not fit through the narrower of the ways there and
 # back is lowered, and never raised (nft_exthdr_tcp_set_eval in Linux). Routers drop the ICMP errors
 # that would tell the far end.
@@ -606,7 +606,7 @@ table bridge vagrantp {{
   chain pinned {{
     @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether @cards accept
-    udp sport 68 udp dport 67 @th,64,24 {REQUEST} iifname . @th,288,48 @clients goto dhcp
+    {ASKS} iifname . @th,288,48 @clients goto dhcp
     udp dport 67 drop
     iifname . ether saddr . ip saddr @guests accept
     drop
@@ -749,7 +749,7 @@ def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr != @lan_cards drop
     ether type arp goto lan_arp
-    udp sport 68 udp dport 67 @th,64,24 {REQUEST} iifname . @th,288,48 @lan_clients goto lan_dhcp
+    {ASKS} iifname . @th,288,48 @lan_clients goto lan_dhcp
     udp dport 67 drop
     udp sport 67 drop
     iifname . ip saddr @lan_fixed goto lan_pinned
