@@ -11,10 +11,9 @@ import ctypes
 import os
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
-from typing import Any
 
 from vagrantp.programs import guard
 
@@ -68,9 +67,8 @@ class Namespace:
     def link(self, name: str, other: Namespace, address: str, mac: str = "") -> None:
         """Make a link: `name` here, eth0 with an address there."""
         there = f"/proc/{os.getpid()}/fd/{other.file}"
-        self.run(
-            f"ip link add {name} type veth peer name eth0 netns {there}; ip link set {name} up"
-        )
+        self.run(f"ip link add {name} type veth peer name eth0 netns {there}")
+        self.run(f"ip link set {name} up")
         if mac:
             other.run(f"ip link set eth0 address {mac}")
         other.run(f"ip address add {address} dev eth0; ip link set eth0 up")
@@ -103,9 +101,6 @@ class Namespace:
                 return type(error).__name__
             return "open"
 
-    def close(self) -> None:
-        os.close(self.file)
-
 
 def _check(result: int) -> None:
     if result:
@@ -126,8 +121,9 @@ class Lab:
     """The host, its guests, and what is around it."""
 
     def __init__(self) -> None:
-        self.host, self.vm, self.container = Namespace(), Namespace(), Namespace()
-        self.lan, self.docker, self.internet = Namespace(), Namespace(), Namespace()
+        self.made: list[Namespace] = []
+        self.host, self.vm, self.container = self.new(), self.new(), self.new()
+        self.lan, self.docker, self.internet = self.new(), self.new(), self.new()
         for guest, there in ((VM, self.vm), (CONTAINER, self.container)):
             bridge, gateway = guest["bridge"], guest["ip"].rpartition(".")[0] + ".1"
             self.host.run(
@@ -151,9 +147,13 @@ class Lab:
             "ip address add 198.51.100.9/32 dev lo; ip route add default via 198.18.77.1"
         )
 
-    def load(self, **wishes: Any) -> None:
+    def new(self) -> Namespace:
+        self.made.append(Namespace())
+        return self.made[-1]
+
+    def load(self, **wishes: object) -> None:
         """Write the rules of the host, with both guests as `wishes` have them."""
-        own: Iterable[guard.Guest] = [
+        own = [
             guard.checked({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
             for guest in (VM, CONTAINER)
         ]
@@ -164,5 +164,5 @@ class Lab:
         )
 
     def close(self) -> None:
-        for each in (self.host, self.vm, self.container, self.lan, self.docker, self.internet):
-            each.close()
+        for each in self.made:
+            os.close(each.file)

@@ -28,6 +28,9 @@ ALL = "255.255.255.255"
 OTHER = "52:54:00:00:00:99"
 TCP, SYN, ACK, MSS = 6, 0x02, 0x10, 2
 DATAGRAM = socket.SOCK_DGRAM
+Kind = tuple[int, int, int, int]  # of a DHCP message: op, htype, hlen, hops
+HONEST = (1, 1, 6, 0)
+ON_THE_BRIDGE = {"lan_access": True, "lan": {**LAN_CARD, "resolvers": []}}
 
 
 @pytest.fixture
@@ -41,16 +44,10 @@ def raw(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def dhcp(
-    word: str, mac: str, kind: tuple[int, int, int, int] = (1, 1, 6, 0), relay: str = "0.0.0.0"
-) -> bytes:
-    """Return a DHCP message from port 68 to 67, with a word in it. `kind`: op, htype, hlen, hops."""
-    text = (
-        struct.pack(">BBBBI16x", *kind, 1)
-        + socket.inet_aton(relay)
-        + raw(mac).ljust(16, b"\0")
-        + word.encode()
-    )
+def dhcp(word: str, mac: str, kind: Kind = HONEST, relay: str = "0.0.0.0") -> bytes:
+    """Return DHCP from port 68 to 67, with a word at its end."""
+    text = struct.pack(">BBBBI16x", *kind, 1) + socket.inet_aton(relay)
+    text += raw(mac).ljust(16, b"\0") + word.encode()
     return struct.pack(">HHHH", 68, 67, 8 + 240, 0) + text.ljust(240, b"\0")
 
 
@@ -97,10 +94,12 @@ def test_dhcp_speaks_for_the_own_mac_alone(lab: Lab) -> None:
     own, mac, gateway = VM["ip"], VM["mac"], "10.201.0.1"
     options = b"\x01" * 4  # no-operation
 
-    def ways(word: str, *arguments: object) -> Iterator[bytes]:
+    def ways(
+        word: str, client: str, kind: Kind = HONEST, relay: str = "0.0.0.0"
+    ) -> Iterator[bytes]:
         for source, target in ((own, gateway), ("0.0.0.0", ALL)):
             for extra in (b"", options):
-                body = dhcp(f"{word} {target} {len(extra)}", *arguments)  # type: ignore[arg-type]
+                body = dhcp(f"{word} {target} {len(extra)}", client, kind, relay)
                 yield packet(source, target, body, options=extra)
 
     def fragments(word: str, first: int, overlap: int = 0) -> Iterator[bytes]:
@@ -116,7 +115,7 @@ def test_dhcp_speaks_for_the_own_mac_alone(lab: Lab) -> None:
         *ways("long address", mac, (1, 1, 16, 0)),
         *ways("other hardware", mac, (1, 6, 6, 0)),
         *ways("relayed", mac, (1, 1, 6, 1)),
-        *ways("of a relay", mac, (1, 1, 6, 0), "10.201.0.77"),
+        *ways("of a relay", mac, HONEST, "10.201.0.77"),
         *ways("answer", mac, (2, 1, 6, 0)),
         *fragments("header alone", 1),
         *fragments("without a MAC", 4),
@@ -134,7 +133,7 @@ def test_dhcp_speaks_for_the_own_mac_alone(lab: Lab) -> None:
 
 def test_dhcp_on_a_bridge_speaks_for_the_own_mac_alone(lab: Lab) -> None:
     there, peer = on_a_bridge(lab)
-    lab_loaded_on_a_bridge(lab)
+    lab.load(**ON_THE_BRIDGE)
     own, mac = f"{ON_LAN}.50", LAN_CARD["mac"]
     tricks = [
         packet(own, ALL, dhcp("of another", OTHER)),
@@ -198,17 +197,13 @@ def test_a_port_that_the_host_hands_on_is_a_port_of_the_host(
 def on_a_bridge(lab: Lab) -> tuple[Namespace, Namespace]:
     """Have a bridge of the host with a guest's card on it; return the guest, and another there."""
     lab.host.run(f"ip link add {LAN_BRIDGE} type bridge; ip link set {LAN_BRIDGE} up")
-    there, peer = Namespace(), Namespace()
+    there, peer = lab.new(), lab.new()
     lab.host.link(LAN_CARD["port"], there, LAN_CARD["address"], LAN_CARD["mac"])
     lab.host.link("peer", peer, f"{ON_LAN}.9/24", BRIDGE_MAC)
     lab.host.run(
         f"ip link set {LAN_CARD['port']} master {LAN_BRIDGE}; ip link set peer master {LAN_BRIDGE}"
     )
     return there, peer
-
-
-def lab_loaded_on_a_bridge(lab: Lab) -> None:
-    lab.load(lan_access=True, lan={**LAN_CARD, "resolvers": []})
 
 
 def test_only_ipv4_and_arp_leave_a_guest(lab: Lab) -> None:
@@ -225,7 +220,7 @@ def test_only_ipv4_and_arp_leave_a_guest(lab: Lab) -> None:
         with lab.host.sniff(guest["bridge"]) as listener:
             facts = (guest["mac"], guest["ip"], f"{gateway}.1", BRIDGE_MAC, f"{gateway}.254")
             assert arrived(own, listener, *facts) == [b"trick: none"]
-    lab_loaded_on_a_bridge(lab)
+    lab.load(**ON_THE_BRIDGE)
     with peer.sniff() as listener:
         facts = (LAN_CARD["mac"], f"{ON_LAN}.50", f"{ON_LAN}.9", BRIDGE_MAC, f"{ON_LAN}.254")
         assert arrived(there, listener, *facts) == [b"trick: none"]

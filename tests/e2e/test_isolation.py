@@ -299,9 +299,8 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
     routers = ", ".join(route["gateway"] for route in routes)
     pid = run("podman", "inspect", "--format", "{{.State.Pid}}", status(app)["instance"]).strip()
     for line, rule in WRONG.items():
-        nft = (
-            ["nft"] if "hook output" not in rule else ["nsenter", f"--target={pid}", "--net", "nft"]
-        )
+        inside = ("nsenter", f"--target={pid}", "--net") if "hook output" in rule else ()
+        nft = (*inside, "nft")
         kind = "nat" if "dnat" in rule else "filter"
         sets = f"set routers {{ type ipv4_addr; elements = {{ {routers} }}; }}"
         chain = f"chain wrong {{ type {kind} {rule}; }}"
@@ -311,9 +310,9 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
         finally:
             run(*nft, "delete", "table", "inet", "wrong")
     # IPv6, which nothing but guard's rules keeps away, once somebody gives it an address
-    inside = f"nsenter --target={pid} --net ip -6"
-    script = f"{inside} address add fd79::2/64 dev eth0 nodad"
-    script += f" && {inside} route add default via fd79::1"
+    its_ip = f"nsenter --target={pid} --net ip -6"
+    script = f"{its_ip} address add fd79::2/64 dev eth0 nodad"
+    script += f" && {its_ip} route add default via fd79::1"
     script += " && nft delete table inet vagrantp && nft delete table bridge vagrantp"
     network.ip("-6", "address", "add", "fd79::1/64", "dev", "vagrantp1", "nodad")
     leave_lost_rules()

@@ -702,8 +702,9 @@ table inet vagrantp {{
 def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     """Return sets and chains for cards on bridges of the host: `lan_out` has what guests send.
 
-    By DHCP a guest may take the address that an answer to its own MAC has offered: `leased`. An IPv4 packet has its source at bit 96, an
-    ARP message its sender's address at bit 112.
+    By DHCP a guest may take the address that an answer to its own MAC has offered: `leased`. In
+    an answer bit 64 of what is in UDP says that it is one. An IPv4 packet has its source at bit 96,
+    an ARP message its sender's address at bit 112.
     """
     cards = [(f'"{g["lan"]["port"]}"', g["lan"], g) for g in known if g["lan"]]
     closed = [*PRIVATE, *(str(i.network) for i in networks)]
