@@ -190,6 +190,11 @@ def test_a_port_that_the_host_hands_on_is_a_port_of_the_host(
     # others are published to as before, and the host reaches its guests
     assert lab.lan.call("192.168.77.1", 8080) == "open"
     assert lab.host.call(VM["ip"], 22) == "open"
+    with lab.vm.listen(9000, DATAGRAM) as service, lab.host.listen(9001, DATAGRAM) as client:
+        client.sendto(b"ping", (VM["ip"], 9000))
+        service.settimeout(1)
+        service.sendto(*service.recvfrom(100))
+        assert [*received(client)] == [b"ping"]
     for each in listening:
         each.close()
 
