@@ -273,11 +273,12 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject) -> None:
         assert app.fab("verify").returncode == 0
 
 
-# What breaks each network line of `verify` from outside, while our own rules are as they were.
+# What breaks each network line of `verify` from outside, while guard's rules are as they were.
 WRONG = {
     "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53 reject",
     "LAN_ALLOW host:7000": "hook input priority -20; iifname vagrantp1 tcp dport 7000 reject",
-    "this host": "hook prerouting priority -100; iifname vagrantp1 fib daddr type local "
+    # in the guest's namespace: the host's rules decide before any DNAT there
+    "this host": f"hook output priority -100; ip daddr {LAN}.1 "
     f"tcp dport != {{ 53, 7000 }} dnat ip to {SERVER}:80",
     "router of the LAN": "hook prerouting priority -100; iifname vagrantp1 ip daddr @routers "
     f"tcp dport 443 dnat ip to {SERVER}:80",
@@ -296,20 +297,22 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
     assert failed() == set()
     routes = json.loads(run("ip", "-4", "-json", "route", "show", "default"))
     routers = ", ".join(route["gateway"] for route in routes)
+    pid = run("podman", "inspect", "--format", "{{.State.Pid}}", status(app)["instance"]).strip()
     for line, rule in WRONG.items():
+        inside = ("nsenter", f"--target={pid}", "--net") if "hook output" in rule else ()
+        nft = (*inside, "nft")
         kind = "nat" if "dnat" in rule else "filter"
         sets = f"set routers {{ type ipv4_addr; elements = {{ {routers} }}; }}"
         chain = f"chain wrong {{ type {kind} {rule}; }}"
-        run("nft", f"table inet wrong {{\n{sets}\n{chain}\n}}")
+        run(*nft, f"table inet wrong {{\n{sets}\n{chain}\n}}")
         try:
             assert failed() == {line}
         finally:
-            run("nft", "delete", "table", "inet", "wrong")
-    # IPv6, which nothing but our rules keeps away, once somebody gives it an address
-    pid = run("podman", "inspect", "--format", "{{.State.Pid}}", status(app)["instance"]).strip()
-    inside = f"nsenter --target={pid} --net ip -6"
-    script = f"{inside} address add fd79::2/64 dev eth0 nodad"
-    script += f" && {inside} route add default via fd79::1"
+            run(*nft, "delete", "table", "inet", "wrong")
+    # IPv6, which nothing but guard's rules keeps away, once somebody gives it an address
+    its_ip = f"nsenter --target={pid} --net ip -6"
+    script = f"{its_ip} address add fd79::2/64 dev eth0 nodad"
+    script += f" && {its_ip} route add default via fd79::1"
     script += " && nft delete table inet vagrantp && nft delete table bridge vagrantp"
     network.ip("-6", "address", "add", "fd79::1/64", "dev", "vagrantp1", "nodad")
     leave_lost_rules()

@@ -15,6 +15,12 @@ def raw(text: str) -> bytes:
 
 OWN, HOST, ALL, OTHER = raw(mac), raw(gateway_mac), b"\xff" * 6, raw("52:54:00:00:00:99")
 IP, ARP, VLAN, IPV6, LOCAL = b"\x08\x00", b"\x08\x06", b"\x81\x00\x00\x05", b"\x86\xdd", b"\x88\xb5"
+# 802.1ad, the older ones of double tags, 802.1ad about 802.1Q, MPLS, PPPoE
+TAGS = [
+    raw(text)
+    for text in ("88a80005", "91000005", "92000005", "88a8000581000005", "884700005100", "8864")
+]
+SNAP = b"\xaa\xaa\x03\x00\x00\x00"
 
 
 def udp(source: str, target: str, word: str) -> bytes:
@@ -37,11 +43,15 @@ def junk(word: str) -> bytes:
 
 
 for frame in (
-    HOST + OWN + IP + udp(address, gateway, "none"),  # nothing is wrong with it
+    HOST + OWN + IP + udp(address, "198.51.100.9", "none"),  # nothing is wrong with it
     HOST + OWN + IP + udp(neighbour, gateway, "address of another"),
     HOST + OWN + IP + udp(gateway, "192.168.77.9", "address of the gateway"),
     HOST + OTHER + IP + udp(address, gateway, "mac"),
     HOST + OWN + VLAN + IP + udp(address, gateway, "vlan"),
+    HOST + OWN + b"\x81\x00\x00\x00" + IP + udp(address, gateway, "vlan 0"),
+    *(HOST + OWN + tag + IP + udp(address, gateway, f"tag {tag.hex()}") for tag in TAGS),
+    ALL + OWN + TAGS[0] + ARP + arp(OWN, address, gateway, "tagged arp"),
+    HOST + OWN + struct.pack(">H", 60) + SNAP + IP + udp(address, gateway, "llc and snap"),
     HOST + OWN + LOCAL + junk("ethertype"),
     HOST + OWN + IPV6 + junk("ipv6"),
     ALL + OWN + IP + udp("0.0.0.0", "255.255.255.255", "address of nobody"),

@@ -594,6 +594,15 @@ chain refuse {
   }"""
 
 
+# A DHCP message of a client: a request, Ethernet, MACs of 6 bytes, no relay's hops and address.
+# RFC 2131, 2; the client's MAC starts at bit 288, and the address that it is given at bit 192.
+ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
+# Of each TCP connection that begins: what would not fit through the narrower of the ways there and
+# back is lowered, and never raised (nft_exthdr_tcp_set_eval in Linux). Routers drop the ICMP errors
+# that would tell the far end.
+CLAMP = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+
+
 def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -> str:
     """Return the rules of this host for these guests, as input for nft(8). Pure.
 
@@ -602,6 +611,13 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     In `by_own_route` are packets to what this host has a route of its own to. Behind a router that
     is a part of the internet; without one, the host is on it: then the next hop is the destination,
     which was put among those tried a moment ago (nft cannot compare the two with each other).
+
+    Which port of this host a guest may call is decided in `prerouting`, by the address that it
+    calls, before anybody's DNAT (at -100) can make that another machine's; what becomes this host's
+    by DNAT is decided in `input`.
+
+    `pinned` compares the type of a frame where the frame has it: `ether type ip` is true of a
+    packet in a VLAN tag as well. By DHCP a VM asks for its own MAC only; a container never asks.
 
     What a guest sends to 01:80:c2:00:00:0e its bridge hands to the host past all hooks, as if it
     had come to the port itself (br_handle_frame in Linux's br_input.c): `early` is for that.
@@ -624,23 +640,29 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     # The port's name is in quotes: a veth's may start with a digit.
     ports = [f'"{g["port"]}" . {g["mac"]} . {g["ip"]}' for g in known]
     cards = [f'"{g["port"]}" . {g["mac"]}' for g in known]
-    # Whoever else is on our networks, by Podman's --network or in a domain of somebody's.
+    # Anybody else is on our networks by Podman's --network or by a domain of somebody's.
     sources = [f'"{g["bridge"]}" . {g["ip"]}' for g in known]
+    vms = [g for g in known if g["bridge"] == BRIDGES["vm"]]
+    clients = [f'"{g["port"]}" . 0x{g["mac"].replace(":", "")}' for g in vms]
     bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
     return f"""\
 table bridge vagrantp {{
   set guests {{ type ifname . ether_addr . ipv4_addr; {_elements(ports)} }}
   set cards {{ type ifname . ether_addr; {_elements(cards)} }}
   set ports {{ type ifname; {_elements(f'"{g["port"]}"' for g in known)} }}
+  set clients {{ typeof iifname . @th,288,48; {_elements(clients)} }}
   chain pinned {{
-    ether type vlan drop
+    @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether @cards accept
+    {ASKS} iifname . @th,288,48 @clients goto dhcp
+    udp dport 67 drop
     iifname . ether saddr . ip saddr @guests accept
-    iifname . ether saddr @cards ip saddr 0.0.0.0 ip daddr 255.255.255.255 jump dhcp
     drop
   }}
   chain dhcp {{
-    udp sport 68 udp dport 67 accept
+    iifname . ether saddr . ip saddr @guests accept
+    iifname . ether saddr @cards ip saddr 0.0.0.0 ip daddr 255.255.255.255 accept
+    drop
   }}
   chain prerouting {{
     type filter hook prerouting priority -350; policy accept;
@@ -684,20 +706,34 @@ table inet vagrantp {{
     iifname "{TAPS}*" drop
     iifname "{LAN_TAPS}*" drop
   }}
+  chain prerouting {{
+    type filter hook prerouting priority -199; policy accept;
+    iifname {{ {bridges} }} fib daddr type local goto to_host
+  }}
   chain input {{
     type filter hook input priority -5; policy accept;
-    iifname != {{ {bridges} }} accept
-    iifname . ip saddr != @known goto unknown
+    iifname {{ {bridges} }} goto to_host
+  }}
+  chain to_host {{
+    iifname "{BRIDGES["vm"]}" ip saddr 0.0.0.0 udp sport 68 udp dport 67 \
+      ip daddr 255.255.255.255 accept
+    iifname . ip saddr != @known drop
     ct direction reply ct state established,related accept
-    udp sport 68 udp dport 67 accept
+    iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 ip daddr 255.255.255.255 accept
+    iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 fib daddr . iif type local accept
     fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
     ip saddr . meta l4proto . th dport @allowed_host accept
     goto refuse
   }}
+  chain clamp {{
+    type filter hook forward priority -150; policy accept;
+    iifname {{ {bridges} }} {CLAMP}
+    oifname {{ {bridges} }} {CLAMP}
+  }}
   chain forward {{
     type filter hook forward priority -5; policy accept;
     iifname != {{ {bridges} }} oifname != {{ {bridges} }} accept
-    iifname {{ {bridges} }} iifname . ip saddr != @known goto unknown
+    iifname {{ {bridges} }} iifname . ip saddr != @known drop
     ct direction reply ct state established,related accept
     oifname {{ {bridges} }} goto refuse
     meta nfproto != ipv4 drop
@@ -706,10 +742,6 @@ table inet vagrantp {{
     ip saddr @open accept
     ip daddr @private goto refuse
     rt classid {REALM} goto by_own_route
-  }}
-  chain unknown {{
-    iifname "{BRIDGES["vm"]}" ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
-    drop
   }}
   chain by_own_route {{
     update @tried {{ ip saddr . ip daddr }} ip saddr . rt ip nexthop != @tried accept
@@ -723,10 +755,9 @@ table inet vagrantp {{
 def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     """Return sets and chains for cards on bridges of the host: `lan_out` has what guests send.
 
-    By DHCP a guest may take the address that an answer to its own MAC has offered: `leased`. In a
-    DHCP message the client's MAC starts at bit 288 of what is in UDP, the address at bit 192, and
-    bit 64 says whether it is an answer (RFC 2131, 2). An IPv4 packet has its source at bit 96, an
-    ARP message its sender's address at bit 112.
+    By DHCP a guest may take the address that an answer to its own MAC has offered: `leased`. In
+    an answer bit 64 of what is in UDP says that it is one. An IPv4 packet has its source at bit 96,
+    an ARP message its sender's address at bit 112.
     """
     cards = [(f'"{g["lan"]["port"]}"', g["lan"], g) for g in known if g["lan"]]
     closed = [*PRIVATE, *(str(i.network) for i in networks)]
@@ -769,11 +800,11 @@ def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 30s;
   }}
   chain lan_out {{
-    ether type vlan drop
+    @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr != @lan_cards drop
     ether type arp goto lan_arp
-    ether type != ip drop
-    udp sport 68 udp dport 67 goto lan_dhcp
+    {ASKS} iifname . @th,288,48 @lan_clients goto lan_dhcp
+    udp dport 67 drop
     udp sport 67 drop
     iifname . ip saddr @lan_fixed goto lan_pinned
     iifname . @nh,96,32 @leased goto lan_pinned
@@ -787,7 +818,6 @@ def _lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     drop
   }}
   chain lan_dhcp {{
-    iifname . @th,288,48 != @lan_clients drop
     iifname . ip saddr @lan_fixed accept
     iifname . @nh,96,32 @leased accept
     ip saddr 0.0.0.0 accept
