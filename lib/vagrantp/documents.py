@@ -127,5 +127,5 @@ def load(document: str) -> Any:  # noqa: ANN401
     try:
         return Loader("").construct_document(root)
     except (YAMLError, *BAD_VALUES) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise Unreadable(f"of plain YAML: {why}") from None
+        why = str(getattr(error, "problem", None) or error) or type(error).__name__
+        raise Unreadable(f"of plain YAML: {why}".splitlines()[0]) from None

@@ -426,11 +426,11 @@ def cloud_config(base: Path, named: Path) -> Path:
     is_template = JINJA.match(text)
     if not text.removeprefix(is_template[0] if is_template else "").startswith("#cloud-config"):
         raise Invalid("must name a file whose first line is #cloud-config")
-    if not is_template and yaml_shape(text)[0] not in ("mapping", ""):
-        raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
     if not is_template:
         with readable():
-            documents.load(text)
+            keys = documents.load(text)
+        if not isinstance(keys, dict | None):
+            raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
     return found
 
 

@@ -112,7 +112,7 @@ def test_a_file_and_its_checksum(image: Path, guests: MakeProject) -> None:
     app.write({**VM, "BOX": "./some.qcow2"})
     up = app.fab("up")
     assert up.returncode == 2
-    assert "is no disk image" in up.stderr
+    assert "it has no partition table" in up.stderr
     (app.folder / "some.qcow2").write_bytes(image.read_bytes())
     app.write({**VM, "BOX": "./some.qcow2", "IMAGE_SHA256": "0" * 64})
     up = app.fab("up")
