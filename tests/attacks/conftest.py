@@ -1,4 +1,4 @@
-"""Attacks need the real thing, too."""
+"""Some attacks need the real thing."""
 
 from tests.e2e.conftest import guests
 

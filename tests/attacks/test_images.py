@@ -73,8 +73,8 @@ def untouched() -> Iterator[None]:
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("name", ["flat.vmdk", "disk.raw", "backing.qcow2", "data.qcow2"])
-def test_a_file(guests: MakeProject, folder: Path, name: str) -> None:
-    app = guests().write({**VM, "DISK": 1, "BOX": f"./{name}"})
+def test_a_file(project: MakeProject, folder: Path, name: str) -> None:
+    app = project().write({**VM, "DISK": 1, "BOX": f"./{name}"})
     shutil.copy(folder / name, app.folder)
     up = app.fab("up")
     assert up.returncode == 2, up.stderr
@@ -91,12 +91,12 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_download(guests: MakeProject, folder: Path) -> None:
+def test_a_download(project: MakeProject, folder: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/flat.vmdk"
-        app = guests().write({**VM, "DISK": 1, "BOX": url})
+        app = project().write({**VM, "DISK": 1, "BOX": url})
         up = app.fab("up", XDG_CACHE_HOME=str(folder / "cache"))
     finally:
         server.shutdown()
@@ -108,7 +108,7 @@ def test_a_download(guests: MakeProject, folder: Path) -> None:
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("disk", ["../../there.img", "link.img"])
-def test_a_disk_that_is_not_in_its_box(guests: MakeProject, folder: Path, disk: str) -> None:
+def test_a_disk_that_is_not_in_its_box(project: MakeProject, folder: Path, disk: str) -> None:
     box = Path.home() / ".vagrant.d/boxes/test-VAGRANTSLASH-escape/0/libvirt"
     box.mkdir(parents=True)
     there = box.parents[1] / "there.img"
@@ -118,7 +118,7 @@ def test_a_disk_that_is_not_in_its_box(guests: MakeProject, folder: Path, disk: 
         f'{{"provider": "libvirt", "disks": [{{"path": "{disk}"}}]}}'
     )
     try:
-        up = guests().write({**VM, "DISK": 1, "BOX": "test/escape"}).fab("up")
+        up = project().write({**VM, "DISK": 1, "BOX": "test/escape"}).fab("up")
     finally:
         shutil.rmtree(box.parents[1])
     assert up.returncode == 5, up.stderr

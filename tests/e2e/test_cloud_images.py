@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from tests.boxes import cloud
-from tests.conftest import VM, MakeProject
+from tests.conftest import PROXIES, VM, MakeProject
 from tests.e2e.conftest import forget_box, guest, volumes
 
 
@@ -91,8 +91,12 @@ def test_an_image_from_a_server_that_dies_twice(image: Path, guests: MakeProject
         assert not [*(image.parent / "cache/vagrantp/images").glob("*")]
 
         app.write({**asked, "BOX": box, "IMAGE_SHA256": right})
-        up = app.fab("up", **cache)
+        up = app.fab("up", **cache, **PROXIES)
         assert up.returncode == 0, up.stderr
+        assert (
+            guest(app, "sudo grep -ls SECRE[T] /proc/[0-9]*/environ; sudo grep -rs SECRE[T] /etc; :")
+            == ""
+        )
         assert guest(app, "id -un; sudo -n id -un") == "av\nroot\n"
         assert guest(app, "cat /etc/mine; hostname") == "a file of minemine\n"
         assert guest(app, "ls /etc/ran /etc/played").count("\n") == 2
