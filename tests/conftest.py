@@ -28,6 +28,9 @@ VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 2, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"
 NO_LIBVIRT = "mount -t tmpfs none /run/libvirt;"
+PROXY = "http://u:SECRET@127.0.0.1:9"
+PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), PROXY)
+PROXIES |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,SECRET")
 CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256, "CPUS": 1}
 
 

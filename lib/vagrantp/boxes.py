@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
-from vagrantp import cloud_images, commands, images
+from vagrantp import cloud_images, commands, disk_images, documents, images
 from vagrantp.errors import ProviderError
 from vagrantp.images import Box, vagrant_home
 from vagrantp.run import Host
 
+METADATA = "metadata.json"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
-def ensure(host: Host, name: str, sha256: str | None = None) -> Box:
-    """Return the box that BOX=`name` stands for, in libvirt's pool. `sha256`: of a cloud image.
 
-    Raises ProviderError when it cannot be had, or is not one that can be used.
+def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
+    """Return the box that BOX=`name` stands for, in libvirt's pool.
+
+    `sha256`: of a cloud image; `room`: DISK, in GiB. Raises ProviderError when it cannot be had,
+    ConfigError for one that cannot be used.
     """
     if name in images.SUITES:
         return images.ensure_box(host, name)
     if cloud := cloud_images.source(name):
-        return cloud_images.ensure(host, name, cloud, sha256)
+        return cloud_images.ensure(host, name, cloud, sha256, room)
     source = find(name)
     if source is None:
         with host.progress.stage("download box", name):
@@ -35,19 +40,17 @@ def ensure(host: Host, name: str, sha256: str | None = None) -> Box:
         source = find(name)
         if source is None:
             raise ProviderError(f"vagrant box add {name}: it is for another provider than libvirt")
-    disk = _disk(source)
-    facts = disk.stat()
-    digest = hashlib.sha256(f"{disk} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
-    info = images.disk(host, name, disk)
-    if info.format != "qcow2":
-        raise ProviderError(f"the box {name} has a disk of format {info.format}, not qcow2")
-    box = Box(f"vagrantp-{images.slug(name)}-{digest[:10]}", info.virtual_size, kind="vagrant")
+    file = _disk(source)
+    disk = disk_images.look(name, file)
+    disk_images.require_room(name, disk, room)
+    facts = file.stat()
+    digest = hashlib.sha256(f"{file} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
+    box = Box(f"vagrantp-{images.slug(name)}-{digest[:10]}", disk.virtual_size, kind="vagrant")
 
     def link(_work: Path, folder: Path) -> None:
-        images.describe(host, folder)
-        host.link(folder / "box.img", disk)
+        images.put_image(host, folder, disk, file)
         for path in source.iterdir():
-            if path != disk and path.name not in ("metadata.json", "box.img"):
+            if path != file and path.name not in (METADATA, "box.img") and _is_within(source, path):
                 host.link(folder / path.name, path)
 
     return images.put_into_pool(host, box, link)
@@ -70,7 +73,7 @@ def find(name: str) -> Path | None:
     for home in (vagrant_home(), Path.home() / ".vagrant.d"):
         folders = [
             path.parent
-            for pattern in ("*/libvirt/metadata.json", "*/amd64/libvirt/metadata.json")
+            for pattern in (f"*/libvirt/{METADATA}", f"*/amd64/libvirt/{METADATA}")
             for path in (home / "boxes" / escaped).glob(pattern)
         ]
         if folders:
@@ -86,23 +89,38 @@ def _download(host: Host, name: str) -> None:
         ["vagrant", "box", "add", "--provider", "libvirt", "--clean", name],
         what=f"downloading the box {name}",
         timeout=images.DOWNLOAD_TIMEOUT,
+        cwd=home,  # a file of that name in the project is not what is meant
         env=commands.vagrant_environment(home, home),
     )
 
 
 def _disk(source: Path) -> Path:
     """Return the one disk of a box. Raises ProviderError when there are more, or none."""
-    metadata = json.loads((source / "metadata.json").read_text(encoding="utf-8"))
-    disks = metadata.get("disks") or [{"path": "box.img"}]
-    if len(disks) > 1:
+    try:
+        metadata = json.loads(documents.text(source / METADATA))
+    except documents.Unreadable as error:
+        raise ProviderError(f"{source / METADATA} must be a file {error}") from None
+    except (ValueError, RecursionError):
+        raise ProviderError(f"{source / METADATA} must be a file of JSON") from None
+    disks = (isinstance(metadata, dict) and metadata.get("disks")) or [{"path": "box.img"}]
+    if isinstance(disks, list) and len(disks) > 1:
         raise ProviderError(f"the box in {source} has {len(disks)} disks: only one is supported")
-    disk = source / str(disks[0].get("path"))
-    if not disk.is_file():
-        raise ProviderError(f"the box in {source} has no {disk.name}")
+    match disks:
+        case [{"path": str(name)}] if PLAIN_NAME.fullmatch(name):
+            disk = source / name
+        case _:
+            raise ProviderError(f"{source / METADATA} must give its disk a plain name as path")
+    if not disk.is_file() or not _is_within(source, disk):
+        raise ProviderError(f"the box in {source} has no file {disk.name}")
     return disk
+
+
+def _is_within(folder: Path, path: Path) -> bool:
+    """Say whether what is at `path`, a link perhaps, lies in `folder`."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _version(text: str) -> list[tuple[int, str]]:
     """Return what versions sort by: numbers as such, and before words (a prerelease) nothing."""
     parts = re.split(r"[.-]", text)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from vagrantp import images
+from vagrantp import disk_images, images
 from vagrantp.config import xdg
 from vagrantp.errors import ConfigError, ProviderError
 from vagrantp.images import Box
@@ -57,40 +57,34 @@ def _catalogue(path: Path) -> dict[str, dict[str, str]]:
     return entries
 
 
-def ensure(host: Host, image: str, found: Source, sha256: str | None) -> Box:
+def ensure(host: Host, image: str, found: Source, sha256: str | None, room: int) -> Box:
     """Return the box of a cloud image, in libvirt's pool.
 
-    `sha256`: what the file must have. Raises ConfigError where it has another, ProviderError when
-    it cannot be had or is not one that can be used.
+    `sha256`: what the file must have; `room`: DISK, in GiB. Raises ConfigError for one that has
+    another or cannot be used, ProviderError when it cannot be had.
     """
     file = found.place if isinstance(found.place, Path) else _download(host, found, sha256)
     if host.dry and not file.exists():
         return Box(f"vagrantp-{file.stem}-not-known-yet", 0, "cloud")
+    try:
+        disk = disk_images.look(image, file)
+    except ConfigError:
+        if file != found.place:  # the next download may be better
+            host.remove(file)
+        raise
+    disk_images.require_room(image, disk, room)
     facts = file.stat()
     identity = f"{file} {facts.st_mtime_ns} {facts.st_size} {sha256}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-    disk = images.disk(host, image, file)
-    if disk.format == "raw" and not _has_partitions(file):  # what QEMU takes anything for
-        raise ConfigError(f"{image} is no disk image, as far as qemu-img(1) knows")
     box = Box(f"vagrantp-{images.slug(file.stem)}-{digest}", disk.virtual_size, "cloud")
 
     def make(work: Path, folder: Path) -> None:
         if sha256:
             with host.progress.stage("checksum"):
                 _compare(image, file, sha256)
-        images.describe(host, folder)
-        if disk.format == "qcow2":
-            return host.link(folder / "box.img", file)
-        argv = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", str(file)]
-        host.change([*argv, str(folder / "box.img")], what="convert the image", timeout=3600)
+        images.put_image(host, folder, disk, file)
 
     return images.put_into_pool(host, box, make)
-
-
-def _has_partitions(file: Path) -> bool:
-    """Say whether a raw disk has a partition table: it ends its first sector (UEFI, 5.2.1)."""
-    with file.open("rb") as stream:
-        return stream.read(512)[510:] == b"\x55\xaa"
 
 
 def _download(host: Host, found: Source, sha256: str | None) -> Path:

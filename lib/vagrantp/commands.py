@@ -28,6 +28,8 @@ LOOPBACK = "127.0.0.1"
 HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has the same
 KEPT = 600  # seconds that an idle ssh connection is kept for the next `ssh`
 STATE_ANNOTATION = "io.vagrantp.state"  # by it the OCI hook knows a container of ours
+# Podman's default copies http_proxy and the like, with the password in it.
+NO_PROXY = "--http-proxy=false"
 SEED_MOUNT = "/run/vagrantp-seed"
 
 
@@ -92,7 +94,7 @@ def packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:
 def container_probe(name: str, root: Path) -> list[str]:
     """Return argv that runs the file `init` in the folder `root` as a container with limits."""
     limits = ["--memory=64m", "--memory-swap=64m", "--cpus=1"]
-    options = ["--rm", "--init", "--network=none", *limits, f"--name={name}"]
+    options = ["--rm", "--init", "--network=none", NO_PROXY, *limits, f"--name={name}"]
     return ["podman", "run", *options, "--rootfs", str(root), "/init", "-V"]
 
 
@@ -501,6 +503,7 @@ def _container(
         f"--annotation={STATE_ANNOTATION}={instance.state_dir}",
         "--cap-drop=NET_ADMIN",
         "--cap-drop=NET_RAW",
+        NO_PROXY,
         *(f"--label={key}={value}" for key, value in labels.items()),
     ]
     return {

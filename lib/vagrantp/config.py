@@ -20,16 +20,16 @@ from typing import Any, Literal
 from dotenv.parser import parse_stream
 from voluptuous import All, MultipleInvalid, Schema
 
+from vagrantp import documents
+from vagrantp.documents import MAX_BYTES
 from vagrantp.errors import ConfigError
 from vagrantp.schema import (
     JINJA,
     KEYS,
-    MAX_BYTES,
     Key,
     LanRule,
     PortForward,
     Provisioner,
-    content,
     items,
     meant,
     misfits,
@@ -37,6 +37,7 @@ from vagrantp.schema import (
 )
 
 MAX_SHOWN = 100  # characters of a value in a message
+MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # python-dotenv's search for a comment takes time by the square of the blanks in a row
 LONG_BLANK = re.compile(r"[^\S\r\n]{100,}")
@@ -172,32 +173,48 @@ def xdg(kind: str, fallback: str) -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / fallback) / "vagrantp"
 
 
+def is_template(cloud_init: Path) -> bool:
+    """Say whether a #cloud-config is a template, which only cloud-init can look into."""
+    return _cloud_config(cloud_init)[1] is None
+
+
 def users_of(cloud_init: Path) -> list[str]:
     """Return the users that a #cloud-config names; of a template, what looks like it."""
-    found = _cloud_config(cloud_init)
+    text, found = _cloud_config(cloud_init)
     if found is None:
-        return re.findall(r"^\s*-?\s*name:\s*[\"']?([\w-]+)", content(cloud_init), re.MULTILINE)
+        return re.findall(r"^\s*-?\s*name:\s*[\"']?([\w-]+)", text, re.MULTILINE)
     users = found.get("users")
     if isinstance(users, dict):
-        return [*map(str, users)]
+        return [*filter(None, map(_word, users))]
     named = users if isinstance(users, list) else []  # or a string, of "default" for one
-    return [str(user.get("name")) for user in named if isinstance(user, dict)]
+    return [*filter(None, (_word(user.get("name")) for user in named if isinstance(user, dict)))]
 
 
 def _hostname(cloud_init: Path | None, otherwise: str) -> str | None:
     """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn)."""
-    found = _cloud_config(cloud_init) if cloud_init else {}
+    _, found = _cloud_config(cloud_init) if cloud_init else ("", {})
     if found is None:
         return None
-    return str(found.get("hostname") or found.get("fqdn") or otherwise).partition(".")[0]
+    given = _word(found.get("hostname")) or _word(found.get("fqdn"))
+    return (given or otherwise).partition(".")[0]
 
 
-def _cloud_config(path: Path) -> dict[str, Any] | None:
-    """Return the keys of a #cloud-config, None of one that is a template."""
-    import yaml  # type: ignore[import-untyped]  # takes 0.03 s, and few need it
+def _word(value: object) -> str:
+    """Return a value of YAML that can be a name, as text; "" of one that cannot."""
+    text = str(value) if isinstance(value, (str, int)) else ""
+    return text if len(text) <= MAX_NAME and text.isprintable() else ""
 
-    text = content(path)
-    return None if JINJA.match(text) else yaml.safe_load(text) or {}
+
+def _cloud_config(path: Path) -> tuple[str, dict[Any, Any] | None]:
+    """Return the text of a #cloud-config, and its keys, None of one that is a template."""
+    try:
+        text = documents.text(path)
+        if JINJA.match(text):
+            return text, None
+        found = documents.load(text)
+    except documents.Unreadable as error:
+        raise ConfigError(f"{path} must be a file {error}") from None
+    return text, found if isinstance(found, dict) else {}
 
 
 def name_from(folder: Path) -> str:

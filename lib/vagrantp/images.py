@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
+from vagrantp import disk_images
 from vagrantp.commands import virsh
 from vagrantp.config import xdg
 from vagrantp.errors import ProviderError
@@ -124,24 +125,14 @@ def describe(host: Host, folder: Path) -> None:
     host.write(folder / "metadata.json", json.dumps(metadata))
 
 
-@dataclass(frozen=True)
-class Disk:
-    """What a disk image is. `virtual_size` in bytes."""
-
-    format: str
-    virtual_size: int
-
-
-def disk(host: Host, name: str, file: Path) -> Disk:
-    """Look into a disk image. Raises ProviderError for one that is not safe to open."""
-    facts: dict[str, Any] = json.loads(
-        host.answer(["qemu-img", "info", "--output=json", str(file)])
-    )
-    # QEMU would open the file that is named there, one of this host's
-    data = facts.get("format-specific", {}).get("data", {})
-    if "backing-filename" in facts or "data-file" in data:
-        raise ProviderError(f"the disk of {name} names another file: it is not used")
-    return Disk(facts["format"], int(facts["virtual-size"]))
+def put_image(host: Host, folder: Path, disk: disk_images.Disk, file: Path) -> None:
+    """Put a disk image that is not of our making into the `folder` of a box, as a qcow2."""
+    describe(host, folder)
+    target = folder / "box.img"
+    if disk.format == "qcow2":
+        return host.link(target, file)
+    argv = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", str(file), str(target)]
+    host.change(argv, what="convert the image", timeout=3600)
 
 
 def slug(name: str) -> str:
@@ -274,9 +265,14 @@ def sources(suite: str, debian: str, security: str) -> str:
 
 
 def for_guest(site: str, public: str) -> str:
-    """Return the mirror that a guest can use: its own localhost is not the host's."""
-    name = urlsplit(site).hostname or ""
-    return public if name in ("localhost", "::1") or name.startswith("127.") else site
+    """Return the mirror that a guest can use: its own localhost is not the host's.
+
+    One with a password is for this host alone.
+    """
+    found = urlsplit(site)
+    name = found.hostname or ""
+    is_hosts_own = name in ("localhost", "::1") or name.startswith("127.") or found.username
+    return public if is_hosts_own else site
 
 
 def apt_settings(dump: str) -> tuple[list[str], list[str]]:
@@ -347,7 +343,7 @@ def build_box(host: Host, suite: str, source: Path, work: Path, folder: Path) ->
     _step(
         host,
         "compress",
-        *("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd"),
+        *("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd"),
         *(str(disk), str(folder / "box.img")),
     )
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": BOX_SIZE}
@@ -440,6 +436,12 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     try:
         volume("vol-create-as", part, size, "--format", "qcow2")
         volume("vol-upload", part, str(file))
+        # The server opens what the copy names, as root; the file may have changed since the check.
+        with host.scratch(vagrant_home()) as folder:
+            volume("vol-download", part, str(folder / "header"), f"--length={disk_images.HEADER}")
+            if not host.dry:
+                header = (folder / "header").read_bytes()
+                disk_images.refuse_other(box.name, header, box.virtual_size)
         volume("vol-clone", part, box.volume)
         volume("vol-delete", part)
     finally:

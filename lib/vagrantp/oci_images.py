@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vagrantp import images
-from vagrantp.commands import STATE_ANNOTATION
+from vagrantp.commands import NO_PROXY, STATE_ANNOTATION
 from vagrantp.errors import ProviderError
 from vagrantp.instance import state_root
 from vagrantp.run import Host
@@ -21,6 +21,7 @@ from vagrantp.run import Host
 ADD = Path(__file__).with_name("add_ssh.sh")
 ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
 CONTAINER_ID = "container"  # by it the OCI hook knows the builder, as Instance.container_id
+BUILD = "2"  # part of the digest: raise it when the code below makes another image
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
 NOT_FOR_SSH = ("HOME", "HOSTNAME", "TERM", "USER", "container")
 
@@ -39,7 +40,8 @@ def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> 
         return reference
     identity, environment = _facts(host, reference)
     script = _script(environment)
-    digest = hashlib.sha256(f"{identity}{script}{ENTRY.read_text()}".encode()).hexdigest()
+    parts = f"{BUILD}{identity}{script}{ENTRY.read_text()}"
+    digest = hashlib.sha256(parts.encode()).hexdigest()
     made = f"localhost/vagrantp-{images.slug(reference)}-{digest[:10]}:latest"
     if images.is_in_podman(host, made):
         return made
@@ -97,7 +99,7 @@ def _build(
             [
                 *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
                 *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
-                *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", "--entrypoint=/bin/sh"),
+                *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", NO_PROXY, "--entrypoint=/bin/sh"),
                 *(identity, "-c", script),
             ],
             what=f"preparing {reference}",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, guest, images
+from vagrantp import commands, config, documents, guest, images
 from vagrantp.config import Settings
 from vagrantp.errors import HostLimitError, ProviderError, ProvisionError
 from vagrantp.instance import MASTER, Instance, as_json, as_written
@@ -76,8 +77,9 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
 
     Gets the roles and collections that they require. Raises ProvisionError.
     """
-    if settings.cloud_init and is_installed("cloud-init"):
-        theirs = instance.source(settings.cloud_init)
+    theirs = settings.cloud_init and instance.source(settings.cloud_init)
+    # A template is a program of Jinja's, which no sandbox holds: it runs in the guest only.
+    if theirs and is_installed("cloud-init") and not config.is_template(theirs):
         argv = ["cloud-init", "schema", "--config-file", str(theirs)]
         done = host.ask(argv)
         if not done.ok:
@@ -278,17 +280,16 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
     files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
     if not files:
         return None
-    digest = hashlib.sha256(str(folder).encode())
-    for path in files:
-        digest.update(path.read_bytes())
+    texts = {path: _requirements(path) for path in files}
+    digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
     cache = images.cache() / "galaxy"
     target = cache / digest.hexdigest()[:20]
     if target.is_dir():
         return target
     with host.scratch(cache) as work, host.progress.stage("fetch roles and collections"):
         host.make_dir(work / "galaxy")
-        for path in files:
-            for kind in _kinds(path):
+        for path, text in texts.items():
+            for kind in _kinds(path, text):
                 try:
                     host.change(
                         commands.galaxy(kind, path, work / "galaxy"),
@@ -304,17 +305,27 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
     return target
 
 
-def _kinds(requirements: Path) -> list[str]:
-    """Return what a file asks for: role, collection. A list, as of old, is one of roles."""
-    import yaml  # type: ignore[import-untyped]  # takes 0.03 s, and few need it
+def _requirements(path: Path) -> str:
+    with _readable(path):
+        return documents.text(path)
 
-    try:
-        found = yaml.safe_load(requirements.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProvisionError(f"{requirements}: is no YAML: {error}") from None
+
+def _kinds(path: Path, text: str) -> list[str]:
+    """Return what requirements ask for: role, collection. A list, as of old, is one of roles."""
+    with _readable(path):
+        found = documents.load(text)
     if not isinstance(found, dict):
         return ["role"] if found else []
     return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise ProvisionError for a file that cannot be used."""
+    try:
+        yield
+    except documents.Unreadable as error:
+        raise ProvisionError(f"{path} must be a file {error}") from None
 
 
 def _environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import (
@@ -32,13 +33,13 @@ from urllib.parse import urlsplit
 
 from voluptuous import All, Invalid, Schema
 
+from vagrantp import documents
+
 CATALOGUE = ("debian-12", "debian-13", "ubuntu-24.04", "fedora", "alpine", "arch")
 BUILT_IMAGE = "debian-12"  # the one of the catalogue that this version can make
 SSH_USER = "vagrant"  # whom boxes made for Vagrant have, by another name perhaps
 OUR_PLAYBOOKS = ("base", "agent")
 MAX_LENGTH = 8192  # characters of a value: twice what a path may have
-MAX_BYTES = 1024 * 1024  # of a file that is read: more is something else
-MAX_DEPTH = 100  # of nested YAML; libyaml overflows its stack at some ten thousand
 
 LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # 15 bytes: IFNAMSIZ, linux/if.h
@@ -347,17 +348,17 @@ def located(base: Path, named: Path) -> Path:
 
 def content(file: Path) -> str:
     """Return the text of a file. Raises Invalid where it has none."""
+    with readable():
+        return documents.text(file)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise Invalid for a document that cannot be used."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Invalid(f"must name a file that can be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise Invalid("must name a file of 1 MB at most")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Invalid("must name a file of UTF-8 text") from None
+        yield
+    except documents.Unreadable as error:
+        raise Invalid(f"must name a file {error}") from None
 
 
 def first_line(script: Path) -> bytes:
@@ -368,32 +369,13 @@ def first_line(script: Path) -> bytes:
 
 def yaml_shape(text: str) -> tuple[str, list[list[str]]]:
     """Return what a YAML document is: sequence, mapping or scalar, "" when empty; and of each item
-    of a sequence its keys. No tag is looked at, so Ansible's own ones are no mistake.
+    of a sequence its keys.
     """
-    import yaml  # type: ignore[import-untyped]  # takes 0.03 s, and few need it
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    opening, closing = yaml.events.CollectionStartEvent, yaml.events.CollectionEndEvent
-    too_deep = f"must name a file of YAML, nested {MAX_DEPTH} deep at most"
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, opening) - isinstance(event, closing)
-            if depth > MAX_DEPTH:
-                raise Invalid(too_deep)
-        root = yaml.compose(text, Loader=loader)
-    except yaml.YAMLError as error:
-        if "nesting depth" in str(error):  # PyYAML 6.0.4 has a limit of its own, and reads ahead
-            raise Invalid(too_deep) from None
-        mark = getattr(error, "problem_mark", None)
-        where = f"; line {mark.line + 1} is not" if mark else ""
-        raise Invalid(f"must name a file of YAML{where}") from None
+    with readable():
+        root = documents.compose(text)
     if root is None or root.id != "sequence":
         return root.id if root else "", []
-    return root.id, [
-        [str(key.value) for key, _ in item.value] if item.id == "mapping" else []
-        for item in root.value
-    ]
+    return root.id, [documents.keys(item) if item.id == "mapping" else [] for item in root.value]
 
 
 def provisioners(base: Path, steps: tuple[Provisioner, ...]) -> tuple[Provisioner, ...]:
@@ -444,21 +426,12 @@ def cloud_config(base: Path, named: Path) -> Path:
     is_template = JINJA.match(text)
     if not text.removeprefix(is_template[0] if is_template else "").startswith("#cloud-config"):
         raise Invalid("must name a file whose first line is #cloud-config")
-    if not is_template and yaml_shape(text)[0] not in ("mapping", ""):
-        raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
     if not is_template:
-        _refuse_what_yaml_cannot_load(text)
+        with readable():
+            keys = documents.load(text)
+        if not isinstance(keys, dict | None):
+            raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
     return found
-
-
-def _refuse_what_yaml_cannot_load(text: str) -> None:
-    import yaml
-
-    try:
-        yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a tag, or a date that is none
-        why = str(error).splitlines()[0]
-        raise Invalid(f"must name a file that cloud-init can load: {why}") from None
 
 
 def public_keys(base: Path, named: tuple[str, ...]) -> tuple[Path, ...]:

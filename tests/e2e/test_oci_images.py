@@ -11,8 +11,8 @@ from invoke.context import Context
 from vagrantp import images
 from vagrantp.run import Host
 
-from tests.conftest import CONTAINER, MakeProject
-from tests.e2e.conftest import guest, run
+from tests.conftest import CONTAINER, PROXIES, MakeProject
+from tests.e2e.conftest import guest, run, status
 
 # Debian's packages, without ssh and sudo, as somebody makes an image for a program of theirs.
 CONTAINERFILE = """\
@@ -45,8 +45,12 @@ def image(tmp_path: Path) -> Iterator[str]:
 
 def test_an_image_without_ssh(image: str, guests: MakeProject) -> None:
     app = guests().write({**CONTAINER, "IMAGE": image, "SSH_USER": "av"})
-    up = app.fab("up")
+    up = app.fab("up", **PROXIES)
     assert up.returncode == 0, up.stderr
+    made = run("podman", "inspect", "--format", "{{.ImageName}}", status(app)["instance"]).strip()
+    assert made.startswith("localhost/vagrantp-localhost-test-plain-")
+    assert "SECRET" not in run("podman", "image", "inspect", made)
+    assert "SECRET" not in guest(app, "sudo cat /proc/1/environ; env; sudo cat /etc/profile.d/*")
     assert guest(app, "id -un; sudo -n id -un; run") == 'av\nroot\nit runs: it\'s "me"\n'
     assert guest(app, "bash --login -c run") == 'it runs: it\'s "me"\n'
     assert app.fab("verify").returncode == 0

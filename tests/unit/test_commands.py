@@ -159,6 +159,7 @@ def test_container_for_the_vagrantfile() -> None:
             "--annotation=io.vagrantp.state=/state/vagrantp/app-0a1b2c3d",
             "--cap-drop=NET_ADMIN",
             "--cap-drop=NET_RAW",
+            "--http-proxy=false",
             "--label=vagrantp.id=0a1b2c3d",
             "--label=vagrantp.name=app",
             "--label=vagrantp.folder=/home/av/app",

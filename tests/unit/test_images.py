@@ -58,9 +58,10 @@ def test_sources_of_an_image() -> None:
         ("http://[::1]:9999/debian", "public"),
         ("http://mirror.example/debian", "http://mirror.example/debian"),
         ("http://localhost.example/debian", "http://localhost.example/debian"),
+        ("https://me:secret@mirror.example/debian", "public"),
     ],
 )
-def test_a_guest_does_not_look_for_the_mirror_on_itself(site: str, inside: str) -> None:
+def test_a_guest_gets_a_mirror_that_it_can_and_may_use(site: str, inside: str) -> None:
     assert images.for_guest(site, "public") == inside
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from vagrantp import accel, boxes, commands, guest, images, lan, network
 from vagrantp.config import Settings
 from vagrantp.errors import (
-    ConfigError,
     ConflictError,
     HostLimitError,
     ProviderError,
@@ -104,13 +103,7 @@ def _whose(domain: ET.Element) -> tuple[Instance, int]:
 def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)
-    box = boxes.ensure(host, settings.image, settings.image_sha256)
-    if box.virtual_size > settings.disk * 1024**3:
-        least = -(-box.virtual_size // 1024**3)
-        raise ConfigError(
-            f".env: DISK must be at least {least}, the size of {settings.image}, "
-            f'got "{settings.disk}"',
-        )
+    box = boxes.ensure(host, settings.image, settings.image_sha256, settings.disk)
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host, instance)
         fixed = commands.fixed_ip(settings)

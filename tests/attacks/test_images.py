@@ -1,0 +1,141 @@
+"""F2: a disk image that names files of this host. Nothing is made of it, and nothing is opened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from invoke.context import Context
+from vagrantp import images
+from vagrantp.errors import VagrantpError
+from vagrantp.run import Host
+
+from tests.conftest import VM, MakeProject
+from tests.e2e.conftest import forget_box, run, volumes
+
+GIB = 1024**3
+VMDK = """\
+# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicFlat"
+
+# Extent description
+RW {sectors} FLAT "{secret}" 0
+"""
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """Return a file of this host, larger than the guest's disk: what is let in ends there, too."""
+    path = tmp_path / "secret"
+    with path.open("wb") as file:
+        file.write(b"secret of this host")
+        file.truncate(2 * GIB)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, secret: Path) -> Path:
+    """Return a folder of images, each of which names `secret`."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "flat.vmdk").write_text(VMDK.format(sectors=2 * GIB // 512, secret=secret))
+    padded = VMDK.format(sectors=2 * GIB // 512, secret=secret).encode().ljust(510, b"\n")
+    (folder / "disk.raw").write_bytes(padded + b"\x55\xaa")  # with a partition table, so to speak
+    create = ("qemu-img", "create", "-q", "-f", "qcow2")
+    run(*create, "-b", str(secret), "-F", "raw", str(folder / "backing.qcow2"))
+    data = f"data_file={folder / 'data'},data_file_raw=on"
+    run(*create, "-o", data, str(folder / "data.qcow2"), "2G")
+    (folder / "data").unlink()
+    (folder / "data").symlink_to(secret)
+    return folder
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """Compare the pool with what it was."""
+    before = volumes()
+    yield
+    after = volumes()
+    for name in set(after) - set(before):
+        run("virsh", "-c", "qemu:///system", "vol-delete", name, "--pool", images.POOL)
+    for name in ("flat", "disk", "backing", "data"):
+        forget_box(name)
+    assert after == before
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("name", ["flat.vmdk", "disk.raw", "backing.qcow2", "data.qcow2"])
+def test_a_file(project: MakeProject, folder: Path, name: str) -> None:
+    app = project().write({**VM, "DISK": 1, "BOX": f"./{name}"})
+    shutil.copy(folder / name, app.folder)
+    up = app.fab("up")
+    assert up.returncode == 2, up.stderr
+    assert "BOX must be a disk image in the format qcow2 or raw" in up.stderr
+    assert "hint: " in up.stderr
+    assert not [*images.vagrant_home().glob(f"boxes/vagrantp-{Path(name).stem}-*")]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves the folder, and says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_download(project: MakeProject, folder: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/flat.vmdk"
+        app = project().write({**VM, "DISK": 1, "BOX": url})
+        up = app.fab("up")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert up.returncode == 2, up.stderr
+    assert "qcow2 or raw; http://127.0.0.1" in up.stderr
+    # what is there the next time may be better
+    assert not [*images.cache().glob("images/*/flat.vmdk")]
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("disk", ["../../there.img", "link.img"])
+def test_a_disk_that_is_not_in_its_box(project: MakeProject, folder: Path, disk: str) -> None:
+    box = Path.home() / ".vagrant.d/boxes/test-VAGRANTSLASH-escape/0/libvirt"
+    box.mkdir(parents=True)
+    there = box.parents[1] / "there.img"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(there), "2G")
+    (box / "link.img").symlink_to(there)
+    (box / "metadata.json").write_text(
+        f'{{"provider": "libvirt", "disks": [{{"path": "{disk}"}}]}}'
+    )
+    try:
+        up = project().write({**VM, "DISK": 1, "BOX": "test/escape"}).fab("up")
+    finally:
+        shutil.rmtree(box.parents[1])
+    assert up.returncode == 5, up.stderr
+    assert "test-VAGRANTSLASH-escape" in up.stderr
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("name", ["backing.qcow2", "data.qcow2"])
+def test_a_file_that_changes_after_the_check(folder: Path, name: str) -> None:
+    """libvirt would copy what the uploaded image names, as root."""
+    box = images.Box("vagrantp-backing-0123456789", 2 * GIB, "cloud")
+
+    def make(_work: Path, target: Path) -> None:
+        images.describe(host, target)
+        (target / "box.img").symlink_to(folder / name)
+
+    host = Host(Context())
+    with pytest.raises(VagrantpError, match="qcow2 or raw"):
+        images.put_into_pool(host, box, make)
