@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, fabricyaml, images, links, network
+from vagrantp import accel, commands, fabricyaml, images, links, network
 from vagrantp.config import xdg
 from vagrantp.errors import ProviderError, StateError, VagrantpError
 from vagrantp.instance import MASTER, state_root
@@ -44,6 +44,7 @@ SET_UP_FILES = (
 VOLUME = re.compile(
     rf"vagrantp-.+-[0-9a-f]{{10}}_vagrant_box_image_1\.{os.getuid()}_box\.img(\.part)?"
 )
+PROBE = re.compile(rf"vagrantp-(kvm|qemu)-probe-{os.getuid()}")  # of a killed trial: accel.py
 IMAGE = re.compile(r"localhost/vagrantp-.+-[0-9a-f]{10}:latest")
 STATE_FOLDER = re.compile(r".+-[0-9a-f]{8}")
 
@@ -133,6 +134,9 @@ def _find(host: Host) -> Iterator[Leftover]:
 
 
 def _of_libvirt(host: Host) -> Iterator[Leftover]:
+    for name in _names(host, "list", "--all"):
+        if PROBE.fullmatch(name):
+            yield Leftover(f"domain {name}", partial(accel.remove, host, name))
     domains = _documents(host, [f"dumpxml {shlex.quote(n)}" for n in _names(host, "list", "--all")])
     volumes = _volumes(host)
     for volume in volumes:
