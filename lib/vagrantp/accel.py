@@ -119,7 +119,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
             deadline = monotonic() + PROBE_SECONDS[kind]
             while monotonic() < deadline:
                 state = host.answer(commands.virsh("domstate", "--reason", name)).strip()
-                if state == f"shut off ({'shutdown' if kernel else 'destroyed'})":
+                if state == "shut off (shutdown)":
                     return None
                 if not state.startswith("running"):
                     return f"{what} does not run under it: it ended as {state}"
@@ -155,7 +155,7 @@ def _virsh(host: Host, *arguments: str) -> None:
 def probe(name: str, kind: str, files: list[str]) -> str:
     """Return the XML of a guest that ends by itself. `files`: kernel and initrd; or none.
 
-    A reset ends it as well, and is no success of a kernel: a triple fault is one.
+    With nothing to boot a reset ends it. A kernel must not succeed by one, as a triple fault is.
     """
     domain = ET.Element("domain", type=kind)
     ET.SubElement(domain, "name").text = name
@@ -169,7 +169,7 @@ def probe(name: str, kind: str, files: list[str]) -> str:
         ET.SubElement(operating_system, tag).text = file
     # SeaBIOS finds nothing to boot and resets after this many milliseconds
     ET.SubElement(operating_system, "bios", rebootTimeout="0")
-    ET.SubElement(domain, "on_reboot").text = "destroy"
+    ET.SubElement(domain, "on_reboot").text = "restart" if files else "destroy"
     ET.SubElement(domain, "features").append(ET.Element("acpi"))
     ET.SubElement(domain, "devices").append(ET.Element("memballoon", model="none"))
     return ET.tostring(domain, encoding="unicode")
