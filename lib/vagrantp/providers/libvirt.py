@@ -18,17 +18,34 @@ from vagrantp.errors import (
     ConfigError,
     ConflictError,
     HostLimitError,
+    KvmError,
     ProviderError,
     StateError,
     VagrantpError,
 )
-from vagrantp.instance import Instance, state_root
+from vagrantp.instance import Instance, as_text, state_root
 from vagrantp.providers import Found, State
-from vagrantp.report import Check, compare
+from vagrantp.report import Check, compare, plain
 from vagrantp.run import Host
 
 POOL = images.POOL
 RUNNING = Path("/run/libvirt/qemu")
+LOGS = Path("/var/log/libvirt/qemu")
+LOG_TAIL = 64 * 1024  # bytes of a log that are looked at
+# A line of QEMU's own, neither libvirt's nor a warning.
+QEMUS = re.compile(r"^(?!\d{4}-\d\d-\d\d )(?!.*: warning: ).*(qemu-system|kvm)", re.IGNORECASE)
+TIME = re.compile(r"^\d{4}-\d\d-\d\dT\S+ ")
+# What virsh says of a VM that does not run, and will not go on. "unknown": QEMU has paused it by
+# itself, which it does at an internal error (qemuMonitorVMStatusToPausedReason of libvirt).
+ENDED = {
+    "paused (unknown)": "was halted by QEMU, at an internal error",
+    "paused (I/O error)": "was halted by QEMU, at an error of its disk",
+    "paused (crashed)": "has crashed",
+    "crashed (panicked)": "has crashed",
+    "shut off (crashed)": "is gone, as its QEMU has ended",
+    "shut off (destroyed)": "was switched off",
+    "shut off (shutdown)": "has shut down",
+}
 METADATA = "{urn:vagrantp:instance}instance"
 STATES: dict[str, State] = {
     "running": "running",
@@ -185,13 +202,58 @@ def pid(host: Host, instance: Instance) -> str:
         return ""
 
 
-def why_ended(host: Host, instance: Instance) -> VagrantpError:
-    """Return why a VM that was started does not run: QEMU halts one whose disk finds no room."""
+def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError | None:
+    """Return why a VM that was started does not run; None where it does, or never did.
+
+    A KvmError where KVM is to blame, by QEMU's log or by `said`, the error of a start.
+    """
     name = instance.full_name
-    if "no space" in host.ask(commands.virsh("domblkerror", name)).stdout:
+    argv = commands.virsh("domstate", "--reason", name)
+    answer = host.ask(argv)
+    if not answer.ok and "failed to get domain" in answer.stderr:
+        return None if said else ProviderError(f"libvirt does not know {name} any more")
+    state = answer.stdout.strip() if answer.ok else host.answer(argv)  # says why it is not known
+    if state == "paused (user)":
+        return StateError(f"{name} is paused", "resume it as you paused it")
+    errors = host.ask(commands.virsh("domblkerror", name)) if state.startswith("paused") else None
+    if errors and "no space" in errors.stdout:  # QEMU halts a guest whose disk finds no room
         text = f"{name} was halted: the storage pool {POOL} has no room for what it writes"
         return HostLimitError(text, "make room there")
-    return ProviderError("it stopped before ssh answered", "fab up --verbose shows more")
+    if state in ENDED:
+        last, hint = _last_words(name)
+        text = f"{name} {ENDED[state]}" + (f": {plain(last)}" if last else "")
+    else:
+        last, hint, text = said, None, said
+    is_kvms = "kvm" in last.replace(name, "").lower() or state == "paused (unknown)"
+    if is_kvms and "<domain type='kvm'" in host.ask(commands.virsh("dumpxml", name)).stdout:
+        return KvmError(text, hint)
+    return ProviderError(text, hint) if state in ENDED else None
+
+
+def _last_words(name: str) -> tuple[str, str]:
+    """Return the last line of QEMU's in a VM's log, as far as this user may read it, and a hint."""
+    log = LOGS / f"{name}.log"
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except PermissionError:
+        return "", f"QEMU's log is {log}, for root to read"
+    except OSError:
+        return "", f"QEMU's log is {log}"
+    # before that is another run; the command line follows, each line but the last with a \
+    start = max((i for i, line in enumerate(lines) if ": starting up libvirt" in line), default=0)
+    told = [line for line in lines[start + 1 :] if QEMUS.search(line) and line[-1] != "\\"]
+    return TIME.sub("", told[-1]) if told else "", f"QEMU's log is {log}"
+
+
+def emulate(host: Host, instance: Instance) -> None:
+    """End a VM that KVM fails; its next start by Vagrant is by software emulation."""
+    document = instance.machine()
+    document["provider"] |= commands.acceleration("tcg")
+    host.write(instance.machine_json, as_text(document))
+    if instance.full_name in _ask(host, "list", "--name").split():
+        _change(host, "destroy", instance.full_name)
 
 
 def start(host: Host, instance: Instance) -> None:
