@@ -115,7 +115,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
                 _virsh(host, "define", str(f / "probe.xml"))
                 _virsh(host, "start", name)
             except ProviderError as error:
-                return error.message
+                return f"{what} does not run under it: {error.message}"
             deadline = monotonic() + PROBE_SECONDS[kind]
             while monotonic() < deadline:
                 state = host.answer(commands.virsh("domstate", "--reason", name)).strip()

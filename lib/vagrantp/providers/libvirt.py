@@ -26,7 +26,7 @@ from vagrantp.errors import (
 from vagrantp.instance import Instance, as_text, state_root
 from vagrantp.providers import Found, State
 from vagrantp.report import Check, compare, plain
-from vagrantp.run import Host
+from vagrantp.run import Host, as_xml
 
 POOL = images.POOL
 RUNNING = Path("/run/libvirt/qemu")
@@ -69,7 +69,7 @@ def list_all(host: Host) -> list[Found]:
     domains = "; ".join(f"dumpxml {shlex.quote(name)}" for name in states)
     answer = host.ask(commands.virsh(f"{domains}; net-dumpxml {network.NAME}"))
     xml = answer.stdout if answer.ok else _ask(host, domains)  # without the network
-    everything = ET.fromstring(f"<all>{xml}</all>")
+    everything = as_xml(f"<all>{xml}</all>")
     entries = everything.findall("network/ip/dhcp/host")
     addresses = {_id_of(entry): entry.get("ip") for entry in entries}
     found = []
@@ -379,7 +379,7 @@ def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
     """Make the NAT network if it is not there, start it, and return its subnet."""
     xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
     if xml.ok:
-        ip = ET.fromstring(xml.stdout).find("ip")
+        ip = as_xml(xml.stdout).find("ip")
         if ip is None:
             raise ProviderError(f"the libvirt network {network.NAME} is not one of ours")
         subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
@@ -432,7 +432,7 @@ def _id_of(entry: ET.Element) -> str:
 
 def _dhcp_hosts(host: Host) -> list[ET.Element]:
     xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
-    return ET.fromstring(xml.stdout).findall("ip/dhcp/host") if xml.ok else []
+    return as_xml(xml.stdout).findall("ip/dhcp/host") if xml.ok else []
 
 
 def _change(host: Host, *arguments: str) -> None:

@@ -15,7 +15,7 @@ from vagrantp.errors import ProviderError, StateError, VagrantpError
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
 from vagrantp.report import Check, compare, plain
-from vagrantp.run import Host
+from vagrantp.run import Host, as_json
 
 STATES: dict[str, State] = {
     "running": "running",
@@ -35,7 +35,7 @@ def list_all(host: Host) -> list[Found]:
     """Return every container of ours, of this user. One podman call, however many there are."""
     listing = _ask(host, "ps", "--all", "--filter", "label=vagrantp.id", "--format", "json")
     found = []
-    for container in json.loads(listing or "[]"):
+    for container in as_json("podman", listing or "[]", list):
         labels = container["Labels"]
         instance = Instance(
             labels.get("vagrantp.name", ""),
@@ -271,7 +271,7 @@ def _ensure_network(host: Host) -> IPv4Network:
     """Make the NAT network if it is not there and return its subnet."""
     subnets = {
         item["name"]: [IPv4Network(s["subnet"]) for s in item["subnets"] if "." in s["subnet"]]
-        for item in json.loads(_ask(host, "network", "ls", "--format", "json"))
+        for item in as_json("podman", _ask(host, "network", "ls", "--format", "json"), list)
         if item.get("subnets")
     }
     if network.NAME in subnets:
