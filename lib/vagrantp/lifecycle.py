@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Any, Literal
 
 from vagrantp import (
-    accel,
     commands,
     config,
     guest,
@@ -30,7 +29,6 @@ from vagrantp import instance as instances
 from vagrantp.config import Settings
 from vagrantp.errors import (
     HostLimitError,
-    KvmError,
     ProviderError,
     StateError,
     UnansweredError,
@@ -459,19 +457,20 @@ def _boot(
     start: Callable[[], None],
     check: Callable[[], None],
 ) -> None:
-    """Start an instance and check it; with its disk kept, by emulation where KVM fails it.
+    """Start an instance and check it; by emulation where KVM fails it and ACCEL=auto.
 
-    Raises KvmError where that fails and ACCEL is not auto.
+    Its disk stays.
     """
     try:
         with _explained(host, instance):
             start()
         check()
-    except KvmError as error:
-        if settings.accel != "auto":
+    except ProviderError as error:
+        is_vm = instance.infra_type == "vm" and not isinstance(error, UnansweredError)
+        why = libvirt.why_not_kvm(host, instance, error) if is_vm else None
+        if why is None or settings.accel != "auto":
             raise
-        host.progress.say(f"KVM failed: {error.message}; going on by emulation")
-        accel.remember(host, error.message)
+        host.progress.say(f"KVM failed: {why}; going on by emulation")
         libvirt.emulate(host, instance)
         ports.end(host, instance)
         _hang_up(host, instance)

@@ -225,9 +225,27 @@ def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError |
     else:
         last, hint, text = said, None, said
     is_kvms = "kvm" in last.replace(name, "").lower() or state == "paused (unknown)"
-    if is_kvms and "<domain type='kvm'" in host.ask(commands.virsh("dumpxml", name)).stdout:
+    if is_kvms and _is_by_kvm(host, name):
         return KvmError(text, hint)
     return ProviderError(text, hint) if state in ENDED else None
+
+
+def _is_by_kvm(host: Host, name: str) -> bool:
+    return "<domain type='kvm'" in host.ask(commands.virsh("dumpxml", name)).stdout
+
+
+def why_not_kvm(host: Host, instance: Instance, error: ProviderError) -> str | None:
+    """Return why KVM is to blame for the `error` in which a start has ended, None where it is not.
+
+    Where the error does not say so and the VM does not run, KVM is tried once more.
+    """
+    if isinstance(error, KvmError):
+        accel.remember(host, error.message)
+        return error.message
+    if pid(host, instance) or not _is_by_kvm(host, instance.full_name):
+        return None
+    why = accel.why_not_kvm(host, afresh=True)
+    return None if why == accel.NO_KERNEL else why
 
 
 def _last_words(name: str) -> tuple[str, str]:
