@@ -249,20 +249,31 @@ def why_not_kvm(host: Host, instance: Instance, error: ProviderError) -> str | N
 
 
 def _last_words(name: str) -> tuple[str, str]:
-    """Return the last line of QEMU's in a VM's log, as far as this user may read it, and a hint."""
+    """Return QEMU's last words in a VM's log, as far as this user may read it, and a hint."""
     log = LOGS / f"{name}.log"
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
+            return last_words(file.read().decode(errors="replace")), f"QEMU's log is {log}"
     except PermissionError:
         return "", f"QEMU's log is {log}, for root to read"
     except OSError:
-        return "", f"QEMU's log is {log}"
-    # before that is another run; the command line follows, each line but the last with a \
-    start = max((i for i, line in enumerate(lines) if ": starting up libvirt" in line), default=0)
-    told = [line for line in lines[start + 1 :] if QEMUS.search(line) and line[-1] != "\\"]
-    return TIME.sub("", told[-1]) if told else "", f"QEMU's log is {log}"
+        return "", f"QEMU's log would be {log}"
+
+
+def last_words(log: str) -> str:
+    """Return the last line of QEMU's own in a log of libvirt's, "" where it has said nothing.
+
+    Each start begins with a line of libvirt's and the command line, all but the last line of which
+    end with a \\.
+    """
+    last = ""
+    for line in log.splitlines():
+        if ": starting up libvirt" in line:
+            last = ""
+        elif QEMUS.search(line) and not line.endswith("\\"):
+            last = TIME.sub("", line)
+    return last
 
 
 def emulate(host: Host, instance: Instance) -> None:
