@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -55,8 +56,7 @@ def test_a_kvm_that_runs_firmware_and_no_kernel(guests: MakeProject, tmp_path: P
 @needs_device
 def test_a_kvm_that_runs_a_kernel(guests: MakeProject, tmp_path: Path) -> None:
     app = with_kvm(guests("app"), tmp_path, "kernel")
-    # its own cache has no kernel of a trial before, and may be killed in the middle of one
-    for is_killed in (True, False):
+    for is_killed in (True, False):  # the second one removes what is left of the first
         doctor = app.start("doctor", "--json")
         if is_killed:
             wait_for("vagrantp-kvm-probe-", "vm")
@@ -104,10 +104,8 @@ def test_a_vm_that_ends_while_up_waits(guests: MakeProject, how: str) -> None:
 def test_a_container_that_ends_at_once(guests: MakeProject) -> None:
     app = guests("ends").write(CONTAINER)
     assert app.fab("up").returncode == 0
-    script = (
-        r"printf '#!/bin/sh\necho first >&2; printf \"so long \\\\033]0;x\\\\007\\n\\n\"; exit 7'"
-    )
-    guest(app, f"{script} | sudo tee /usr/local/sbin/vagrantp-entry")
+    dying = "#!/bin/sh\necho first >&2; printf 'so long \\033]0;x\\007\\n\\n'; exit 7\n"
+    guest(app, f"printf %s {shlex.quote(dying)} | sudo tee /usr/local/sbin/vagrantp-entry")
     assert app.fab("stop").returncode == 0
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (5, "")
