@@ -18,7 +18,7 @@ from vagrantp.run import Host
 
 DEVICE = Path("/dev/kvm")
 TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
-PROBE_SECONDS = {"kvm": 10.0, "qemu": 60.0}  # a working KVM needs two, emulation five
+PROBE_SECONDS = {"kvm": 20.0, "qemu": 60.0}  # a working KVM needs two, emulation five
 # Where distributions keep the kernel that runs, if everybody may read it.
 HOSTS_KERNELS = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz")
 NO_KERNEL = "there is no kernel to try it with before the first up of a VM"
@@ -160,7 +160,6 @@ def probe(name: str, kind: str, files: list[str]) -> str:
     domain = ET.Element("domain", type=kind)
     ET.SubElement(domain, "name").text = name
     ET.SubElement(domain, "memory", unit="MiB").text = "256"
-    ET.SubElement(domain, "vcpu").text = "2"
     if kind == "kvm":
         ET.SubElement(domain, "cpu", mode="host-model")
     operating_system = ET.SubElement(domain, "os")

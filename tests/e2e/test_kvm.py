@@ -44,7 +44,7 @@ def test_a_kvm_that_runs_firmware_and_no_kernel(guests: MakeProject, tmp_path: P
     app = with_kvm(guests("app"), tmp_path, "firmware").write({**VM, "ACCEL": "kvm"})
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (5, "")
-    told = "ACCEL=kvm: a kernel does not run under it: no end in 10 seconds\n"
+    told = "ACCEL=kvm: a kernel does not run under it: no end in 20 seconds\n"
     assert told in done.stderr
     assert status(app)["state"] == "absent"
     assert not [name for name in volumes() if "probe" in name]
