@@ -7,6 +7,7 @@ import os
 import platform
 import struct
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep, time
 
@@ -140,8 +141,11 @@ def _into_pool(host: Host, name: str, file: Path) -> str:
 
 def remove(host: Host, name: str) -> None:
     """Remove what a trial has made, or one that was killed."""
-    if host.ask(commands.virsh("domstate", name)).ok:
-        host.ask(commands.virsh("destroy", name))  # it may have ended
+    state = host.ask(commands.virsh("domstate", name))
+    if state.ok:
+        if state.stdout.strip() != "shut off":
+            with suppress(ProviderError):  # it may end just now
+                _virsh(host, "destroy", name)
         _virsh(host, "undefine", name)
     for volume in images.volumes_in_pool(host):
         if volume in (f"{name}-kernel", f"{name}-initrd"):
