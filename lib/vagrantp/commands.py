@@ -356,12 +356,8 @@ def dhcp_host(instance: Instance, mac: str, address: str) -> str:
 
 def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any]:
     """Return what the Vagrantfile needs for a VM. `facts`: box, address, network, seed, lan, …"""
-    cpu = (
-        {"mode": "host-model"} if facts["accel"] == "kvm" else {"mode": "custom", "model": "qemu64"}
-    )
     return {
-        "driver": "kvm" if facts["accel"] == "kvm" else "qemu",
-        "cpu": cpu,
+        **acceleration(str(facts["accel"])),
         "memory": settings.memory,
         "cpus": settings.cpus,
         "disk": settings.disk,
@@ -371,6 +367,13 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "metadata": domain_metadata(instance, settings, str(facts["address"]), facts["lan"]),
         **facts,
     }
+
+
+def acceleration(accel: str) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a VM's processor. `accel`: kvm or tcg."""
+    if accel == "kvm":
+        return {"accel": accel, "driver": "kvm", "cpu": {"mode": "host-model"}}
+    return {"accel": accel, "driver": "qemu", "cpu": {"mode": "custom", "model": "qemu64"}}
 
 
 def domain_metadata(

@@ -19,7 +19,6 @@ from vagrantp.instance import state_root
 from vagrantp.run import SET_UP, Host, environment, is_installed
 
 SMALLEST = 512  # MiB that a guest needs
-IMAGE = next(iter(images.SUITES))
 # `podman run --init` looks for it there, too.
 CATATONIT = ("catatonit", "/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit")
 
@@ -45,8 +44,8 @@ def examine(host: Host, as_json: bool) -> None:
 
 def checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     """Yield every check with its name. Those that try something do so when they are called."""
-    box = partial(images.is_built, host, "vm", IMAGE)
-    image = partial(images.is_built, host, "container", IMAGE)
+    box = partial(images.is_built, host, "vm", images.FIRST)
+    image = partial(images.is_built, host, "container", images.FIRST)
     needed = dict.fromkeys([*hostcheck.TOOLS["vm"], *hostcheck.TOOLS["container"], "nft", "ip"])
     yield "tools", partial(hostcheck.tools, needed)
     for infra_type in ("vm", "container"):
@@ -89,21 +88,24 @@ def isolated(host: Host) -> Finding:
 
 
 def kvm(host: Host) -> Finding:
-    """Run a guest under KVM for a moment. Without one, VMs are emulated: only a warning."""
+    """Run a kernel under KVM for a moment. Where none runs VMs are emulated: only a warning."""
     why = accel.why_not_kvm(host, afresh=True)
+    if why == accel.NO_KERNEL:
+        return Finding("warning", f"not tried: {why}")
     if why:
-        firmware = "switch virtualization on in the firmware; until then VMs are emulated, and slow"
-        return Finding("warning", why, SET_UP if "Permission denied" in why else firmware)
-    return Finding("ok", "a guest runs under it")
+        advice = "until KVM works VMs are emulated, and slow; in a VM its own host has to allow it"
+        return Finding("warning", why, SET_UP if "Permission denied" in why else advice)
+    return Finding("ok", "a kernel runs under it")
 
 
 def vm(host: Host) -> Finding:
     """Run a guest in software emulation for a moment, as every host with QEMU can."""
+    kernel = accel.kernel()
     if host.dry:
-        host.change(["virsh", "create", "qemu-probe.xml"], what="trying QEMU", timeout=1)
-    elif why := accel.why_not(host, "qemu"):
+        host.change(["virsh", "start", "qemu-probe"], what="trying QEMU", timeout=1)
+    elif why := accel.why_not(host, "qemu", kernel):
         raise ProviderError(why)
-    return hostcheck.tried(host, "a guest runs under QEMU")
+    return hostcheck.tried(host, f"{'a kernel' if kernel else 'firmware'} runs under QEMU")
 
 
 def container(host: Host) -> Finding:

@@ -54,6 +54,10 @@ class UnansweredError(ProviderError):
     """A program did not finish in time. What else it would be asked, it would not answer either."""
 
 
+class KvmError(ProviderError):
+    """KVM does not start a VM, or fails under one that runs."""
+
+
 class ConflictError(VagrantpError):
     """Port, address or bridge conflict."""
 

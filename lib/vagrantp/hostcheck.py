@@ -12,7 +12,6 @@ import pwd
 import re
 import shlex
 import shutil
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +29,7 @@ from vagrantp.errors import (
     VagrantpError,
 )
 from vagrantp.instance import MASTER, Instance, machines, state_root
-from vagrantp.run import SET_UP, Host, is_installed
+from vagrantp.run import SET_UP, Host, as_json, as_xml, is_installed
 
 TOOLS = {
     "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
@@ -287,7 +286,7 @@ def libvirt_network(host: Host) -> Finding:
     if network.NAME not in host.answer(commands.virsh("net-list", "--all", "--name")).split():
         subnet = network.free_subnet(host, network.FOR_LIBVIRT, also_taken=[])
         return Finding("ok", f"the first up makes it, {subnet}")
-    xml = ET.fromstring(host.answer(commands.virsh("net-dumpxml", network.NAME)))
+    xml = as_xml(host.answer(commands.virsh("net-dumpxml", network.NAME)))
     if not network.is_ours(xml):
         text = f"the libvirt network {network.NAME} is not one of ours"
         virsh = "virsh -c qemu:///system"
@@ -303,7 +302,7 @@ def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
     """
     if images.POOL not in host.answer(commands.virsh("pool-list", "--name")).split():
         return Finding("failed", f"libvirt has no active storage pool {images.POOL}", SET_UP)
-    xml = ET.fromstring(host.answer(commands.virsh("pool-dumpxml", images.POOL)))
+    xml = as_xml(host.answer(commands.virsh("pool-dumpxml", images.POOL)))
     path = Path(xml.findtext("target/path", "/"))
     # libvirt's own figure of a folder is as old as its last look, and has what only root may fill
     is_folder = xml.get("type") == "dir" and path.is_dir()
@@ -318,7 +317,7 @@ def podman(host: Host) -> Finding:
 
 def podman_network(host: Host) -> Finding:
     """Look whether podman's network of our name is one of ours, or which one would be made."""
-    listing = json.loads(host.answer(["podman", "network", "ls", "--format", "json"]))
+    listing = as_json("podman", host.answer(["podman", "network", "ls", "--format", "json"]), list)
     named = [item for item in listing if item["name"] == network.NAME]
     if os.getuid() != 0:
         return Finding("ok", "not needed by a user's containers")
@@ -480,7 +479,9 @@ def _owner_of_domain(host: Host, name: str) -> str | None:
     if not host.ask(commands.virsh("domstate", name)).ok:
         return None
     metadata = host.ask(commands.virsh("metadata", name, "urn:vagrantp:instance"))
-    return _owner(dict(ET.fromstring(metadata.stdout).attrib) if metadata.ok else {})
+    # libvirt 11 answers with nothing, and no error, where there is none
+    is_there = metadata.ok and metadata.stdout.strip()
+    return _owner(dict(as_xml(metadata.stdout).attrib) if is_there else {})
 
 
 def _owner_of_container(host: Host, name: str) -> str | None:
@@ -489,7 +490,7 @@ def _owner_of_container(host: Host, name: str) -> str | None:
     answer = host.ask(["podman", "inspect", "--type=container", f"--format={template}", name])
     if not answer.ok:
         return None
-    labels = json.loads(answer.stdout) or {}
+    labels = {} if answer.stdout == "null\n" else as_json("podman", answer.stdout, dict)
     return _owner({k.removeprefix("vagrantp."): v for k, v in labels.items() if "vagrantp." in k})
 
 

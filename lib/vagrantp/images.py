@@ -29,7 +29,8 @@ from vagrantp.run import Host
 
 RECIPES = Path(__file__).parent / "recipes"
 SUITES = {"debian-12": "bookworm"}  # the catalogue
-BUILD = "1"  # part of the digest: raise it when the code below changes what comes out
+FIRST = next(iter(SUITES))
+BUILD = "2"  # part of the digest: raise it when the code below changes what comes out
 
 GIB = 1024**3
 MIB = 1024**2
@@ -49,6 +50,7 @@ CORE_SECTOR = 2048  # where the BIOS boot partition starts: at 1 MiB
 # no version. It holds the user, so users share no volume: a lock of one user is enough (action/
 # handle_box_image.rb, get_volume_name).
 VERSION = f"1.{os.getuid()}"
+KERNEL = "vmlinuz"  # beside box.img, for accel.py
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,11 @@ def is_built(host: Host, infra_type: str, image: str) -> bool:
     if infra_type == "vm":
         return (vagrant_home() / "boxes" / name).is_dir()
     return is_in_podman(host, f"localhost/{name}:latest")
+
+
+def kernel(image: str) -> Path:
+    """Return where the kernel of a base image for VMs is, once that is built."""
+    return vagrant_home() / "boxes" / _name(image, "vm") / VERSION / "libvirt" / KERNEL
 
 
 def is_in_podman(host: Host, reference: str) -> bool:
@@ -348,6 +355,8 @@ def build_box(host: Host, suite: str, source: Path, work: Path, folder: Path) ->
     )
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": BOX_SIZE}
     host.write(folder / "metadata.json", json.dumps(metadata))
+    if not host.dry:
+        host.write(folder / KERNEL, (work / "root/vmlinuz").read_bytes())
 
 
 def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) -> None:

@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -34,7 +35,7 @@ from vagrantp.errors import (
     VagrantpError,
 )
 from vagrantp.instance import Instance
-from vagrantp.providers import Found, provider_for
+from vagrantp.providers import Found, libvirt, provider_for
 from vagrantp.run import SET_UP, Host, environment, refuse_open
 from vagrantp.schema import SSH_USER
 
@@ -345,12 +346,19 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         made = {**provider.prepare(host, instance, settings), "forwards": forwards}
         ports.write(host, instance, made)
         host.write(instance.machine_json, instances.document(instance, settings, made))
-        with host.progress.stage("create"):
-            _vagrant(host, instance, "up", "--no-provision")
+
+        def create() -> None:
+            with host.progress.stage("create"):  # what Vagrant destroys cannot say why it ended
+                _vagrant(host, instance, "up", "--no-provision", "--no-destroy-on-error")
+
+        def check() -> None:
+            with _explained(host, instance):
+                _connect(host, instance, settings, made)
+                _check(host, instance, settings, instance.ssh_config_draft)
+
         if host.dry:
-            return
-        _connect(host, instance, settings, made)
-        _check(host, instance, settings, instance.ssh_config_draft)
+            return create()
+        _boot(host, instance, settings, create, check)
         _check_isolation(host, instance, settings)
         ports.ensure(host, instance, provider.pid(host, instance))
         host.move(instance.ssh_config_draft, instance.ssh_config)
@@ -371,7 +379,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     if "key" in made:
         host.write(draft, commands.ssh_config(instance, address, port, made["user"]))
         if not made.get("grows", True):
-            _grow(host, commands.ssh(instance, config=draft))
+            _grow(host, instance, commands.ssh(instance, config=draft))
         return
     # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
     argv, env = _vagrant_command(instance, "ssh-config")
@@ -383,7 +391,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     host.write(instance.known_hosts, "")
     host.write(draft, commands.ssh_config(instance, address, port, user, first=True))
     ssh = commands.ssh(instance, config=draft)
-    _grow(host, ssh)
+    _grow(host, instance, ssh)
     if settings.ssh_user != SSH_USER or settings.ssh_key:
         asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
         own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
@@ -393,9 +401,9 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     host.write(draft, commands.ssh_config(instance, address, port, user))
 
 
-def _grow(host: Host, ssh: list[str]) -> None:
+def _grow(host: Host, instance: Instance, ssh: list[str]) -> None:
     with host.progress.stage("grow the root file system"):
-        guest.wait(host, ssh, SSH_TIMEOUT["vm"], lambda: None)
+        guest.wait(host, ssh, SSH_TIMEOUT["vm"], partial(libvirt.why_ended, host, instance))
         guest.grow(host, ssh)
 
 
@@ -407,31 +415,86 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
         why = provider.why_ended(host, instance)
         if isinstance(why, HostLimitError):
             why.hint = f"make room; then: virsh -c qemu:///system resume {instance.full_name}"
-            raise why
-        raise StateError(f"{instance.full_name} is paused", "resume it as you paused it")
+        elif isinstance(why, ProviderError):
+            why.hint = f"fab stop --force, then fab up; {why.hint}"
+        raise why or StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     hostcheck.before_start(host, instance, settings)
     for change in changes:
         host.progress.say(str(change))
     is_larger = _resize(host, instance, settings, changes)
-    with host.progress.stage("start"):
-        _write_address(host, instance, provider.keep_address(host, instance, settings))
-        _take(host, instance, settings, changes, is_done=False)
-        provider.isolate(host, instance, settings)
-        if instance.infra_type == "vm" and any(c.key.lower() in AT_START for c in changes):
-            _vagrant(host, instance, "up", "--no-provision")
-        else:
-            provider.start(host, instance)
-    if not host.dry:
+
+    def start() -> None:
+        with host.progress.stage("start"):
+            _write_address(host, instance, provider.keep_address(host, instance, settings))
+            _take(host, instance, settings, changes, is_done=False)
+            provider.isolate(host, instance, settings)
+            if instance.infra_type == "vm" and any(c.key.lower() in AT_START for c in changes):
+                _vagrant(host, instance, "up", "--no-provision")
+            else:
+                provider.start(host, instance)
+
+    def check() -> None:
         try:
             _check_isolation(host, instance, settings)
-        except BaseException:  # it may be reaching what it must not
-            provider.stop(host, instance, force=True)
+        except BaseException as error:  # it may be reaching what it must not
+            why = provider.why_ended(host, instance) if isinstance(error, ProviderError) else None
+            with suppress(ProviderError) if why else nullcontext():  # it may have ended
+                provider.stop(host, instance, force=True)
+            raise why or error from None
+        with _explained(host, instance):
+            ports.ensure(host, instance, provider.pid(host, instance))
+            if is_larger:
+                _grow(host, instance, commands.ssh(instance))
+            _take(host, instance, settings, changes)
+            _check(host, instance, settings, instance.ssh_config)
+
+    if host.dry:
+        return start()
+    _boot(host, instance, settings, start, check)
+
+
+def _boot(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    start: Callable[[], None],
+    check: Callable[[], None],
+) -> None:
+    """Start an instance and check it; by emulation where KVM fails it and ACCEL=auto.
+
+    Its disk stays.
+    """
+    try:
+        with _explained(host, instance):
+            start()
+        check()
+    except ProviderError as error:
+        is_vm = instance.infra_type == "vm" and not isinstance(error, UnansweredError)
+        why = libvirt.why_not_kvm(host, instance, error) if is_vm else None
+        if why is None or settings.accel != "auto":
             raise
-        ports.ensure(host, instance, provider.pid(host, instance))
-        if is_larger:
-            _grow(host, commands.ssh(instance))
-        _take(host, instance, settings, changes)
-        _check(host, instance, settings, instance.ssh_config)
+        host.progress.say(f"KVM failed: {why}; going on by emulation")
+        libvirt.emulate(host, instance)
+        ports.end(host, instance)
+        _hang_up(host, instance)
+        with host.progress.stage("start", "by emulation"):
+            _vagrant(host, instance, "up", "--no-provision")
+        check()
+
+
+@contextmanager
+def _explained(host: Host, instance: Instance) -> Iterator[None]:
+    """Let what fails as an instance has ended, or did not start, fail with why that is."""
+    try:
+        yield
+    except UnansweredError:
+        raise
+    except ProviderError as error:
+        why = None
+        with suppress(ProviderError):
+            provider = provider_for(instance.infra_type)
+            why = provider.why_ended(host, instance, error.message)
+        raise why or error from None
 
 
 def _resize(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> bool:
@@ -454,7 +517,7 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         host.progress.say(f"{change} {change.applies}")
     is_larger = _resize(host, instance, settings, at_once)
     if is_larger:
-        _grow(host, commands.ssh(instance))
+        _grow(host, instance, commands.ssh(instance))
     _take(host, instance, settings, at_once, is_done=False)
     provider = provider_for(instance.infra_type)
     if why := isolation.why_not_installed():  # that says nothing of the rules there are
@@ -576,7 +639,7 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str]
             host,
             ssh,
             SSH_TIMEOUT[instance.infra_type],
-            lambda: None if provider.pid(host, instance) else provider.why_ended(host, instance),
+            partial(provider.why_ended, host, instance),
             cwd=instance.state_dir,
             needs="gateway" if instance.lan else "hostname",
         )

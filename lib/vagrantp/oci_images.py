@@ -16,7 +16,7 @@ from vagrantp import images
 from vagrantp.commands import NO_PROXY, STATE_ANNOTATION
 from vagrantp.errors import ProviderError
 from vagrantp.instance import state_root
-from vagrantp.run import Host
+from vagrantp.run import Host, as_json
 
 ADD = Path(__file__).with_name("add_ssh.sh")
 ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
@@ -54,7 +54,7 @@ def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> 
 
 def _facts(host: Host, reference: str) -> tuple[str, list[str]]:
     """Return the id of an image and the environment that its containers have."""
-    [found] = json.loads(host.answer(["podman", "image", "inspect", reference]))
+    [found] = as_json("podman", host.answer(["podman", "image", "inspect", reference]), list)
     return found["Id"], (found.get("Config") or {}).get("Env") or []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vagrantp.errors import ProviderError
-from vagrantp.run import Host, is_installed
+from vagrantp.run import Host, as_json, is_installed
 
 KIB = 1024
 
@@ -21,8 +21,7 @@ KIB = 1024
 @cache
 def podman_info(host: Host) -> dict[str, Any]:
     """Return what podman says of itself and this host. Asked once: it takes 0.2 s."""
-    info: dict[str, Any] = json.loads(host.answer(["podman", "info", "--format", "json"]))
-    return info
+    return as_json("podman", host.answer(["podman", "info", "--format", "json"]), dict)
 
 
 def why_none(host: Host) -> str | None:

@@ -42,6 +42,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def plain(text: str, most: int = 300) -> str:
+    """Return what another program said as it can be shown: in one line, `most` characters long.
+
+    What is not printable is escaped, so that no guest speaks to the terminal.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text.strip()[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
 def compare(name: str, promised: object, found: object, unit: str = "") -> Check:
     """Return the check that `found`, None for nothing, is exactly what was promised."""
     shown = "nothing" if found is None else f"{found} {unit}".strip()

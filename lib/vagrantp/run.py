@@ -11,6 +11,7 @@ import errno
 import fcntl
 import grp
 import hashlib
+import json
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ import stat
 import struct
 import sys
 import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep, strftime
+from typing import Any, TypeVar
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
@@ -41,7 +44,9 @@ from vagrantp.errors import (
     StateError,
     UnansweredError,
 )
-from vagrantp.report import Progress
+from vagrantp.report import Progress, plain
+
+Document = TypeVar("Document", list[Any], dict[str, Any])
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
 # GEM_*, RUBYOPT, …) could change what the child does.
@@ -496,6 +501,35 @@ def refuse_open(folder: Path) -> None:
         raise StateError(f"{folder} holds keys, and is of {owner}", hint)
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StateError(f"{folder} holds keys, and others may write it", f"chmod 700 {quoted}")
+
+
+def as_json(program: str, text: str, kind: type[Document]) -> Document:
+    """Return what a program answered, a JSON document of a kind. null is an empty list.
+
+    Raises ProviderError when it is another one, or none.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text
+    if found is None and kind is list:
+        return kind()
+    if not isinstance(found, kind):
+        raise ProviderError(f"{program} gave an answer that cannot be read: {_shown(text)}")
+    return found
+
+
+def as_xml(text: str) -> ET.Element:
+    """Return what virsh answered, an XML document. Raises ProviderError when it is none."""
+    try:
+        return ET.fromstring(text)
+    except ET.ParseError:
+        told = f"libvirt gave an answer that cannot be read: {_shown(text)}"
+        raise ProviderError(told) from None
+
+
+def _shown(text: str) -> str:
+    return plain(text, 80) or "nothing"
 
 
 def environment() -> dict[str, str]:

@@ -6,7 +6,6 @@ by its name and form. What somebody still uses, or made under a name of ours, st
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -17,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, fabricyaml, images, links, network
+from vagrantp import accel, commands, fabricyaml, images, links, network
 from vagrantp.config import xdg
 from vagrantp.errors import ProviderError, StateError, VagrantpError
 from vagrantp.instance import MASTER, state_root
 from vagrantp.providers import Found, provider_for
-from vagrantp.run import Host, is_installed
+from vagrantp.run import Host, as_json, as_xml, is_installed
 
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
@@ -44,6 +43,7 @@ SET_UP_FILES = (
 VOLUME = re.compile(
     rf"vagrantp-.+-[0-9a-f]{{10}}_vagrant_box_image_1\.{os.getuid()}_box\.img(\.part)?"
 )
+PROBE = re.compile(rf"vagrantp-(kvm|qemu)-probe-{os.getuid()}")  # of a killed trial: accel.py
 IMAGE = re.compile(r"localhost/vagrantp-.+-[0-9a-f]{10}:latest")
 STATE_FOLDER = re.compile(r".+-[0-9a-f]{8}")
 
@@ -133,6 +133,9 @@ def _find(host: Host) -> Iterator[Leftover]:
 
 
 def _of_libvirt(host: Host) -> Iterator[Leftover]:
+    for name in _names(host, "list", "--all"):
+        if PROBE.fullmatch(name):
+            yield Leftover(f"domain {name}", partial(accel.remove, host, name))
     domains = _documents(host, [f"dumpxml {shlex.quote(n)}" for n in _names(host, "list", "--all")])
     volumes = _volumes(host)
     for volume in volumes:
@@ -147,7 +150,7 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
                 f"{user} stands on it" if user else None,
             )
     if network.NAME in _names(host, "net-list", "--all"):
-        xml = ET.fromstring(host.answer(commands.virsh("net-dumpxml", network.NAME)))
+        xml = as_xml(host.answer(commands.virsh("net-dumpxml", network.NAME)))
         stays = None if network.is_ours(xml) else "it is not one of ours"
         for domain in domains:
             for source in domain.iterfind("devices/interface/source"):
@@ -263,17 +266,14 @@ def _names(host: Host, *listing: str) -> list[str]:
 def _documents(host: Host, queries: list[str]) -> list[ET.Element]:
     """Return the XML documents that virsh answers to several queries. Raises ProviderError."""
     text = host.answer(commands.virsh("; ".join(queries))) if queries else ""
-    documents = list(ET.fromstring(f"<all>{text}</all>"))
+    documents = list(as_xml(f"<all>{text}</all>"))
     if len(documents) != len(queries):
         raise ProviderError("libvirt's volumes or VMs are changing just now", "try again")
     return documents
 
 
 def _json(host: Host, *query: str) -> list[dict[str, Any]]:
-    listing: list[dict[str, Any]] = json.loads(
-        host.answer(["podman", *query, "--format", "json"]) or "[]"
-    )
-    return listing
+    return as_json("podman", host.answer(["podman", *query, "--format", "json"]) or "[]", list)
 
 
 def _run(host: Host, argv: list[str]) -> None:

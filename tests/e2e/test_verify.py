@@ -10,7 +10,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from invoke.context import Context
+from vagrantp import accel
 from vagrantp.config import id_from
+from vagrantp.run import Host
 
 from tests.conftest import CONTAINER, NO_LIBVIRT, VM, MakeProject, Project
 from tests.e2e.conftest import guest, lets_in, own_key, run, status, volumes
@@ -59,7 +62,20 @@ def test_promises_of_a_container(guests: MakeProject) -> None:
     assert broken(app) == {"hostname", "address", "ssh"}  # what is not known is not promised
 
 
-def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
+def claim_kvm(monkeypatch: pytest.MonkeyPatch, app: Project, cache: Path) -> bool:
+    """Let `up` take it that KVM works, where it does not: say whether it is so here."""
+    host = Host(Context())
+    if not accel.DEVICE.exists() or accel.why_not_kvm(host) is None:
+        return False
+    app.environment["XDG_CACHE_HOME"] = str(cache)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    accel.remember(host, None)
+    return True
+
+
+def test_promises_of_a_vm(
+    guests: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = Random(1)
     # a name as long as one may be, with a digit first, which DHCP servers do not like
     called = f"3{''.join(draw.choices('abc-0123', k=61))}d"
@@ -69,15 +85,22 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     key = own_key(tmp_path)
     asked = {**VM, **drawn, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"}
     app = guests("proof").write(asked)
-    assert app.fab("up").returncode == 0
+    claims = claim_kvm(monkeypatch, app, tmp_path)
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
     name = status(app)["instance"]
+    domain = ET.fromstring(run(*VIRSH, "dumpxml", "--inactive", name))
+    if claims:  # it was created with KVM, that failed, and it boots all the same
+        assert re.search("^  KVM failed: .+; going on by emulation$", done.stderr, re.MULTILINE)
+        assert domain.get("type") == "qemu"
+        assert domain.findtext("cpu/model") == "qemu64"
+        assert accel.why_not_kvm(Host(Context()))  # which is known now
     assert broken(app) == set()
     assert [entry.name for entry in app.folder.iterdir()] == [".env"]
 
     lets_in(app, key)
 
     # the domain is what was drawn
-    domain = ET.fromstring(run(*VIRSH, "dumpxml", "--inactive", name))
     assert domain.findtext("name") == f"{called}-{id_from(app.folder)}" == name
     assert domain.findtext("memory") == domain.findtext("currentMemory") == str(memory * 1024)
     assert domain.findtext("vcpu") == "2"
@@ -123,6 +146,13 @@ def test_promises_of_a_vm(guests: MakeProject, tmp_path: Path) -> None:
     assert broken(app) == {"disk", "disk in the guest"}
     guest(app, "sudo systemctl stop ssh.socket ssh.service; true")
     assert {"ssh", "address", "hostname"} <= broken(app)
+
+    # QEMU halts it, as it does at an internal error
+    run(*VIRSH, "qemu-monitor-command", name, '{"execute": "stop"}')
+    done = app.fab("up")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert f"{name} was halted by QEMU, at an internal error" in done.stderr
+    assert "  hint: fab stop --force, then fab up; QEMU's log is /" in done.stderr
 
     # a libvirt that lost its domains, and not the disks
     assert app.fab_amid(NO_LIBVIRT, "ssh").returncode == 5

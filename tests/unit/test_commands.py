@@ -241,11 +241,17 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
     assert document["provider"] == {"box": "b"}
 
 
-def test_the_kvm_probe_ends_when_its_firmware_resets() -> None:
-    xml = accel.probe("x", "kvm")
-    assert '<domain type="kvm">' in xml
+def test_a_trial_without_a_kernel_ends_when_its_firmware_resets() -> None:
+    xml = accel.probe("x", "qemu", [])
     assert '<bios rebootTimeout="0" />' in xml
     assert "<on_reboot>destroy</on_reboot>" in xml
+
+
+def test_no_reset_ends_the_trial_of_a_kernel() -> None:
+    xml = accel.probe("x", "kvm", ["/k", "/i"])
+    assert '<domain type="kvm">' in xml
+    assert "<kernel>/k</kernel><initrd>/i</initrd>" in xml
+    assert "<on_reboot>restart</on_reboot>" in xml
 
 
 def test_an_inventory_leaves_nothing_to_an_ansible_cfg() -> None:

@@ -17,17 +17,34 @@ from vagrantp.config import Settings
 from vagrantp.errors import (
     ConflictError,
     HostLimitError,
+    KvmError,
     ProviderError,
     StateError,
     VagrantpError,
 )
-from vagrantp.instance import Instance, state_root
+from vagrantp.instance import Instance, as_text, state_root
 from vagrantp.providers import Found, State
-from vagrantp.report import Check, compare
-from vagrantp.run import Host
+from vagrantp.report import Check, compare, plain
+from vagrantp.run import Host, as_xml
 
 POOL = images.POOL
 RUNNING = Path("/run/libvirt/qemu")
+LOGS = Path("/var/log/libvirt/qemu")
+LOG_TAIL = 64 * 1024  # bytes of a log that are looked at
+# A line of QEMU's own, neither libvirt's nor a warning.
+QEMUS = re.compile(r"^(?!\d{4}-\d\d-\d\d )(?!.*: warning: ).*(qemu-system|kvm)", re.IGNORECASE)
+TIME = re.compile(r"^\d{4}-\d\d-\d\dT\S+ ")
+# What virsh says of a VM that does not run, and will not go on. "unknown": QEMU has paused it by
+# itself, which it does at an internal error (qemuMonitorVMStatusToPausedReason of libvirt).
+ENDED = {
+    "paused (unknown)": "was halted by QEMU, at an internal error",
+    "paused (I/O error)": "was halted by QEMU, at an error of its disk",
+    "paused (crashed)": "has crashed",
+    "crashed (panicked)": "has crashed",
+    "shut off (crashed)": "is gone, as its QEMU has ended",
+    "shut off (destroyed)": "was switched off",
+    "shut off (shutdown)": "has shut down",
+}
 METADATA = "{urn:vagrantp:instance}instance"
 STATES: dict[str, State] = {
     "running": "running",
@@ -51,7 +68,7 @@ def list_all(host: Host) -> list[Found]:
     domains = "; ".join(f"dumpxml {shlex.quote(name)}" for name in states)
     answer = host.ask(commands.virsh(f"{domains}; net-dumpxml {network.NAME}"))
     xml = answer.stdout if answer.ok else _ask(host, domains)  # without the network
-    everything = ET.fromstring(f"<all>{xml}</all>")
+    everything = as_xml(f"<all>{xml}</all>")
     entries = everything.findall("network/ip/dhcp/host")
     addresses = {_id_of(entry): entry.get("ip") for entry in entries}
     found = []
@@ -182,13 +199,87 @@ def pid(host: Host, instance: Instance) -> str:
         return ""
 
 
-def why_ended(host: Host, instance: Instance) -> VagrantpError:
-    """Return why a VM that was started does not run: QEMU halts one whose disk finds no room."""
+def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError | None:
+    """Return why a VM that was started does not run; None where it does, or never did.
+
+    A KvmError where KVM is to blame, by QEMU's log or by `said`, the error of a start.
+    """
     name = instance.full_name
-    if "no space" in host.ask(commands.virsh("domblkerror", name)).stdout:
+    argv = commands.virsh("domstate", "--reason", name)
+    answer = host.ask(argv)
+    if not answer.ok and "failed to get domain" in answer.stderr:
+        return None if said else ProviderError(f"libvirt does not know {name} any more")
+    state = answer.stdout.strip() if answer.ok else host.answer(argv)  # says why it is not known
+    if state == "paused (user)":
+        return StateError(f"{name} is paused", "resume it as you paused it")
+    errors = host.ask(commands.virsh("domblkerror", name)) if state.startswith("paused") else None
+    if errors and "no space" in errors.stdout:  # QEMU halts a guest whose disk finds no room
         text = f"{name} was halted: the storage pool {POOL} has no room for what it writes"
         return HostLimitError(text, "make room there")
-    return ProviderError("it stopped before ssh answered", "fab up --verbose shows more")
+    if state in ENDED:
+        last, hint = _last_words(name)
+        text = f"{name} {ENDED[state]}" + (f": {plain(last)}" if last else "")
+    else:
+        last, hint, text = said, None, said
+    is_kvms = "kvm" in last.replace(name, "").lower() or state == "paused (unknown)"
+    if is_kvms and _is_by_kvm(host, name):
+        return KvmError(text, hint)
+    return ProviderError(text, hint) if state in ENDED else None
+
+
+def _is_by_kvm(host: Host, name: str) -> bool:
+    return "<domain type='kvm'" in host.ask(commands.virsh("dumpxml", name)).stdout
+
+
+def why_not_kvm(host: Host, instance: Instance, error: ProviderError) -> str | None:
+    """Return why KVM is to blame for the `error` in which a start has ended, None where it is not.
+
+    Where the error does not say so and the VM does not run, KVM is tried once more.
+    """
+    if isinstance(error, KvmError):
+        accel.remember(host, error.message)
+        return error.message
+    if pid(host, instance) or not _is_by_kvm(host, instance.full_name):
+        return None
+    why = accel.why_not_kvm(host, afresh=True)
+    return None if why == accel.NO_KERNEL else why
+
+
+def _last_words(name: str) -> tuple[str, str]:
+    """Return QEMU's last words in a VM's log, as far as this user may read it, and a hint."""
+    log = LOGS / f"{name}.log"
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL))
+            return last_words(file.read().decode(errors="replace")), f"QEMU's log is {log}"
+    except PermissionError:
+        return "", f"QEMU's log is {log}, for root to read"
+    except OSError:
+        return "", f"QEMU's log would be {log}"
+
+
+def last_words(log: str) -> str:
+    """Return the last line of QEMU's own in a log of libvirt's, "" where it has said nothing.
+
+    Each start begins with a line of libvirt's and the command line, all but the last line of which
+    end with a \\.
+    """
+    last = ""
+    for line in log.splitlines():
+        if ": starting up libvirt" in line:
+            last = ""
+        elif QEMUS.search(line) and not line.endswith("\\"):
+            last = TIME.sub("", line)
+    return last
+
+
+def emulate(host: Host, instance: Instance) -> None:
+    """End a VM that KVM fails; its next start by Vagrant is by software emulation."""
+    document = instance.machine()
+    document["provider"] |= commands.acceleration("tcg")
+    host.write(instance.machine_json, as_text(document))
+    if instance.full_name in _ask(host, "list", "--name").split():
+        _change(host, "destroy", instance.full_name)
 
 
 def start(host: Host, instance: Instance) -> None:
@@ -314,7 +405,7 @@ def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
     """Make the NAT network if it is not there, start it, and return its subnet."""
     xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
     if xml.ok:
-        ip = ET.fromstring(xml.stdout).find("ip")
+        ip = as_xml(xml.stdout).find("ip")
         if ip is None:
             raise ProviderError(f"the libvirt network {network.NAME} is not one of ours")
         subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
@@ -367,7 +458,7 @@ def _id_of(entry: ET.Element) -> str:
 
 def _dhcp_hosts(host: Host) -> list[ET.Element]:
     xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
-    return ET.fromstring(xml.stdout).findall("ip/dhcp/host") if xml.ok else []
+    return as_xml(xml.stdout).findall("ip/dhcp/host") if xml.ok else []
 
 
 def _change(host: Host, *arguments: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from vagrantp import commands, images, lan, network, oci_images, quota
 from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, VagrantpError
+from vagrantp.errors import ProviderError, StateError, VagrantpError
 from vagrantp.instance import Instance, state_root
 from vagrantp.providers import Found, State
-from vagrantp.report import Check, compare
-from vagrantp.run import Host
+from vagrantp.report import Check, compare, plain
+from vagrantp.run import Host, as_json
 
 STATES: dict[str, State] = {
     "running": "running",
@@ -35,7 +35,7 @@ def list_all(host: Host) -> list[Found]:
     """Return every container of ours, of this user. One podman call, however many there are."""
     listing = _ask(host, "ps", "--all", "--filter", "label=vagrantp.id", "--format", "json")
     found = []
-    for container in json.loads(listing or "[]"):
+    for container in as_json("podman", listing or "[]", list):
         labels = container["Labels"]
         instance = Instance(
             labels.get("vagrantp.name", ""),
@@ -154,11 +154,27 @@ def pid(host: Host, instance: Instance) -> str:
     return _inspect(host, instance, "{{if .State.Running}}{{.State.Pid}}{{end}}")
 
 
-def why_ended(host: Host, instance: Instance) -> VagrantpError:
-    """Return why a container that was started does not run: the last that it said."""
-    said = host.ask(["podman", "logs", "--tail", "1", instance.full_name])
-    why = f": {last}" if (last := f"{said.stdout}{said.stderr}".strip()) else ""
-    return ProviderError(f"it stopped before ssh answered{why}", "fab up --verbose shows more")
+def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError | None:
+    """Return why a container that was started does not run: its exit status and last line.
+
+    None where it runs, or never did.
+    """
+    template = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}"
+    state, code, is_out_of_memory = [*_inspect(host, instance, template).split(), "", "", ""][:3]
+    if state == "paused":
+        return StateError(f"{instance.full_name} is paused", "resume it as you paused it")
+    if not state and not said:
+        return ProviderError(f"Podman does not know {instance.full_name} any more")
+    if state not in ("exited", "stopped"):
+        return None
+    script = 'podman logs --tail 20 "$1" 2>&1 | tail -c 4096'  # a line may have any length
+    log = host.ask(["sh", "-c", script, "sh", instance.full_name]).stdout
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "")
+    memory = ", as its MEMORY was used up" if is_out_of_memory == "true" else ""
+    return ProviderError(
+        f"{instance.full_name} ended with exit status {code}{memory}"
+        + (f", and said last: {plain(last)}" if last else ", and said nothing")
+    )
 
 
 def start(host: Host, instance: Instance) -> None:
@@ -261,7 +277,7 @@ def _ensure_network(host: Host) -> IPv4Network:
     """Make the NAT network if it is not there and return its subnet."""
     subnets = {
         item["name"]: [IPv4Network(s["subnet"]) for s in item["subnets"] if "." in s["subnet"]]
-        for item in json.loads(_ask(host, "network", "ls", "--format", "json"))
+        for item in as_json("podman", _ask(host, "network", "ls", "--format", "json"), list)
         if item.get("subnets")
     }
     if network.NAME in subnets:
