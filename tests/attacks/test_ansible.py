@@ -118,11 +118,13 @@ def test_a_dry_run_runs_nothing_of_the_folder(project: MakeProject, tmp_path: Pa
     assert not place.exists()
 
 
-def test_a_play_for_nobody_makes_nothing(project: MakeProject) -> None:
-    app = project().write({**CONTAINER, "PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "v.yml"})
+def test_a_play_for_nobody_makes_nothing(guests: MakeProject) -> None:
+    app = guests().write({**CONTAINER, "PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "v.yml"})
     (app.folder / "v.yml").write_text("whom: web*\n")
     (app.folder / "site.yml").write_text("- hosts: all\n- import_playbook: other.yml\n")
-    (app.folder / "other.yml").write_text("- hosts: []\n- hosts: '{{ whom }}'\n- hosts: app\n")
+    (app.folder / "other.yml").write_text(
+        "- hosts: webservers\n- hosts: '{{ whom }}'\n- hosts: app\n"
+    )
     up = app.fab("up")
     assert up.returncode == 2, up.stderr
     for line in (1, 2):
