@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import xml.etree.ElementTree as ET
+from base64 import b64encode
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -133,55 +134,81 @@ def kept_socket(pid: str) -> str:
     return f"ssh-{pid}"
 
 
-def hang_up(instance: Instance, socket: str) -> list[str]:
-    """Return argv that ends a kept connection, to be run in `state_dir`."""
-    return ["ssh", "-F/dev/null", "-Oexit", f"-oControlPath={socket}", instance.full_name]
+def hang_up(instance: Instance, socket: str, how: str = "exit") -> list[str]:
+    """Return argv that ends a kept connection, to be run in `state_dir`.
+
+    `how`: exit, at once; stop, once the shells that are open in it have ended.
+    """
+    return ["ssh", "-F/dev/null", f"-O{how}", f"-oControlPath={socket}", instance.full_name]
+
+
+def shell(script: str, *arguments: str) -> str:
+    """Return the command that runs a shell script in a guest.
+
+    The user's login shell reads it, and fish or tcsh quote otherwise: so nothing in it is special.
+    """
+    text = b64encode(script.encode()).decode()
+    return shlex.join(["sh", "-c", f'eval "$(echo {text} | base64 -d)"', "sh", *arguments])
 
 
 def as_root(script: str, *arguments: str) -> str:
     """Return the command that runs a shell script as root in a guest."""
-    return shlex.join(["sudo", "-n", "sh", "-c", script, "sh", *arguments])
+    return f"sudo -n {shell(script, *arguments)}"
 
 
-def inventory(instance: Instance, name: str, user: str) -> str:
-    """Return an Ansible inventory of one host, called `name` as the guest is.
+def connection(instance: Instance, user: str, port: int) -> str:
+    """Return the variables of Ansible by which every host of a playbook is the guest.
 
-    What is said here counts more than what an ansible.cfg says (an old `transport = local` would
-    let the tasks run on this host).
+    As extra variables they count more than anything that a playbook, its folder or an ansible.cfg
+    says. Each goes by all its names, as the last one counts (ansible.builtin.ssh).
     """
-    values = {
-        "ansible_connection": "ssh",
-        "ansible_host": instance.full_name,
-        "ansible_user": user,
-        "ansible_ssh_common_args": shlex.join(["-F", str(instance.ssh_config)]),
-        "ansible_ssh_host_key_checking": True,
-        "ansible_python_interpreter": "auto_silent",
+    names = {
+        ("ansible_connection",): "ssh",
+        ("ansible_host", "ansible_ssh_host"): instance.full_name,
+        ("ansible_port", "ansible_ssh_port"): port,
+        ("ansible_user", "ansible_ssh_user"): user,
+        ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"): "",
+        ("ansible_host_key_checking", "ansible_ssh_host_key_checking"): True,
+        ("ansible_ssh_executable",): "ssh",
+        ("ansible_ssh_args",): "-C -o ControlMaster=auto -o ControlPersist=60s",
+        ("ansible_ssh_common_args",): shlex.join(["-F", str(instance.ssh_config)]),
+        ("ansible_ssh_extra_args",): "",
     }
-    return json.dumps({"all": {"hosts": {name: values}}})
+    return json.dumps({name: value for all_names, value in names.items() for name in all_names})
 
 
 def playbook(
     instance: Instance,
     pid: str,
     playbook: Path,
+    name: str,
     variables: Path | None,
     galaxy: Path | None,
     folder: Path,
 ) -> list[str]:
-    """Return argv that runs a playbook. `folder` has the `inventory.json`, and gets `events`.
+    """Return argv that runs a playbook. `folder` has `connection.json`, and gets `events`.
 
-    `pid`: of the guest's QEMU or first process; `galaxy`: roles and collections that it requires.
+    `pid`: of the guest's QEMU or first process; `name`: the guest's, as the inventory has it;
+    `galaxy`: roles and collections that it requires.
     """
-    extra = [f"--extra-vars=@{variables}"] if variables else []
-    options = [f"--inventory={folder / 'inventory.json'}", *extra]
+    options = [*_options(name, variables), f"--extra-vars=@{folder / 'connection.json'}"]
     places = (str(instance.state_dir), kept_socket(pid), str(folder / "events"))
     return _play(places, galaxy, *options, str(playbook))
 
 
-def playbook_check(playbook: Path, galaxy: Path | None) -> list[str]:
-    """Return argv that looks for mistakes in a playbook, and touches no guest."""
-    nowhere = ("/", "", os.devnull)
-    return _play(nowhere, galaxy, "--syntax-check", "--inventory=guest,", str(playbook))
+def playbook_check(
+    playbook: Path, name: str, variables: Path | None, galaxy: Path | None, folder: Path
+) -> list[str]:
+    """Return argv that looks for mistakes in a playbook, and touches no guest.
+
+    The rest as of `playbook`.
+    """
+    places = ("/", "", str(folder / "events"))
+    return _play(places, galaxy, "--syntax-check", *_options(name, variables), str(playbook))
+
+
+def _options(name: str, variables: Path | None) -> list[str]:
+    return [f"--inventory={name},", *([f"--extra-vars=@{variables}"] if variables else [])]
 
 
 def _play(places: tuple[str, str, str], galaxy: Path | None, *arguments: str) -> list[str]:

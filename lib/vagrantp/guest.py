@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
@@ -45,6 +47,13 @@ fi
 echo beside_kib "$beside"
 echo disk_bytes "$(($(cat size) * 512))"
 """
+# What these facts must look like; others are free text.
+NUMBERS = {
+    **dict.fromkeys(("cpus", "memory_kib", "root_kib", "beside_kib", "disk_bytes"), r"\d{1,18}"),
+    "user": r"\d{1,10} \d{1,10}",
+    "project": r"|\S+ r[ow] \d{1,20}",
+}
+MAX_FACT = 4096  # characters
 BOOT = Path(__file__).with_name("boot.sh")  # in the seed of a VM of our own image
 GROW = Path(__file__).with_name("grow_root.sh")
 ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
@@ -81,20 +90,52 @@ def wait(
 
 
 def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[dict[str, str], str]:
-    """Ask a guest for its facts once. Return them, or {} and why there are none."""
-    answer = host.ask([*ssh, FACTS], timeout=60, cwd=cwd)
+    """Ask a guest for its facts once. Return them, or {} and why there are none.
+
+    A fact that should be a number and is none is left out: it is not known.
+    """
+    answer = _answer(host, ssh, FACTS, cwd)
     if not answer.ok:
         return {}, (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line), ""
+    lines = [line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line]
+    return {name: value for name, value in map(_fact, lines) if _is_sound(name, value)}, ""
+
+
+def _fact(line: list[str]) -> tuple[str, str]:
+    """Return name and value of a fact, with nothing in it that a terminal would obey."""
+    name, value = line
+    return name, "".join(c if c.isprintable() else "?" for c in value[:MAX_FACT].strip())
+
+
+def _is_sound(name: str, value: str) -> bool:
+    return bool(re.fullmatch(NUMBERS.get(name, ".*"), value, re.ASCII))
 
 
 def run(host: Host, instance: Instance, pid: str, script: str) -> Result:
-    """Run a script in a running guest, by the connection that is kept for `ssh`.
+    """Run a shell script in a running guest, by the connection that is kept for `ssh`.
 
     `pid`: of its QEMU or first process.
     """
-    argv = commands.kept_ssh(instance, pid, script)
-    return host.ask(argv, timeout=60, cwd=instance.state_dir)
+    return _answer(host, commands.kept_ssh(instance, pid), script, instance.state_dir)
+
+
+def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
+    """Run a shell script in a guest; return what the script itself prints, and its exit status.
+
+    Shell files of the guest (.bashrc, ~/.ssh/rc) may print before, after and meanwhile. So each of
+    the script's lines begins with a word that nobody else knows, and the last one is its status.
+    """
+    word = secrets.token_hex(16) + " "
+    marked = f"{{ ({script}\n); printf '\\n%s\\n' \"$?\"; }} | sed 's/^/{word}/'"
+    result = host.ask([*ssh, commands.shell(marked)], timeout=60, cwd=cwd)
+    lines = [line.partition(word)[2] for line in result.stdout.split("\n") if word in line]
+    status = lines.pop() if lines else ""
+    result.stdout = "\n".join(lines)
+    if re.fullmatch(r"\d{1,3}", status, re.ASCII):
+        result.exited = int(status)
+    elif result.ok:
+        result.exited, result.stderr = 1, "the user's login shell ran no command"
+    return result
 
 
 def grow(host: Host, ssh: list[str]) -> None:

@@ -196,7 +196,10 @@ def _provision(host: Host, instance: Instance, settings: Settings, when: When) -
         host.progress.say("not provisioned, as you said; fab provision does it")
     if not is_due or when == "never":
         return ""
-    done = provision.run(host, instance, settings, pid)
+    try:
+        done = provision.run(host, instance, settings, pid)
+    finally:  # sshd knows the groups of a user as of the login
+        _hang_up(host, instance, "stop")
     if not host.dry:
         host.progress.say(f"provisioned: {done}")
     return done
@@ -669,12 +672,12 @@ def _clean_up(host: Host, instance: Instance) -> None:
     host.remove(instance.state_dir)
 
 
-def _hang_up(host: Host, instance: Instance) -> None:
-    """End the ssh connections that are kept for `ssh`."""
+def _hang_up(host: Host, instance: Instance, how: str = "exit") -> None:
+    """End the ssh connections that are kept for `ssh`. `how`: as of commands.hang_up."""
     for socket in instance.state_dir.glob(commands.kept_socket("*")):
-        argv = commands.hang_up(instance, socket.name)
+        argv = commands.hang_up(instance, socket.name, how)
         with suppress(ProviderError):  # it ended with the instance
-            host.change(argv, what="ssh -O exit", timeout=10, cwd=instance.state_dir)
+            host.change(argv, what=f"ssh -O {how}", timeout=10, cwd=instance.state_dir)
         host.remove(socket)
 
 

@@ -39,8 +39,8 @@ def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[s
     The guest gets it right when it starts anew.
     """
     wish = commands.mount(instance, settings)
-    user = [int(word) for word in facts["user"].split()]
-    if wish is None or [wish["uid"], wish["gid"]] == user:
+    user = [int(word) for word in facts.get("user", "").split()]
+    if wish is None or not user or [wish["uid"], wish["gid"]] == user:
         return False
     document = instance.machine()
     document["provider"]["user_ids"] = user

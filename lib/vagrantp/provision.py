@@ -16,12 +16,13 @@ from typing import Any
 
 from vagrantp import commands, config, documents, guest, images
 from vagrantp.config import Settings
-from vagrantp.errors import HostLimitError, ProviderError, ProvisionError
+from vagrantp.errors import ConfigError, HostLimitError, ProviderError, ProvisionError
 from vagrantp.instance import MASTER, Instance, as_json, as_written
 from vagrantp.report import Check, compare
 from vagrantp.run import Host, is_installed
 from vagrantp.schema import Provisioner, first_line
 
+LOCALHOST = "plays for localhost set up the guest"  # as programs/play.py prints it
 DONE = "/var/lib/vagrantp/provisioned"
 STEP_TIMEOUT = 4 * 3600  # seconds for a playbook or script: some compile
 PYTHON = Path(__file__).with_name("get_python.sh")
@@ -75,7 +76,8 @@ def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
 def check(host: Host, instance: Instance, settings: Settings) -> None:
     """Find mistakes in the playbooks before anything is made for them.
 
-    Gets the roles and collections that they require. Raises ProvisionError.
+    Gets the roles and collections that they require. Raises ProvisionError; ConfigError where a
+    play is not for the guest.
     """
     theirs = settings.cloud_init and instance.source(settings.cloud_init)
     # A template is a program of Jinja's, which no sandbox holds: it runs in the guest only.
@@ -87,19 +89,20 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     for step in settings.provision_script:
         if step.kind != "script":
             with host.progress.stage("check", step.path.name):
-                _check_playbook(host, instance, step)
+                _check_playbook(host, instance, settings, step)
 
 
-def _check_playbook(host: Host, instance: Instance, step: Provisioner) -> None:
-    playbook = _playbook(instance, step)
+def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> None:
+    """Check a playbook; under --dry only print how, as Ansible runs code that is in its folder."""
+    playbook, variables = _playbook(instance, step), _variables(instance, settings)
     galaxy = _galaxy(host, playbook.parent)
-    if galaxy and not galaxy.is_dir():  # under --dry
-        return
-    argv = commands.playbook_check(playbook, galaxy)
-    done = host.ask(argv, timeout=300, env=_environment(), cwd=playbook.parent)
-    if not done.ok:
-        why = _complaint(done.stderr.splitlines())
-        raise ProvisionError(f"{step}: {_in_project(instance, why)}")
+    with host.scratch(images.cache()) as folder:
+        argv = commands.playbook_check(playbook, _name(settings), variables, galaxy, folder)
+        try:
+            host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
+        except ProviderError as error:
+            _refuse(instance, folder)
+            raise ProvisionError(_in_project(instance, error.message)) from None
 
 
 def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
@@ -127,35 +130,61 @@ def _run_playbook(
 ) -> str:
     playbook = _playbook(instance, step)
     galaxy = _galaxy(host, playbook.parent)
-    variables = settings.provision_vars and instance.source(settings.provision_vars)
+    variables = _variables(instance, settings)
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
     with host.scratch(instance.state_dir) as folder:
-        name, user = settings.hostname or settings.name, _user(host, instance, settings)
-        host.write(folder / "inventory.json", commands.inventory(instance, name, user))
-        argv = commands.playbook(instance, pid, playbook, variables, galaxy, folder)
+        user, port = _login(host, instance, settings)
+        host.write(folder / "connection.json", commands.connection(instance, user, port))
+        name = _name(settings)
+        argv = commands.playbook(instance, pid, playbook, name, variables, galaxy, folder)
         host.progress.done(lambda: _at_task(_events(folder, "tasks")))
+
+        def tell(line: str) -> None:
+            if line == LOCALHOST:
+                host.progress.say(f"{step.path.name}: {line}")
+
         try:
             host.change(
                 argv,
                 what=str(step),
                 timeout=STEP_TIMEOUT,
-                env=_environment(),
                 cwd=playbook.parent,
+                note=tell,
                 explain=_complaint,
             )
         except (ProviderError, HostLimitError) as error:
+            _refuse(instance, folder)
             failures = _events(folder, "failed")
             why = _where(failures[-1]) if failures else error.message
             raise _failure(host, step, _in_project(instance, why)) from None
+        if unmatched := _events(folder, "nobody"):
+            raise _failure(host, step, _in_project(instance, unmatched[0]))
         return _counted(_events(folder, "counts"))
 
 
-def _user(host: Host, instance: Instance, settings: Settings) -> str:
-    """Return who logs in, which of a box made for Vagrant its ssh_config alone says."""
+def _refuse(instance: Instance, folder: Path) -> None:
+    """Raise ConfigError where programs/play.py has refused the playbook. `folder` has `events`."""
+    for refused in _events(folder, "refused"):
+        hint = "hosts: all is the guest, and so is localhost"
+        raise ConfigError(_in_project(instance, "\n".join(refused)), hint)
+
+
+def _name(settings: Settings) -> str:
+    """Return what the inventory calls the guest."""
+    return settings.hostname or settings.name
+
+
+def _variables(instance: Instance, settings: Settings) -> Path | None:
+    return settings.provision_vars and instance.source(settings.provision_vars)
+
+
+def _login(host: Host, instance: Instance, settings: Settings) -> tuple[str, int]:
+    """Return who logs in and at which port, as the ssh_config says: a box has a user of its own."""
     if host.dry:
-        return settings.ssh_user
+        return settings.ssh_user, 22
     words = instance.ssh_config.read_text("utf-8").split()
-    return words[words.index("User") + 1]
+    user, port = (words[words.index(key) + 1] for key in ("User", "Port"))
+    return user, int(port)
 
 
 def _run_script(
@@ -295,7 +324,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
                         commands.galaxy(kind, path, work / "galaxy"),
                         what=f"ansible-galaxy {kind} install",
                         timeout=STEP_TIMEOUT,
-                        env=_environment(),
+                        env={"ANSIBLE_NOCOLOR": "1"},
                         cwd=folder,
                         explain=_complaint,
                     )
@@ -326,7 +355,3 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except documents.Unreadable as error:
         raise ProvisionError(f"{path} must be a file {error}") from None
-
-
-def _environment() -> dict[str, str]:
-    return {"ANSIBLE_NOCOLOR": "1"}

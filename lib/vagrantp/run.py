@@ -68,10 +68,11 @@ APPEND_TIMEOUT = 1.0  # seconds; another writer holds a file for less than a tho
 
 
 class Child(Local):
-    """invoke's local runner, with the child in a process group of its own.
+    """invoke's local runner, with the child in a session of its own.
 
-    So a Ctrl-C in the terminal reaches us alone, and we pass it on: once, for the child to clean
-    up; a second time, or when it took too long, the whole group is killed.
+    A Ctrl-C in the terminal reaches us alone, and we pass it on: once, for the child to clean up;
+    a second time, or when it took too long, its whole process group is killed. Without a terminal
+    no child can ask for a password (/dev/tty) and wait for ever.
     """
 
     interrupts = 0
@@ -89,7 +90,7 @@ class Child(Local):
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
-            process_group=0,
+            start_new_session=True,
         )
 
     def _thread_join_timeout(self, target: Callable[..., object]) -> int | None:
@@ -226,7 +227,8 @@ class Host:
         out of the output of a failure, or "" for the last one that speaks of an error.
         Raises ProviderError when it fails.
         """
-        first, *rest = shlex.join(argv).splitlines()  # the others are a script of ours
+        # a script for a guest is no use to a reader: what follows the first line, or base64
+        first, *rest = re.sub(r"[\w+/=]{300,}", "…", shlex.join(argv)).splitlines()
         shown = f"{first} …" if rest else first
         if self.dry:
             return self._would(f"run {shown}")

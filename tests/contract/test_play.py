@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from vagrantp.commands import PLAY
 
 PLAYBOOK = """
@@ -31,20 +33,130 @@ PLAYBOOK = """
 """
 
 
-def test_tasks_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "site.yml").write_text(PLAYBOOK)
-    (tmp_path / "included.yml").write_text("- debug: msg=uncounted\n")
-    events = tmp_path / "events"
+def play(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
+    """Run `site.yml` of a folder for the guest `app`; return also the events."""
+    events = folder / "events"
     done = subprocess.run(
         [
             *(sys.executable, PLAY, "/", "", events, ""),
-            *("--inventory=guest,", "--connection=local", tmp_path / "site.yml"),
+            *("--inventory=app,", *arguments, folder / "site.yml"),
         ],
         env={**os.environ, "LC_ALL": "C.UTF-8"},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
+    lines = events.read_text().splitlines() if events.exists() else []
+    return done, [json.loads(line) for line in lines]
+
+
+def test_tasks_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "site.yml").write_text(PLAYBOOK)
+    (tmp_path / "included.yml").write_text("- debug: msg=uncounted\n")
+    done, told = play(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = [json.loads(line) for line in events.read_text().splitlines()]
     assert [event["tasks"] for event in told if "tasks" in event] == [[n, 6] for n in range(1, 7)]
+
+
+FOR_THE_GUEST = [
+    *("all", "'*'", "app", "'app,'", "a*", "'~a.p'", "all:!web", "localhost", "127.0.0.1", "'::1'"),
+    *("[web, app]", "web:localhost", "'{{ groups.all }}'", "'{{ known }}'", "'{{ answered }}'"),
+    *("ungrouped", "all:&app", "'app[0]'"),
+]
+FOR_NOBODY = {
+    "web": "web",
+    "'web*'": "web*",
+    "all:!app": "all:!app",
+    "[web, db]": "web, db",
+    "[]": "nobody",
+    "": "nobody",
+    "''": "nobody",
+    "LOCALHOST": "LOCALHOST",
+    "'~b.*'": "~b.*",
+    "'{{ groups.web | default([]) }}'": "nobody",
+    "'{{ unanswered }}'": "db",
+}
+
+
+@pytest.mark.parametrize("how", ["--syntax-check", "--check"])
+def test_plays_for_nobody_are_refused_before_the_first_task(tmp_path: Path, how: str) -> None:
+    asked = "vars_prompt: [{name: answered, default: web}, {name: unanswered, default: db}]"
+    plays = [f"- {{hosts: {hosts}, {asked}, gather_facts: no}}" for hosts in FOR_THE_GUEST]
+    refused = [
+        f"{tmp_path}/other.yml:{number}: this play is for {meant}, not for this guest"
+        for number, meant in enumerate(FOR_NOBODY.values(), 1)
+    ]
+    others = [f"- {{hosts: {hosts}, {asked}, gather_facts: no}}\n" for hosts in FOR_NOBODY]
+    (tmp_path / "other.yml").write_text("".join(others))
+    (tmp_path / "site.yml").write_text("\n".join([*plays, "- import_playbook: other.yml", ""]))
+    done, told = play(tmp_path, how, "--extra-vars=known=app answered=all")
+    assert (done.returncode, len(told)) == (1, 1), done.stderr
+    assert told[0]["refused"] == refused
+
+    (tmp_path / "other.yml").write_text("- {hosts: all, gather_facts: no}\n")
+    (tmp_path / "events").unlink()
+    done, told = play(tmp_path, how, "--extra-vars=known=app answered=all")
+    assert done.returncode == 0, done.stderr
+    assert "refused" not in str(told)
+    assert "plays for localhost set up the guest\n" in done.stdout
+
+
+def test_a_prompt_without_a_value_is_refused(tmp_path: Path) -> None:
+    prompts = "[{name: a}, {name: b, prompt: Who?}, {name: c, default: ''}]"
+    (tmp_path / "site.yml").write_text(f"- hosts: all\n  vars_prompt: {prompts}\n")
+    done, told = play(tmp_path, "--extra-vars=a=1")
+    text = "this play asks for b, which PROVISION_VARS does not have"
+    assert (done.returncode, told) == (1, [{"refused": [f"{tmp_path}/site.yml:1: {text}"]}])
+
+
+ADDED = """
+- {hosts: all, gather_facts: no, tasks: [block: [{group_by: {key: apps}}]]}
+- {hosts: apps, gather_facts: no, tasks: [debug: ]}
+- {name: for none, hosts: others, gather_facts: no, tasks: [debug: ]}
+"""
+
+
+def test_a_play_for_hosts_to_come_is_judged_when_they_have_come(tmp_path: Path) -> None:
+    (tmp_path / "site.yml").write_text(ADDED)
+    done, told = play(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [event["nobody"] for event in told if "nobody" in event] == [
+        f'play "for none" ({tmp_path}/site.yml:4): no host matched'
+    ]
+    assert {"counts": {"ok": 2, "changed": 1}} in told
+
+
+CFG = """
+[defaults]
+stdout_callback = yaml
+callbacks_enabled = nobodys.own.callback, timer
+bin_ansible_callbacks = yes
+display_skipped_hosts = no
+force_color = yes
+ask_pass = yes
+ask_vault_pass = yes
+[privilege_escalation]
+become_ask_pass = yes
+[inventory]
+enable_plugins = ini
+host_pattern_mismatch = error
+"""
+ASKING = """
+- hosts: all
+  gather_facts: no
+  vars_prompt: [{name: who, default: me}]
+  tasks: [{pause: {prompt: go on?}}, {debug: {msg: "it is {{ who }}"}}]
+"""
+
+
+def test_an_ansible_cfg_neither_asks_nor_takes_the_log(tmp_path: Path) -> None:
+    (tmp_path / "ansible.cfg").write_text(CFG)
+    (tmp_path / "site.yml").write_text(ASKING)
+    done, told = play(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'ok: [app] => {\n    "msg": "it is me"\n}\n' in done.stdout
+    assert "\x1b" not in done.stdout
+    assert told[-1] == {"counts": {"ok": 2, "changed": 0}}

@@ -15,6 +15,7 @@ PLAYBOOK = """\
 - name: a box of mine
   hosts: all
   become: true
+  vars_prompt: [{name: group, prompt: Which group?, default: games}]
   roles: [greeter, fetched]
   tasks:
     - name: of a collection
@@ -32,6 +33,11 @@ PLAYBOOK = """\
         src: it's.j2
         dest: /etc/filled
       notify: reload
+    - name: give the user a group
+      ansible.builtin.user:
+        name: "{{ ansible_user }}"
+        groups: "{{ group }}"
+        append: true
     - name: see that it is there
       ansible.builtin.stat:
         path: /etc/filled
@@ -41,11 +47,32 @@ PLAYBOOK = """\
         path: /etc/reloaded
         state: directory
 """
+FOR_NOBODY = """\
+- hosts: all
+  tasks: [set_fact: {whom: web}]
+- name: late
+  hosts: "{{ hostvars.app.whom | default('all') }}"
+"""
 REQUIREMENTS = """\
 roles:
   - {name: fetched, src: fetched.tar.gz}
 collections:
   - {name: ./own, type: dir}
+"""
+# Would let the tasks run on this host, log in as somebody else, ask, and write another kind of log.
+CFG = """\
+[defaults]
+transport = local
+remote_user = nobody
+host_key_checking = no
+stdout_callback = yaml
+callbacks_enabled = nobodys.own.callback
+ask_pass = yes
+ask_vault_pass = yes
+[privilege_escalation]
+become_ask_pass = yes
+[ssh_connection]
+ssh_args = -o ProxyCommand=false
 """
 FILES = {
     "site.yml": PLAYBOOK,
@@ -59,8 +86,7 @@ FILES = {
     "own/x.md": "",
     "own/roles/named/tasks/main.yml": "- {name: named, file: {path: /opt/n, state: directory}}",
     "vars.yml": 'greeting: it\'s "me"',
-    # would let the tasks run on this host, and log in as somebody else
-    "ansible.cfg": "[defaults]\ntransport = local\nremote_user = nobody\nhost_key_checking = no\n",
+    "ansible.cfg": CFG,
 }
 
 
@@ -79,6 +105,7 @@ def is_as_the_playbook_says(app: Project) -> None:
     """Look in the guest."""
     assert guest(app, "cat /etc/greeting") == 'it\'s "me"'
     assert guest(app, "cat /etc/filled") == f"{guest(app, 'hostname').strip()} 7"
+    assert "games" in guest(app, "id -nG").split()
     assert guest(app, "ls -d /opt/* /etc/reloaded") == "/etc/reloaded\n/opt/f\n/opt/g\n/opt/n\n"
 
 
@@ -91,18 +118,28 @@ def test_a_playbook(guests: MakeProject, values: dict[str, object]) -> None:
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
     assert "provisioned: " in up.stderr
-    assert "site.yml (10 ok, 6 changed)" in up.stderr
+    assert "site.yml (11 ok, 7 changed)" in up.stderr
     is_as_the_playbook_says(app)
     again = app.fab("up")
     assert (again.returncode, "provision" in again.stderr) == (0, False)
+    opened = app.start("ssh", "--command", "touch on; while [ -e on ]; do sleep 0.1; done; echo on")
     anew = app.fab("provision")
     assert anew.returncode == 0, anew.stderr
-    assert anew.stdout.endswith("site.yml (9 ok, 0 changed)\n")
+    assert anew.stdout.endswith("site.yml (10 ok, 0 changed)\n")
+    guest(app, "rm on")
+    assert opened.communicate(timeout=30) == ("on\n", "")
+
+    # what the user's shell files print is no answer
+    guest(app, "sed -i '1i echo hello; echo cpus many' ~/.bashrc; echo 'echo rc' > ~/.ssh/rc")
+    again = app.fab("up")
+    assert (again.returncode, "provision" in again.stderr) == (0, False), again.stderr
+    verify = app.fab("verify")
+    assert verify.returncode == 0, verify.stdout
 
     # what is done is known in the guest alone
     assert app.fab("rm", "--force").returncode == 0
     up = app.fab("up")
-    assert "site.yml (10 ok, 6 changed)" in up.stderr
+    assert "site.yml (11 ok, 7 changed)" in up.stderr
     is_as_the_playbook_says(app)
     assert app.fab("verify").returncode == 0
     guest(app, "sudo rm /var/lib/vagrantp/provisioned")
@@ -122,6 +159,14 @@ def test_a_playbook_that_fails_goes_on_once_it_is_mended(guests: MakeProject) ->
     assert f'play "a box of mine", task "look for something" ({where}): ' in up.stderr
     assert "exit status 1" in up.stderr
     assert guest(app, "cat /etc/greeting") == "hello"  # it stays for a look
+
+    # a play for nobody, as only a run shows
+    (app.folder / "site.yml").write_text(FOR_NOBODY)
+    up = app.fab("up")
+    assert up.returncode == 7, up.stderr
+    assert f'play "late" ({app.folder}/site.yml:3): no host matched' in up.stderr
+
+    (app.folder / "site.yml").write_text(PLAYBOOK)
     (app.folder / "vars.yml").write_text(FILES["vars.yml"])
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
@@ -290,5 +335,5 @@ def test_todays_cloud_config(guests: MakeProject, tmp_path: Path) -> None:
 
     again = app.fab("up")  # goes on: cloud-init's failure is told once
     assert again.returncode == 0, again.stderr
-    assert "site.yml (10 ok, 6 changed)" in again.stderr
+    assert "site.yml (11 ok, 7 changed)" in again.stderr
     is_as_the_playbook_says(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import json
 import os
+import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -254,18 +255,40 @@ def test_no_reset_ends_the_trial_of_a_kernel() -> None:
     assert "<on_reboot>restart</on_reboot>" in xml
 
 
-def test_an_inventory_leaves_nothing_to_an_ansible_cfg() -> None:
-    inventory = json.loads(commands.inventory(VM, "app", "av"))
-    assert inventory["all"]["hosts"] == {
-        "app": {
-            "ansible_connection": "ssh",
-            "ansible_host": "app-0a1b2c3d",
-            "ansible_user": "av",
-            "ansible_ssh_common_args": "-F /state/vagrantp/app-0a1b2c3d/ssh_config",
-            "ansible_ssh_host_key_checking": True,
-            "ansible_python_interpreter": "auto_silent",
-        }
-    }
+def test_every_name_of_a_connection_leads_to_the_guest() -> None:
+    """Of two names of one option Ansible takes the last one: all that it knows must be there."""
+    from ansible import constants
+    from ansible.plugins.loader import connection_loader
+
+    variables = json.loads(commands.connection(VM, "av", 2222))
+    assert variables["ansible_connection"] == "ssh"
+    connection_loader.get("ssh", class_only=True)
+    options = constants.config.get_configuration_definitions("connection", "ssh")
+    for option, value in {
+        "host": "app-0a1b2c3d",
+        "port": 2222,
+        "remote_user": "av",
+        "password": "",
+        "host_key_checking": True,
+        "ssh_executable": "ssh",
+        "ssh_args": "-C -o ControlMaster=auto -o ControlPersist=60s",
+        "ssh_common_args": "-F /state/vagrantp/app-0a1b2c3d/ssh_config",
+        "ssh_extra_args": "",
+    }.items():
+        names = [entry["name"] for entry in options[option]["vars"]]
+        names = [name for name in names if name.startswith("ansible_")]
+        assert {name: variables.pop(name) for name in names} == dict.fromkeys(names, value)
+    assert [*variables] == ["ansible_connection"]
+
+
+def test_a_script_for_a_guest_is_the_same_in_any_login_shell() -> None:
+    script = """printf '%s|' "$@" 'a\\\\b' !1 "$((1 + 1))" """
+    command = commands.as_root(script, "it's", "a b").removeprefix("sudo -n ")
+    for shell in ("sh", "bash"):
+        done = subprocess.run([shell, "-c", command], capture_output=True, text=True, check=True)
+        assert done.stdout == "it's|a b|a\\\\b|!1|2|"
+    without_words = commands.shell(script).removesuffix(" sh")
+    assert not set("\\!\n`") & set(without_words)  # what fish and tcsh read otherwise
 
 
 @pytest.mark.parametrize(

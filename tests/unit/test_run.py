@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +35,15 @@ def test_arguments_arrive_as_they_are(host: Host) -> None:
 
 def test_a_child_has_nothing_on_its_stdin(host: Host) -> None:
     assert host.ask(["cat"], timeout=5).stdout == ""
+
+
+def test_a_child_has_no_terminal_to_ask_on() -> None:
+    asks = "from invoke.context import Context; from vagrantp.run import Host; "
+    asks += "print(Host(Context()).ask(['sh', '-c', 'exec 3<>/dev/tty']).return_code)"
+    command = shlex.join([sys.executable, "-c", asks])
+    argv = ["script", "--quiet", "--return", "--command", command, "/dev/null"]  # on a terminal
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert done.stdout.strip() == b"2"  # of a shell whose redirection failed
 
 
 def test_a_missing_tool(host: Host) -> None:

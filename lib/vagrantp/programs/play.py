@@ -2,24 +2,46 @@
 
 FOLDER and SOCKET: where the kept ssh connection of the guest is; EVENTS: the file that
 callbacks/vagrantp.py writes; GALAXY: a folder of `roles` and `ansible_collections`, "" for none.
-What a person's ansible.cfg says stays as it is, since nothing here is set in the environment that
-it would have a say in.
+
+`localhost` is the guest, and no connection leads anywhere else. A play that is for no host, or that
+asks for what nobody answers, is refused before the first task: exit status 1, and an event
+`{"refused": [line, …]}`. What else a person's ansible.cfg says stays as it is.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOCALHOST = "plays for localhost set up the guest"  # printed where there are such
+ADDS_HOSTS = ("add_host", "group_by")  # modules after which a pattern may match what it did not
+# The environment counts more than ansible.cfg, and vagrantp lets nothing of a person's through.
+FORCED = {
+    "ANSIBLE_ASK_PASS": "no",
+    "ANSIBLE_ASK_VAULT_PASS": "no",
+    "ANSIBLE_BECOME_ASK_PASS": "no",
+    "ANSIBLE_CALLBACKS_ENABLED": "vagrantp",
+    "ANSIBLE_FORCE_COLOR": "no",
+    "ANSIBLE_HOST_PATTERN_MISMATCH": "ignore",  # it is judged here
+    "ANSIBLE_INVENTORY_ENABLED": "host_list",
+    "ANSIBLE_NOCOLOR": "yes",
+    "ANSIBLE_NOCOWS": "yes",
+    "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+}
+Theirs = Any  # ansible has no types
 
 
 def main() -> None:
     """Become ansible-playbook."""
     folder, socket, events, galaxy, *arguments = sys.argv[1:]
+    os.environ.update(FORCED)
     os.environ["VAGRANTP_EVENTS"] = events
     # A path that is never too long for a socket (unix(7)), as the folder's own may be.
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
@@ -29,7 +51,7 @@ def main() -> None:
     os.register_at_fork(after_in_child=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     if galaxy:
         sys.path.append(galaxy)  # ansible looks for collections there as well
-    from ansible.cli.playbook import PlaybookCLI  # first of ansible's: it sets the others up
+    from ansible.cli import playbook as cli  # first of ansible's: it sets the others up
 
     # isort: split
     from ansible import constants
@@ -38,7 +60,96 @@ def main() -> None:
     callback_loader.add_directory(str(Path(__file__).with_name("callbacks")))
     if galaxy:
         constants.DEFAULT_ROLES_PATH.append(f"{galaxy}/roles")
-    PlaybookCLI.cli_executor(["ansible-playbook", *arguments])
+    _lead_to_the_guest()
+
+    class Executor(cli.PlaybookExecutor):  # type: ignore[misc]
+        def run(self) -> Theirs:
+            if refused := _refused(self):
+                with Path(events).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"refused": refused}) + "\n")
+                return 1
+            return super().run()
+
+    cli.PlaybookExecutor = Executor
+    cli.PlaybookCLI.cli_executor(["ansible-playbook", *arguments])
+
+
+def _lead_to_the_guest() -> None:
+    """Make Ansible's localhost the guest, and every connection but ssh an error.
+
+    Where ssh leads the extra variables of commands.connection() say, which nothing in a playbook
+    outranks.
+    """
+    from ansible.errors import AnsibleError
+    from ansible.inventory.data import InventoryData
+    from ansible.plugins.loader import connection_loader
+
+    make, find = InventoryData._create_implicit_localhost, connection_loader.get_with_context
+
+    def make_localhost(inventory: Theirs, pattern: str) -> Theirs:
+        host = make(inventory, pattern)
+        host.set_variable("ansible_connection", "ssh")
+        host.set_variable("ansible_python_interpreter", "auto_silent")
+        return host
+
+    def find_ssh(name: str, *args: object, **kwargs: object) -> Theirs:
+        if name not in ("ssh", "ansible.builtin.ssh"):
+            raise AnsibleError(f"the connection {name} does not lead to the guest")
+        return find(name, *args, **kwargs)
+
+    InventoryData._create_implicit_localhost = make_localhost
+    connection_loader.get_with_context = find_ssh
+    sys.executable = "/usr/bin/python3"  # `ansible_playbook_python`, which is localhost's
+
+
+def _refused(executor: Theirs) -> list[str]:
+    """Return what is wrong with plays, a line each with its place; print if one is for localhost.
+
+    What cannot be known before other plays ran is left to them.
+    """
+    from ansible.errors import AnsibleError
+    from ansible.playbook import Playbook
+    from ansible.playbook.play import Play
+    from ansible.template import Templar
+
+    inventory, loader = executor._inventory, executor._loader
+    variables = executor._variable_manager
+    refused, is_fixed, is_for_localhost = [], True, False
+    validate = Play._validate_hosts  # it fails for an empty list, and does not say where
+    Play._validate_hosts = lambda play, *rest: validate(play, *rest) if rest[-1] else None
+    for path in executor._playbooks:
+        playbook = Playbook.load(path, variable_manager=variables, loader=loader)
+        for play in playbook.get_plays():
+            loader.set_basedir(play._included_path or playbook._basedir)
+            place, hosts = play.get_path(), []
+            for asked in play.vars_prompt:
+                name, default = asked["name"], asked.get("default")
+                play.vars[name] = default
+                if default is None and name not in variables.extra_vars:
+                    text = f"this play asks for {name}, which PROVISION_VARS does not have"
+                    refused.append(f"{place}: {text}")
+            if play.hosts:
+                try:
+                    play.post_validate(Templar(loader, variables.get_vars(play=play)))
+                except AnsibleError:
+                    continue
+                with suppress(AnsibleError):
+                    hosts = inventory.get_hosts(play.hosts)
+            is_for_localhost |= any(host.implicit for host in hosts)
+            if not hosts and is_fixed:
+                meant = ", ".join(play.hosts or []) or "nobody"
+                refused.append(f"{place}: this play is for {meant}, not for this guest")
+            is_fixed &= not any(map(_adds_hosts, play.compile()))
+    if is_for_localhost and not refused:
+        print(LOCALHOST, flush=True)
+    return refused
+
+
+def _adds_hosts(task: Theirs) -> bool:
+    """Say whether a task, or one in a block, may add hosts to the inventory."""
+    if hasattr(task, "block"):
+        return any(map(_adds_hosts, [*task.block, *task.rescue, *task.always]))
+    return task.action.rpartition(".")[2] in ADDS_HOSTS
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Tells vagrantp what a playbook did, one JSON object a line of the file $VAGRANTP_EVENTS.
 
 `{"tasks": [number, total]}` as each task starts; `{"failed": …}` for each one that failed: play,
-task, place (file:line) and message; at the end `{"counts": …}`: how many tasks were ok and changed.
+task, place (file:line) and message; `{"nobody": text}` for a play that matched no host; at the end
+`{"counts": …}`: how many tasks were ok and changed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._play = ""
+        self._play = self._place = ""
         self._to_do: set[str] = set()
         self._total = 0
 
@@ -50,7 +51,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_play_start(self, play: Theirs) -> None:
         """Take note of the play."""
-        self._play = play.get_name()
+        self._play, self._place = play.get_name(), play.get_path()
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Tell that the play is for nobody, which Ansible takes for success."""
+        self._tell({"nobody": f'play "{self._play}" ({self._place}): no host matched'})
 
     def v2_runner_on_failed(self, result: Theirs, ignore_errors: bool = False) -> None:
         """Tell a failure that counts."""
