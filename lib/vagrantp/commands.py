@@ -32,7 +32,7 @@ STATE_ANNOTATION = "io.vagrantp.state"  # by it the OCI hook knows a container o
 SEED_MOUNT = "/run/vagrantp-seed"
 # What systemd gives a service: soft and hard DefaultLimitNOFILE=, systemd-system.conf(5) …
 OPEN_FILES = (1024, 524288)
-# … and, in hundredths of what the kernel can have, DefaultTasksMax=; at least Podman's own limit, at
+# … and DefaultTasksMax=, in hundredths of what the kernel can have: at least Podman's own limit, at
 # most what a container of systemd's has (systemd-nspawn@.service).
 TASKS, FEWEST_TASKS, MOST_TASKS = 15, 2048, 16384
 
