@@ -35,6 +35,10 @@ PLAYBOOK = """\
     - name: see that it is there
       ansible.builtin.stat:
         path: /etc/filled
+    - name: be somebody else
+      become_user: nobody
+      ansible.builtin.command: id -u
+      changed_when: false
   handlers:
     - name: reload
       ansible.builtin.file:
@@ -91,18 +95,18 @@ def test_a_playbook(guests: MakeProject, values: dict[str, object]) -> None:
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
     assert "provisioned: " in up.stderr
-    assert "site.yml (10 ok, 6 changed)" in up.stderr
+    assert "site.yml (11 ok, 6 changed)" in up.stderr
     is_as_the_playbook_says(app)
     again = app.fab("up")
     assert (again.returncode, "provision" in again.stderr) == (0, False)
     anew = app.fab("provision")
     assert anew.returncode == 0, anew.stderr
-    assert anew.stdout.endswith("site.yml (9 ok, 0 changed)\n")
+    assert anew.stdout.endswith("site.yml (10 ok, 0 changed)\n")
 
     # what is done is known in the guest alone
     assert app.fab("rm", "--force").returncode == 0
     up = app.fab("up")
-    assert "site.yml (10 ok, 6 changed)" in up.stderr
+    assert "site.yml (11 ok, 6 changed)" in up.stderr
     is_as_the_playbook_says(app)
     assert app.fab("verify").returncode == 0
     guest(app, "sudo rm /var/lib/vagrantp/provisioned")
@@ -290,5 +294,5 @@ def test_todays_cloud_config(guests: MakeProject, tmp_path: Path) -> None:
 
     again = app.fab("up")  # goes on: cloud-init's failure is told once
     assert again.returncode == 0, again.stderr
-    assert "site.yml (10 ok, 6 changed)" in again.stderr
+    assert "site.yml (11 ok, 6 changed)" in again.stderr
     is_as_the_playbook_says(app)
