@@ -22,6 +22,7 @@ PLAY = Path(__file__).parent / "programs/play.py"
 SHELLS = ("bash", "sh", "dash", "ash")  # that tell in which line a script fails
 USER_SCRIPT = Path(__file__).with_name("user.sh")
 MOUNT_SCRIPT = Path(__file__).with_name("mount.sh")
+RELOAD_SSHD = "[ ! -e /run/sshd.pid ] || kill -HUP $(cat /run/sshd.pid)"
 FIRST_BOOT = Path(__file__).with_name("first_boot.sh")
 PROBES = Path(__file__).parent / "probes"
 GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
@@ -32,6 +33,11 @@ STATE_ANNOTATION = "io.vagrantp.state"  # by it the OCI hook knows a container o
 # Podman's default copies http_proxy and the like, with the password in it.
 NO_PROXY = "--http-proxy=false"
 SEED_MOUNT = "/run/vagrantp-seed"
+# What systemd gives a service: soft and hard DefaultLimitNOFILE=, systemd-system.conf(5) …
+OPEN_FILES = (1024, 524288)
+# … and DefaultTasksMax=, in hundredths of what the kernel can have: at least Podman's own limit, at
+# most what a container of systemd's has (systemd-nspawn@.service).
+TASKS, FEWEST_TASKS, MOST_TASKS = 15, 2048, 16384
 
 
 def vagrant(
@@ -296,7 +302,8 @@ def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
         own = [f"Address={lan['address']}", f"Gateway={lan['gateway']}", f"DNS={lan['dns']}"]
     there = ["[Network]", "LinkLocalAddressing=no", *own]
     return {
-        f"10-{name}.network": "\n".join(["[Match]", f"MACAddress={address}", *lines, ""])
+        # a bridge that the guest makes has the address of its card, and a kind
+        f"10-{name}.network": "\n".join(["[Match]", f"MACAddress={address}", "Kind=!*", *lines, ""])
         for name, address, lines in (("host", mac, here), ("lan", lan["mac"], there))
     }
 
@@ -484,12 +491,15 @@ def container(
     uid: int,
     lan: dict[str, Any] | None,
     has_quota: bool,
+    limits: list[str],
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for a container of root's: image and options.
 
     `lan`: its card on a bridge of the host, which `guard` makes. `has_quota`: DISK is enforced.
+    `limits`: podman's options for its processes.
     """
     options = [
+        *limits,
         f"--network={network}",
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
@@ -503,17 +513,19 @@ def container(
 
 
 def rootless_container(
-    instance: Instance, settings: Settings, image: str, uid: int
+    instance: Instance, settings: Settings, image: str, uid: int, limits: list[str]
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for a container of a user's.
 
     The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
+    `limits`: podman's options for its processes.
     """
-    return _container(instance, settings, image, LOOPBACK, uid, [f"--publish={LOOPBACK}::22"])
+    options = [*limits, f"--publish={LOOPBACK}::22"]
+    return _container(instance, settings, image, LOOPBACK, uid, options)
 
 
 def _container(
-    instance: Instance, settings: Settings, image: str, address: str, uid: int, network: list[str]
+    instance: Instance, settings: Settings, image: str, address: str, uid: int, special: list[str]
 ) -> dict[str, Any]:
     labels = {
         "vagrantp.id": instance.id,
@@ -528,7 +540,8 @@ def _container(
         "--init",
         f"--hostname={settings.hostname}",
         *container_limits(settings),
-        *network,
+        f"--shm-size={shared_memory(settings)}k",
+        *special,
         f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",
         f"--annotation={STATE_ANNOTATION}={instance.state_dir}",
         "--cap-drop=NET_ADMIN",
@@ -549,6 +562,32 @@ def container_limits(settings: Settings) -> list[str]:
     """Return podman's options for the limits. No swap on top: the memory is what is written."""
     memory = f"{settings.memory}m"
     return [f"--memory={memory}", f"--memory-swap={memory}", f"--cpus={settings.cpus}"]
+
+
+def shared_memory(settings: Settings) -> int:
+    """Return the size of a container's /dev/shm in KiB: half of MEMORY, as in a VM (tmpfs(5))."""
+    return settings.memory * 1024 // 2
+
+
+def with_open_files(*argv: str) -> list[str]:
+    """Return argv that runs a command with a container's limits of open files."""
+    return ["prlimit", "--nofile={}:{}".format(*OPEN_FILES), *argv]
+
+
+def process_limits(most: int, hard: tuple[int, int] | None) -> list[str]:
+    """Return podman's options for the numbers of processes and open files in a container.
+
+    `most`: processes that this host's kernel can have. `hard`: limits of open files and processes
+    that nobody on this host may raise (-1: none), None where the usual ones can be had.
+    """
+    tasks = min(MOST_TASKS, max(FEWEST_TASKS, most * TASKS // 100))
+    (soft, files), processes = OPEN_FILES, -1
+    if hard:
+        files, processes = min(files, hard[0]), min(most, hard[1])
+    options = [f"--pids-limit={tasks}", f"--ulimit=nofile={min(soft, files)}:{files}"]
+    if processes != -1:  # Podman's own may be more than that
+        options.append(f"--ulimit=nproc={processes}:{processes}")
+    return options
 
 
 def _quoted(path: Path) -> str:

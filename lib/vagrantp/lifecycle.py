@@ -283,9 +283,25 @@ def login(host: Host, folder: Path, command: str) -> None:
     pid = provider_for(known.infra_type).pid(host, known)
     if not pid:
         raise StateError(f"{known.full_name} is not running", "fab up starts it")
+    if not host.dry:
+        _keep_connection(host, known, pid)
     terminal = ["-t"] if os.isatty(0) and os.isatty(1) else []
     argv = commands.kept_ssh(known, pid, *([*terminal, "--", command] if command else []))
     host.become(argv, cwd=known.state_dir)
+
+
+def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
+    """Make the connection that is kept for `ssh`, where there is none.
+
+    Several that make it at the same time write on stderr that they are in each other's way. Where
+    it cannot be made, ssh tells why.
+    """
+    socket = instance.state_dir / commands.kept_socket(pid)
+    with suppress(ProviderError, OSError):
+        if not socket.exists():
+            with host.flock(instance.ssh_config):
+                if not socket.exists():
+                    host.ask(commands.kept_ssh(instance, pid, "true"), cwd=instance.state_dir)
 
 
 def drift(instance: Instance, settings: Settings) -> list[Change]:
@@ -400,6 +416,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
         own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
         script = commands.user_script(asked, own + _keys_in(map(instance.source, settings.ssh_key)))
         guest.as_root(host, ssh, script, "letting the user in")
+        guest.as_root(host, ssh, commands.RELOAD_SSHD, "having sshd read its settings")
         user = asked
     host.write(draft, commands.ssh_config(instance, address, port, user))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,8 @@ ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entr
 CONTAINER_ID = "container"  # by it the OCI hook knows the builder, as Instance.container_id
 BUILD = "2"  # part of the digest: raise it when the code below makes another image
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
-NOT_FOR_SSH = ("HOME", "HOSTNAME", "TERM", "USER", "container")
+NOT_FOR_SSH = ("HOME", "HOSTNAME", "PATH", "TERM", "USER", "container")
+LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")  # what says how text is encoded: locale(7)
 
 
 def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> str:
@@ -60,11 +62,21 @@ def _facts(host: Host, reference: str) -> tuple[str, list[str]]:
 
 def _script(environment: list[str]) -> str:
     """Return add_ssh.sh, with the image's environment for those who come by ssh."""
-    pairs = [pair for pair in environment if pair.partition("=")[0] not in NOT_FOR_SSH]
-    exports = "".join(f"export {shlex.quote(pair)}\n" for pair in pairs)
+    variables = dict(pair.split("=", 1) for pair in environment if "=" in pair)
+    path = variables.get("PATH", "")
+    lang = "" if any(name in variables for name in LOCALE) else "C.UTF-8"
+    for name in NOT_FOR_SSH:
+        variables.pop(name, None)
+    pairs = [f"{name}={value}" for name, value in variables.items()]
     quoted = (pair.replace("\\", "\\\\").replace('"', '\\"') for pair in pairs)
-    settings = "SetEnv " + " ".join(f'"{pair}"' for pair in quoted) if pairs else ""
-    values = {"exports": exports, "settings": settings, "entry": ENTRY.read_text("utf-8")}
+    values = {
+        "exports": "".join(f"export {shlex.quote(pair)}\n" for pair in pairs),
+        "settings": " ".join(f'"{pair}"' for pair in quoted if "\n" not in pair),
+        "names": " ".join(name for name in variables if re.fullmatch(r"\w+", name, re.ASCII)),
+        "path": path,
+        "lang": lang,
+        "entry": ENTRY.read_text("utf-8"),
+    }
     start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     return start + ADD.read_text("utf-8")
 

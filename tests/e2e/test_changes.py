@@ -56,6 +56,7 @@ def test_what_a_start_brings_to_a_container(guests: MakeProject) -> None:
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
     assert "  MEMORY: 256 → 300\n" in done.stderr
+    assert guest(app, "df -m /dev/shm | awk 'END {print $2}'") == "150\n"
     assert app.fab("verify").returncode == 0
     assert status(app)["changes"] == []
 

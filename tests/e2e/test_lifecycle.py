@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -118,8 +119,10 @@ def test_the_main_job(
     )
     _is_as_promised(app, kind, name)
     _is_private(app, name)
+    _is_a_place_to_work(app, kind)
     if kind == "vm":
         _has_a_console_and_a_screen(app, name)
+        _leaves_containers_their_network(app)
 
     # up again: Vagrant is not called, nothing is restarted
     identity = _identity(kind, name)
@@ -209,6 +212,49 @@ def _is_as_promised(app: Project, kind: str, name: str) -> None:
             assert (base / "cpu" / cgroup[1:] / "cpu.cfs_period_us").read_text() == "100000\n"
 
 
+# A tool that is put where `npm install --global` and pip put theirs says what it finds.
+WORK = """
+mkdir -p ~/.local/bin && cat > ~/.local/bin/tool <<'END' && chmod +x ~/.local/bin/tool
+#!/bin/sh
+echo $(id -un) $LANG $(locale 2>&1 | grep -c '="C.UTF-8"$') $PATH
+END
+tool; bash -lc tool; sudo tool; sudo sh -c tool; sudo bash -lc tool
+"""
+LIMITS = "ulimit -Sn; ulimit -Hn; cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max"
+# As Docker and Podman do in a guest; networkd would take the one off its bridge.
+VETHS = """
+ip link add c0 type bridge && ip link add c1 type veth peer name c2 && ip link set c1 master c0
+for link in c0 c1 c2; do ip link set $link up; done
+systemctl restart systemd-networkd
+for link in c0 c1 c2; do until networkctl status $link | grep 'State:'; do sleep 0.2; done; done
+ip -o link show master c0
+ip link delete c1; ip link delete c0
+"""
+
+
+def _is_a_place_to_work(app: Project, kind: str) -> None:
+    """See that commands, logins and root have one PATH and UTF-8, and enough of everything."""
+    said = [line.split() for line in guest(app, WORK).splitlines()]
+    assert [words[:3] for words in said] == [
+        *([user, "C.UTF-8", "12"] for user in ("vagrant", "vagrant", "root", "root", "root"))
+    ]
+    [path] = {words[3] for words in said}
+    assert path.startswith("/home/vagrant/.local/bin:/home/vagrant/bin:/usr/local/sbin:")
+    login = f"echo 'echo =$PATH=; exit' | script -qc '{FAB} -r {MASTER} ssh' /dev/null"
+    assert f"={path}=" in app.run("sh", "-c", login).stdout
+    assert guest(app, "command -v setfacl") == "/usr/bin/setfacl\n"
+    if kind == "container":
+        assert guest(app, "df -m /dev/shm | awk 'END {print $2}'") == "768\n"
+        soft, hard, tasks = guest(app, LIMITS).split()
+        most = int(run("sh", "-c", "ulimit -Hn"))  # more, where this host may raise it
+        assert (soft, int(hard)) == ("1024", 524288 if most > 524288 else most)
+        assert int(tasks) >= 2048
+
+
+def _leaves_containers_their_network(app: Project) -> None:
+    assert guest(app, f"sudo sh -c {shlex.quote(VETHS)}") == "unmanaged\n" * 3 + "1\n"
+
+
 def _is_private(app: Project, name: str) -> None:
     """See that only the owner can get at the keys, and only with the own key into the guest."""
     state = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name
@@ -279,6 +325,20 @@ def test_ssh_keeps_its_connection_as_long_as_the_guest_runs(guests: MakeProject)
     ends = "echo $SSH_CONNECTION"
     first = guest(app, ends)
     assert guest(app, ends) == first
+
+    # forty at once, which make it or find it, are sessions of it and no more
+    [socket] = state.glob("ssh-*")
+    argv = f"ssh -F ssh_config -oControlMaster=auto -oControlPath={socket.name}"
+    run("sh", "-c", f"cd {state} && {argv} -Oexit {name}")
+    ssh = [app.start("ssh", "--command", f"sleep 2; {ends}") for _ in range(3)]
+    while not socket.exists():
+        assert ssh[0].poll() is None
+    crowd = f"for i in $(seq 37); do {argv} {name} 'sleep 2; {ends}' & done; wait"
+    done = app.run("sh", "-c", f"cd {state}; {crowd}")
+    said = [one.communicate() for one in ssh] + [(done.stdout, done.stderr)]
+    assert {err for _, err in said} == {""}
+    connections = "".join(out for out, _ in said).splitlines()
+    assert (len(connections), len(set(connections))) == (40, 1)
     [socket] = state.glob("ssh-*")
     run("podman", "kill", name)
     run("podman", "start", name)

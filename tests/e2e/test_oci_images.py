@@ -53,6 +53,14 @@ def test_an_image_without_ssh(image: str, guests: MakeProject) -> None:
     assert "SECRET" not in guest(app, "sudo cat /proc/1/environ; env; sudo cat /etc/profile.d/*")
     assert guest(app, "id -un; sudo -n id -un; run") == 'av\nroot\nit runs: it\'s "me"\n'
     assert guest(app, "bash --login -c run") == 'it runs: it\'s "me"\n'
+    assert guest(app, "sudo run; sudo sh -c run") == 2 * 'it runs: it\'s "me"\n'
+    paths = guest(app, "echo $PATH; bash -lc 'echo $PATH'; sudo sh -c 'echo $PATH'").split()
+    assert paths == 3 * [paths[0]]
+    own = "/home/av/.local/bin:/home/av/bin"
+    assert paths[0].startswith(f"/opt/it:{own}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:")
+    assert (
+        guest(app, "echo $LANG; sudo sh -c 'echo $LANG'; bash -lc 'echo $LANG'") == 3 * "C.UTF-8\n"
+    )
     assert app.fab("verify").returncode == 0
     assert app.fab("stop").returncode == 0
     again = app.fab("up")

@@ -41,6 +41,10 @@ PLAYBOOK = """\
     - name: see that it is there
       ansible.builtin.stat:
         path: /etc/filled
+    - name: be somebody else
+      become_user: nobody
+      ansible.builtin.command: id -u
+      changed_when: false
   handlers:
     - name: reload
       ansible.builtin.file:
@@ -118,14 +122,14 @@ def test_a_playbook(guests: MakeProject, values: dict[str, object]) -> None:
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
     assert "provisioned: " in up.stderr
-    assert "site.yml (11 ok, 7 changed)" in up.stderr
+    assert "site.yml (12 ok, 7 changed)" in up.stderr
     is_as_the_playbook_says(app)
     again = app.fab("up")
     assert (again.returncode, "provision" in again.stderr) == (0, False)
     opened = app.start("ssh", "--command", "touch on; while [ -e on ]; do sleep 0.1; done; echo on")
     anew = app.fab("provision")
     assert anew.returncode == 0, anew.stderr
-    assert anew.stdout.endswith("site.yml (10 ok, 0 changed)\n")
+    assert anew.stdout.endswith("site.yml (11 ok, 0 changed)\n")
     guest(app, "rm on")
     assert opened.communicate(timeout=30) == ("on\n", "")
 
@@ -139,7 +143,7 @@ def test_a_playbook(guests: MakeProject, values: dict[str, object]) -> None:
     # what is done is known in the guest alone
     assert app.fab("rm", "--force").returncode == 0
     up = app.fab("up")
-    assert "site.yml (11 ok, 7 changed)" in up.stderr
+    assert "site.yml (12 ok, 7 changed)" in up.stderr
     is_as_the_playbook_says(app)
     assert app.fab("verify").returncode == 0
     guest(app, "sudo rm /var/lib/vagrantp/provisioned")
@@ -335,5 +339,5 @@ def test_todays_cloud_config(guests: MakeProject, tmp_path: Path) -> None:
 
     again = app.fab("up")  # goes on: cloud-init's failure is told once
     assert again.returncode == 0, again.stderr
-    assert "site.yml (11 ok, 7 changed)" in again.stderr
+    assert "site.yml (12 ok, 7 changed)" in again.stderr
     is_as_the_playbook_says(app)

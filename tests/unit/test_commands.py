@@ -97,7 +97,8 @@ def test_a_card_on_a_bridge_has_the_way_out() -> None:
     assert "MACAddress=52:54:0a:1b:2c:3d" in made["10-host.network"]
     assert "UseRoutes=no" in made["10-host.network"]
     assert made["10-lan.network"].splitlines() == [
-        *("[Match]", "MACAddress=56:54:0a:1b:2c:3d", "[Network]", "LinkLocalAddressing=no"),
+        *("[Match]", "MACAddress=56:54:0a:1b:2c:3d", "Kind=!*"),
+        *("[Network]", "LinkLocalAddressing=no"),
         *("Address=192.168.1.5/24", "Gateway=192.168.1.1", "DNS=192.168.1.2"),
     ]
 
@@ -140,7 +141,7 @@ def test_vm_for_the_vagrantfile() -> None:
 def test_container_for_the_vagrantfile() -> None:
     address = IPv4Address("10.201.1.9")
     made = commands.container(
-        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, has_quota=False
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, False, ["--limit"]
     )
     assert made == {
         "image": "image:1",
@@ -153,6 +154,8 @@ def test_container_for_the_vagrantfile() -> None:
             "--memory=1536m",
             "--memory-swap=1536m",
             "--cpus=2",
+            "--shm-size=786432k",
+            "--limit",
             "--network=vagrantp",
             "--ip=10.201.1.9",
             "--mac-address=52:54:0a:1b:2c:3d",
@@ -177,17 +180,35 @@ def test_container_for_the_vagrantfile() -> None:
 def test_a_container_with_a_quota_has_no_volume_beside_it() -> None:
     address = IPv4Address("10.201.1.9")
     made = commands.container(
-        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, has_quota=True
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, True, []
     )
     assert made["has_quota"]
     assert {f"--storage-opt=size={SETTINGS.disk}G", "--image-volume=ignore"} < {*made["options"]}
 
 
 def test_a_rootless_container_has_a_port_for_ssh_and_no_network_of_ours() -> None:
-    made = commands.rootless_container(CONTAINER, SETTINGS, "image:1", 1000)
+    made = commands.rootless_container(CONTAINER, SETTINGS, "image:1", 1000, [])
     assert made["address"] == "127.0.0.1"
     assert "--publish=127.0.0.1::22" in made["options"]
     assert not [o for o in made["options"] if o.startswith(("--network", "--ip", "--mac"))]
+
+
+@pytest.mark.parametrize(
+    ("most", "hard", "options"),
+    [
+        (192730, None, ["--pids-limit=16384", "--ulimit=nofile=1024:524288"]),
+        (32768, None, ["--pids-limit=4915", "--ulimit=nofile=1024:524288"]),
+        (7000, None, ["--pids-limit=2048", "--ulimit=nofile=1024:524288"]),
+        # where nobody may raise a limit, podman's own would fail
+        (
+            *(32768, (20000, 96365)),
+            ["--pids-limit=4915", "--ulimit=nofile=1024:20000", "--ulimit=nproc=32768:32768"],
+        ),
+        (32768, (512, -1), ["--pids-limit=4915", "--ulimit=nofile=512:512"]),
+    ],
+)
+def test_process_limits(most: int, hard: tuple[int, int] | None, options: list[str]) -> None:
+    assert commands.process_limits(most, hard) == options
 
 
 def test_libvirt_network() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
 from pathlib import Path
@@ -71,11 +73,26 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     image = _image(host, settings.image)
     own = lan.card(host, instance, settings)
     _isolate(host, instance, settings, own)
+    limits = _process_limits(host)
     if os.getuid() != 0:
-        return commands.rootless_container(instance, settings, image, os.getuid())
+        return commands.rootless_container(instance, settings, image, os.getuid(), limits)
     address = _take_address(host, instance.state_dir, commands.fixed_ip(settings))
     uid, has_quota = os.getuid(), without is None
-    return commands.container(instance, settings, image, network.NAME, address, uid, own, has_quota)
+    return commands.container(
+        instance, settings, image, network.NAME, address, uid, own, has_quota, limits
+    )
+
+
+def _process_limits(host: Host) -> list[str]:
+    """Return podman's options for as many processes and open files as this host may give."""
+    hard = None
+    if not host.ask(commands.with_open_files("true")).ok:  # this host is itself a container
+        kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+        files, processes = (resource.getrlimit(kind)[1] for kind in kinds)
+        hard = files, processes
+    kernel = Path("/proc/sys/kernel")
+    most = min(int((kernel / name).read_text()) for name in ("pid_max", "threads-max"))
+    return commands.process_limits(most, hard)
 
 
 def _image(host: Host, image: str) -> str:
@@ -207,6 +224,26 @@ def enforce(host: Host, instance: Instance, settings: Settings) -> None:
     if failed & {"memory", "cpus"}:
         argv = ["podman", "update", *commands.container_limits(settings), instance.full_name]
         host.change(argv, what="setting the limits", timeout=60)
+    _resize_shared_memory(host, instance, settings)
+
+
+def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) -> None:
+    """Let /dev/shm follow MEMORY. Podman has mounted it in a folder of its own on this host."""
+    try:
+        mounts = Path(f"/proc/{pid(host, instance)}/mountinfo").read_text()
+    except FileNotFoundError:  # it has just stopped
+        return
+    found = re.search(r" /dev/shm .* - tmpfs .*\bsize=(\d+)k", mounts)
+    wanted = commands.shared_memory(settings)
+    if found is None or int(found[1]) == wanted:
+        return
+    inside = [] if os.getuid() == 0 else ["podman", "unshare"]  # where a user's Podman mounts
+    place = f"{_inspect(host, instance, '{{.StaticDir}}')}/shm"
+    argv = [*inside, "mount", "-o", f"remount,size={wanted}k", place]
+    try:
+        host.change(argv, what="setting the size of /dev/shm", timeout=60)
+    except ProviderError as error:
+        host.progress.say(error.message)
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:

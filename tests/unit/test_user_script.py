@@ -1,0 +1,95 @@
+"""user.sh: who logs in, by which keys, and the PATH that it finds. Run on an /etc of the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from vagrantp import commands
+
+KEY = r"ssh-ed25519 AAAA C:\new\table\\\c"  # a dash's echo reads ends of lines and of itself
+SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Everything in /etc is a copy; the person's home is below it.
+SCRIPT = """
+set -e
+mount --bind "$1" /etc
+shift
+exec "$@"
+"""
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    """Make an /etc with root alone in it, who lives there, and an sshd without PAM."""
+    (tmp_path / "ssh/sshd_config.d").mkdir(parents=True)
+    (tmp_path / "ssh/sshd_config").write_text("Include /etc/ssh/sshd_config.d/*.conf\n")
+    (tmp_path / "passwd").write_text("root:x:0:0::/etc/me:/bin/sh\n")
+    (tmp_path / "group").write_text("root:x:0:\n")
+    for folder in ("me/.ssh", "skel", "sudoers.d", "pam.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    if (alternatives := Path("/etc/alternatives")).exists():  # Debian's awk
+        shutil.copytree(alternatives, tmp_path / alternatives.name, symlinks=True)
+    return tmp_path
+
+
+def _run(etc: Path, shell: str, keys: str) -> None:
+    inside = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
+    as_user = ["busybox", "sh"] if shell == "busybox" else [shell]
+    script = commands.user_script("root", keys)
+    argv = [*inside, "sh", "-c", SCRIPT, "sh", etc, *as_user, "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_keys_stay_as_they_are(etc: Path, shell: str) -> None:
+    theirs = etc / "me/.ssh/authorized_keys"
+    theirs.write_text("ssh-rsa BBBB no end")
+    for _ in range(2):
+        _run(etc, shell, f"{KEY}\nssh-ed25519 CCCC me\n")
+        assert theirs.read_text() == f"ssh-rsa BBBB no end\n{KEY}\nssh-ed25519 CCCC me\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_path_without_pam(etc: Path, shell: str) -> None:
+    """It is in the one SetEnv that sshd takes; the image's own folders come first."""
+    (etc / "environment").write_text(f'PATH="/opt/a:/venv/bin:{SYSTEM}:/opt/z:/opt/it\'s|&:"\n')
+    conf = etc / "ssh/sshd_config.d/00-vagrantp.conf"
+    conf.write_text('MaxSessions 9\nSetEnv "A=1"\n')
+    path = f"/opt/a:/venv/bin:/etc/me/.local/bin:/etc/me/bin:{SYSTEM}:/opt/z"
+    for _ in range(2):
+        _run(etc, shell, KEY)
+        found = conf.read_text().removesuffix('"\n').removesuffix(":/usr/local/games:/usr/games")
+        assert found == f'MaxSessions 9\nSetEnv "A=1" "PATH={path}'
+    assert "!secure_path" in (etc / "sudoers.d/90-vagrantp").read_text()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_path_by_pam(etc: Path, shell: str) -> None:
+    """PAM gives everybody a home of their own; a profile that repeats it is nobody's work."""
+    with (etc / "ssh/sshd_config").open("a") as config:
+        config.write("UsePAM yes\n")
+    (etc / "pam.d/sshd").write_text("session required pam_env.so\n")
+    profile = '# mine\nif [ -d "$HOME/.local/bin" ] ; then\n    PATH="$HOME/.local/bin:$PATH"\nfi\n'
+    for folder in ("me", "skel"):
+        (etc / folder / ".profile").write_text(profile)
+    for _ in range(2):
+        _run(etc, shell, KEY)
+        [line] = (etc / "security/pam_env.conf").read_text().splitlines()
+        assert line.startswith(f'PATH DEFAULT="@{{HOME}}/.local/bin:@{{HOME}}/bin:{SYSTEM}')
+        assert line.endswith('" OVERRIDE=${PATH}')
+    assert (etc / "me/.profile").read_text() == (etc / "skel/.profile").read_text() == "# mine\n"
+    sshd = (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text()
+    assert sshd == "MaxSessions 1000\nMaxStartups 100\n"
+
+
+def test_a_profile_of_ones_own_stays(etc: Path) -> None:
+    profile = 'if [ -d "$HOME/bin" ] ; then\n    PATH="$HOME/bin:$PATH"\nfi\n'
+    (etc / "skel/.profile").write_text(profile)
+    (etc / "me/.profile").write_text(f"{profile}# mine\n")
+    _run(etc, "sh", KEY)
+    assert (etc / "me/.profile").read_text() == f"{profile}# mine\n"
