@@ -66,7 +66,7 @@ def untouched() -> Iterator[None]:
     after = volumes()
     for name in set(after) - set(before):
         run("virsh", "-c", "qemu:///system", "vol-delete", name, "--pool", images.POOL)
-    for name in ("flat", "disk", "backing", "data"):
+    for name in ("flat", "disk", "backing", "data", "test/escape"):
         forget_box(name)
     assert after == before
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.boxes import cloud
 from tests.conftest import PROXIES, VM, MakeProject
-from tests.e2e.conftest import forget_box, guest, volumes
+from tests.e2e.conftest import forget_box, guest, run, volumes
 
 
 @contextmanager
@@ -119,6 +119,10 @@ def test_a_file_and_its_checksum(image: Path, guests: MakeProject) -> None:
     app.write({**VM, "BOX": "./some.qcow2", "IMAGE_SHA256": "0" * 64})
     up = app.fab("up")
     assert (up.returncode, "has the checksum" in up.stderr) == (2, True)
+    raw = app.folder / "some.raw"
+    run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(image), str(raw))
+    app.write({**VM, "BOX": "./some.raw"})
+    assert "would run qemu-img convert -f raw -O qcow2 " in app.fab("up", "--dry").stdout
 
 
 def test_a_name_of_the_catalogue(image: Path, guests: MakeProject) -> None:
