@@ -86,7 +86,7 @@ def test_plays_for_nobody_are_refused_before_the_first_task(tmp_path: Path, how:
     asked = "vars_prompt: [{name: answered, default: web}, {name: unanswered, default: db}]"
     plays = [f"- {{hosts: {hosts}, {asked}, gather_facts: no}}" for hosts in FOR_THE_GUEST]
     refused = [
-        f"{tmp_path}/other.yml:{number}: this play is for {meant}, not for this guest"
+        f"{tmp_path}/other.yml:{number}: this play is for {meant}; the guest is all, localhost and app"
         for number, meant in enumerate(FOR_NOBODY.values(), 1)
     ]
     others = [f"- {{hosts: {hosts}, {asked}, gather_facts: no}}\n" for hosts in FOR_NOBODY]
@@ -108,7 +108,7 @@ def test_a_prompt_without_a_value_is_refused(tmp_path: Path) -> None:
     prompts = "[{name: a}, {name: b, prompt: Who?}, {name: c, default: ''}]"
     (tmp_path / "site.yml").write_text(f"- hosts: all\n  vars_prompt: {prompts}\n")
     done, told = play(tmp_path, "--extra-vars=a=1")
-    text = "this play asks for b, which PROVISION_VARS does not have"
+    text = "this play asks for b, and PROVISION_VARS has no value for it"
     assert (done.returncode, told) == (1, [{"refused": [f"{tmp_path}/site.yml:1: {text}"]}])
 
 
