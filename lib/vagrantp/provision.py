@@ -155,7 +155,8 @@ def _run_playbook(
         except (ProviderError, HostLimitError) as error:
             _refuse(instance, folder)
             failures = _events(folder, "failed")
-            why = _where(failures[-1]) if failures else error.message
+            why = error.message.removeprefix(f"{step} failed: ")
+            why = _where(failures[-1]) if failures else why
             raise _failure(host, step, _in_project(instance, why)) from None
         if unmatched := _events(folder, "nobody"):
             raise _failure(host, step, _in_project(instance, unmatched[0]))
@@ -165,8 +166,7 @@ def _run_playbook(
 def _refuse(instance: Instance, folder: Path) -> None:
     """Raise ConfigError where programs/play.py has refused the playbook. `folder` has `events`."""
     for refused in _events(folder, "refused"):
-        hint = "hosts: all is the guest, and so is localhost"
-        raise ConfigError(_in_project(instance, "\n".join(refused)), hint)
+        raise ConfigError(_in_project(instance, "\n".join(refused)))
 
 
 def _name(settings: Settings) -> str:

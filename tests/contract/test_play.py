@@ -66,6 +66,7 @@ FOR_THE_GUEST = [
     *("[web, app]", "web:localhost", "'{{ groups.all }}'", "'{{ known }}'", "'{{ answered }}'"),
     *("ungrouped", "all:&app", "'app[0]'"),
 ]
+GUEST = "the guest is all, localhost and app"
 FOR_NOBODY = {
     "web": "web",
     "'web*'": "web*",
@@ -86,7 +87,7 @@ def test_plays_for_nobody_are_refused_before_the_first_task(tmp_path: Path, how:
     asked = "vars_prompt: [{name: answered, default: web}, {name: unanswered, default: db}]"
     plays = [f"- {{hosts: {hosts}, {asked}, gather_facts: no}}" for hosts in FOR_THE_GUEST]
     refused = [
-        f"{tmp_path}/other.yml:{number}: this play is for {meant}, not for this guest"
+        f"{tmp_path}/other.yml:{number}: this play is for {meant}; {GUEST}"
         for number, meant in enumerate(FOR_NOBODY.values(), 1)
     ]
     others = [f"- {{hosts: {hosts}, {asked}, gather_facts: no}}\n" for hosts in FOR_NOBODY]
@@ -108,7 +109,7 @@ def test_a_prompt_without_a_value_is_refused(tmp_path: Path) -> None:
     prompts = "[{name: a}, {name: b, prompt: Who?}, {name: c, default: ''}]"
     (tmp_path / "site.yml").write_text(f"- hosts: all\n  vars_prompt: {prompts}\n")
     done, told = play(tmp_path, "--extra-vars=a=1")
-    text = "this play asks for b, which PROVISION_VARS does not have"
+    text = "this play asks for b, and PROVISION_VARS has no value for it"
     assert (done.returncode, told) == (1, [{"refused": [f"{tmp_path}/site.yml:1: {text}"]}])
 
 
@@ -127,6 +128,24 @@ def test_a_play_for_hosts_to_come_is_judged_when_they_have_come(tmp_path: Path) 
         f'play "for none" ({tmp_path}/site.yml:4): no host matched'
     ]
     assert {"counts": {"ok": 2, "changed": 1}} in told
+
+
+FAILING = """
+- hosts: all
+  gather_facts: no
+  tasks:
+    - assert: {that: "item < 2", fail_msg: "{{ item }} is too much"}
+      loop: [1, 2, 3]
+"""
+
+
+def test_a_loop_fails_for_the_reason_of_its_item(tmp_path: Path) -> None:
+    (tmp_path / "site.yml").write_text(FAILING)
+    _, told = play(tmp_path)
+    failed = [event["failed"] for event in told if "failed" in event]
+    assert [(one["message"], one["place"]) for one in failed] == [
+        ("2 is too much", f"{tmp_path}/site.yml:5")
+    ]
 
 
 CFG = """

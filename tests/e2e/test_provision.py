@@ -159,7 +159,7 @@ def test_a_playbook_that_fails_goes_on_once_it_is_mended(guests: MakeProject) ->
     (app.folder / "vars.yml").write_text("greeting: hello\nsuffix: -lost\n")
     up = app.fab("up")
     assert up.returncode == 7
-    where = f"{app.folder}/site.yml:13"
+    where = f"{app.folder}/site.yml:14"
     assert f'play "a box of mine", task "look for something" ({where}): ' in up.stderr
     assert "exit status 1" in up.stderr
     assert guest(app, "cat /etc/greeting") == "hello"  # it stays for a look

@@ -115,6 +115,7 @@ def _refused(executor: Theirs) -> list[str]:
     inventory, loader = executor._inventory, executor._loader
     variables = executor._variable_manager
     refused, is_fixed, is_for_localhost = [], True, False
+    guest = f"the guest is all, localhost and {inventory.get_hosts()[0].name}"
     validate = Play._validate_hosts  # it fails for an empty list, and does not say where
     Play._validate_hosts = lambda play, *rest: validate(play, *rest) if rest[-1] else None
     for path in executor._playbooks:
@@ -126,7 +127,7 @@ def _refused(executor: Theirs) -> list[str]:
                 name, default = asked["name"], asked.get("default")
                 play.vars[name] = default
                 if default is None and name not in variables.extra_vars:
-                    text = f"this play asks for {name}, which PROVISION_VARS does not have"
+                    text = f"this play asks for {name}, and PROVISION_VARS has no value for it"
                     refused.append(f"{place}: {text}")
             if play.hosts:
                 try:
@@ -138,7 +139,7 @@ def _refused(executor: Theirs) -> list[str]:
             is_for_localhost |= any(host.implicit for host in hosts)
             if not hosts and is_fixed:
                 meant = ", ".join(play.hosts or []) or "nobody"
-                refused.append(f"{place}: this play is for {meant}, not for this guest")
+                refused.append(f"{place}: this play is for {meant}; {guest}")
             is_fixed &= not any(map(_adds_hosts, play.compile()))
     if is_for_localhost and not refused:
         print(LOCALHOST, flush=True)

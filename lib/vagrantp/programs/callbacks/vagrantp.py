@@ -36,6 +36,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._play = self._place = ""
         self._to_do: set[str] = set()
         self._total = 0
+        self._items: dict[str, str] = {}  # why the first one failed, by task
 
     def v2_playbook_on_start(self, playbook: Theirs) -> None:
         """Count the tasks. What is included while it runs is not known, and not counted."""
@@ -57,6 +58,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Tell that the play is for nobody, which Ansible takes for success."""
         self._tell({"nobody": f'play "{self._play}" ({self._place}): no host matched'})
 
+    def v2_runner_item_on_failed(self, result: Theirs) -> None:
+        """Keep why an item of a loop failed: from ansible-core 2.21 on the task does not say it."""
+        task, found = _parts(result)
+        self._items.setdefault(task._uuid, _message(found))
+
     def v2_runner_on_failed(self, result: Theirs, ignore_errors: bool = False) -> None:
         """Tell a failure that counts."""
         if not ignore_errors:
@@ -73,20 +79,24 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._tell({"counts": counts})
 
     def _tell_failure(self, result: Theirs) -> None:
-        task = getattr(result, "task", None) or result._task  # before 2.19
-        found = getattr(result, "result", None) or result._result
-        items = [item for item in found.get("results", []) if item.get("failed")]
+        task, found = _parts(result)
         failure = {
             "play": self._play,
             "task": task.get_name(),
             "place": task.get_path() or "",
-            "message": _message(items[0] if items else found),
+            "message": self._items.get(task._uuid) or _message(found),
         }
         self._tell({"failed": failure})
 
     def _tell(self, event: dict[str, Any]) -> None:
         with Path(os.environ["VAGRANTP_EVENTS"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
+
+
+def _parts(result: Theirs) -> tuple[Theirs, dict[str, Any]]:
+    """Return the task of a result, and what it found; before 2.19 under other names."""
+    task = getattr(result, "task", None) or result._task
+    return task, getattr(result, "result", None) or result._result
 
 
 def _tasks(blocks: list[Theirs]) -> Iterator[Theirs]:
