@@ -22,7 +22,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vagrantp import disk_images
-from vagrantp.commands import virsh
+from vagrantp.commands import USER_SCRIPT, virsh
 from vagrantp.config import xdg
 from vagrantp.errors import ProviderError
 from vagrantp.run import Host
@@ -229,7 +229,7 @@ def _remove_old_container_images(host: Host, image: str, name: str) -> None:
 
 def recipe(folder: Path) -> str:
     """Return the digest of everything that determines an image: its recipe and our own code."""
-    digest = hashlib.sha256(BUILD.encode())
+    digest = hashlib.sha256(BUILD.encode() + USER_SCRIPT.read_bytes())
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             mode = b"x" if os.access(path, os.X_OK) else b"-"

@@ -67,12 +67,13 @@ def _script(environment: list[str]) -> str:
     lang = "" if any(name in variables for name in LOCALE) else "C.UTF-8"
     for name in NOT_FOR_SSH:
         variables.pop(name, None)
-    pairs = [f"{name}={value}" for name, value in variables.items()]
-    quoted = (pair.replace("\\", "\\\\").replace('"', '\\"') for pair in pairs)
+    pairs = {name: f"{name}={value}" for name, value in variables.items()}
+    quoted = (pair.replace("\\", "\\\\").replace('"', '\\"') for pair in pairs.values())
+    names = [name for name in pairs if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)]
     values = {
-        "exports": "".join(f"export {shlex.quote(pair)}\n" for pair in pairs),
+        "exports": "".join(f"export {shlex.quote(pairs[name])}\n" for name in names),
         "settings": " ".join(f'"{pair}"' for pair in quoted if "\n" not in pair),
-        "names": " ".join(name for name in variables if re.fullmatch(r"\w+", name, re.ASCII)),
+        "names": " ".join(names),
         "path": path,
         "lang": lang,
         "entry": ENTRY.read_text("utf-8"),

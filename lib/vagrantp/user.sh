@@ -1,5 +1,6 @@
-# Runs in a guest as root, with $user, $keys and $is_made_later set before it (commands.user_script).
-# Plain sh, and BusyBox's programs where there are no others. A second run changes nothing.
+# Runs in a guest as root, with $user, $keys and $is_made_later set before it (commands.user_script); in
+# our own images already when they are built, so that little is left to do at the first boot. Plain sh,
+# and BusyBox's programs where there are no others. A second run changes nothing.
 set -eu
 conf=/etc/ssh/sshd_config.d/00-vagrantp.conf
 # $1: a setting of sshd; of several the first one counts
@@ -41,7 +42,8 @@ else
     file=$home/.ssh/authorized_keys
     touch "$file"
     [ -z "$(tail -c 1 "$file")" ] || echo >> "$file" # its last line had no end
-    printf '%s\n' "$keys" | while IFS= read -r key; do
+    printf '%s' "${keys:+$keys
+}" | while IFS= read -r key; do
         grep -qxF -e "$key" "$file" || printf '%s\n' "$key" >> "$file"
     done
     chmod 700 "$home/.ssh"
