@@ -104,7 +104,8 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
     """
     name = f"vagrantp-{kind}-probe-{os.getuid()}"
     what = "a kernel" if kernel else "a guest"
-    with host.lock(state_root(), name, f"another trial of {kind}"), host.scratch(state_root()) as f:
+    lock = host.lock(images.cache(), name, f"another trial of {kind}")
+    with lock, host.scratch(state_root()) as f:
         remove(host, name)
         try:
             files = []
