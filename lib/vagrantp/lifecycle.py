@@ -488,7 +488,7 @@ def _explained(host: Host, instance: Instance) -> Iterator[None]:
     except ProviderError as error:
         provider, why = provider_for(instance.infra_type), None
         with suppress(ProviderError):
-            if any(found.instance == instance for found in provider.list_all(host)):
+            if instance.full_name in (f.instance.full_name for f in provider.list_all(host)):
                 why = provider.why_ended(host, instance)
         raise why or error from None
 
