@@ -19,7 +19,7 @@ from vagrantp.run import Host
 
 DEVICE = Path("/dev/kvm")
 TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
-PROBE_SECONDS = {"kvm": 20.0, "qemu": 60.0}  # a working KVM needs two, emulation five
+PROBE_SECONDS = {"kvm": 20.0, "qemu": 180.0}  # if idle: KVM one, emulation four
 # Where distributions keep the kernel that runs, if everybody may read it.
 HOSTS_KERNELS = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz")
 NO_KERNEL = "there is no kernel to try it with before the first up of a VM"
