@@ -123,7 +123,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
                 state = host.answer(commands.virsh("domstate", "--reason", name)).strip()
                 if state == "shut off (shutdown)":
                     return None
-                if not state.startswith("running"):
+                if not state.startswith(("running", "in shutdown")):
                     return f"{what} does not run under it: it ended as {state}"
                 sleep(0.1)
             return f"{what} does not run under it: no end in {PROBE_SECONDS[kind]:.0f} seconds"
