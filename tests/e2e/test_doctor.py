@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vagrantp import accel
 
-from tests.conftest import MakeProject, inventory
+from tests.conftest import MakeProject, Project, inventory
 from tests.e2e.conftest import volumes, wait_for
 
 
@@ -17,7 +17,9 @@ def probes() -> list[str]:
 
 
 def test_a_host_that_can(project: MakeProject, tmp_path: Path) -> None:
-    killed = project("killed").start("doctor")
+    other = project("killed")
+    state = {"XDG_STATE_HOME": str(tmp_path / "other")}
+    killed = Project(other.folder, other.environment | state).start("doctor")
     wait_for("vagrantp-qemu-probe-", "vm")
     killed.kill()  # what is left of its trial the next one removes
     killed.communicate()
