@@ -19,7 +19,7 @@ from vagrantp.run import Host
 
 DEVICE = Path("/dev/kvm")
 TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
-PROBE_SECONDS = {"kvm": 20.0, "qemu": 60.0}  # a working KVM needs two, emulation five
+PROBE_SECONDS = {"kvm": 20.0, "qemu": 180.0}  # if idle: KVM one, emulation four
 # Where distributions keep the kernel that runs, if everybody may read it.
 HOSTS_KERNELS = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz")
 NO_KERNEL = "there is no kernel to try it with before the first up of a VM"
@@ -104,7 +104,8 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
     """
     name = f"vagrantp-{kind}-probe-{os.getuid()}"
     what = "a kernel" if kernel else "a guest"
-    with host.lock(state_root(), name, f"another trial of {kind}"), host.scratch(state_root()) as f:
+    lock = host.lock(images.cache(), name, f"another trial of {kind}")
+    with lock, host.scratch(state_root()) as f:
         remove(host, name)
         try:
             files = []
@@ -122,7 +123,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
                 state = host.answer(commands.virsh("domstate", "--reason", name)).strip()
                 if state == "shut off (shutdown)":
                     return None
-                if not state.startswith("running"):
+                if not state.startswith(("running", "in shutdown")):
                     return f"{what} does not run under it: it ended as {state}"
                 sleep(0.1)
             return f"{what} does not run under it: no end in {PROBE_SECONDS[kind]:.0f} seconds"

@@ -367,13 +367,13 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         host.write(instance.machine_json, instances.document(instance, settings, made))
 
         def create() -> None:
-            with host.progress.stage("create"):  # what Vagrant destroys cannot say why it ended
+            # what Vagrant destroys cannot say why it has ended
+            with host.progress.stage("create"), _explained(host, instance):
                 _vagrant(host, instance, "up", "--no-provision", "--no-destroy-on-error")
 
         def check() -> None:
-            with _explained(host, instance):
-                _connect(host, instance, settings, made)
-                _check(host, instance, settings, instance.ssh_config_draft)
+            _connect(host, instance, settings, made)
+            _check(host, instance, settings, instance.ssh_config_draft)
 
         if host.dry:
             return create()
@@ -436,7 +436,7 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
         if isinstance(why, HostLimitError):
             why.hint = f"make room; then: virsh -c qemu:///system resume {instance.full_name}"
         elif isinstance(why, ProviderError):
-            why.hint = f"fab stop --force, then fab up; {why.hint}"
+            why.hint = "; ".join(filter(None, ("fab stop --force, then fab up", why.hint)))
         raise why or StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     hostcheck.before_start(host, instance, settings)
     for change in changes:
@@ -463,10 +463,10 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
             raise why or error from None
         with _explained(host, instance):
             ports.ensure(host, instance, provider.pid(host, instance))
-            if is_larger:
-                _grow(host, instance, commands.ssh(instance))
-            _take(host, instance, settings, changes)
-            _check(host, instance, settings, instance.ssh_config)
+        if is_larger:
+            _grow(host, instance, commands.ssh(instance))
+        _take(host, instance, settings, changes)
+        _check(host, instance, settings, instance.ssh_config)
 
     if host.dry:
         return start()
@@ -485,8 +485,7 @@ def _boot(
     Its disk stays.
     """
     try:
-        with _explained(host, instance):
-            start()
+        start()
         check()
     except ProviderError as error:
         is_vm = instance.infra_type == "vm" and not isinstance(error, UnansweredError)
@@ -504,16 +503,16 @@ def _boot(
 
 @contextmanager
 def _explained(host: Host, instance: Instance) -> Iterator[None]:
-    """Let what fails as an instance has ended, or did not start, fail with why that is."""
+    """Let what fails as an instance that was started has ended fail with why that is."""
     try:
         yield
     except UnansweredError:
         raise
     except ProviderError as error:
-        why = None
+        provider, why = provider_for(instance.infra_type), None
         with suppress(ProviderError):
-            provider = provider_for(instance.infra_type)
-            why = provider.why_ended(host, instance, error.message)
+            if instance.full_name in (f.instance.full_name for f in provider.list_all(host)):
+                why = provider.why_ended(host, instance)
         raise why or error from None
 
 
@@ -632,7 +631,7 @@ def _check(host: Host, instance: Instance, settings: Settings, ssh_config: Path)
             provider.stop(host, instance, force=False)
             provider.start(host, instance)
         facts, ssh = _reach(host, instance, ssh_config)
-    with host.progress.stage("check"):
+    with host.progress.stage("check"), _explained(host, instance):
         facts = mount.ensure(host, instance, settings, facts, ssh, instance.state_dir)
         provider.enforce(host, instance, settings)
         checks = provider.check(host, instance, settings)

@@ -41,7 +41,7 @@ def test_dry(project: MakeProject, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     by_fab = run(app, FAB, "-r", MASTER, "--dry", "up")
     assert run(app, VAGRANTP, "--dry", "up") == by_fab
-    assert "would run vagrant up --no-provision\n" in by_fab[0]
+    assert "would run vagrant up --no-provision --no-destroy-on-error\n" in by_fab[0]
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -99,7 +99,7 @@ def test_dry_changes_nothing(
         assert "Traceback" not in done.stderr
         if verb == ["up"]:
             assert done.returncode == 0, done.stderr
-            assert "would run vagrant up --no-provision\n" in done.stdout
+            assert "would run vagrant up --no-provision --no-destroy-on-error\n" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
     assert inventory() == listed
 

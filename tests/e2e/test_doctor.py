@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.conftest import MakeProject, inventory
+from vagrantp import accel
+
+from tests.conftest import MakeProject, Project, inventory
+from tests.e2e.conftest import volumes, wait_for
 
 
 def probes() -> list[str]:
@@ -14,14 +17,25 @@ def probes() -> list[str]:
 
 
 def test_a_host_that_can(project: MakeProject, tmp_path: Path) -> None:
+    other = project("killed")
+    state = {"XDG_STATE_HOME": str(tmp_path / "other")}
+    killed = Project(other.folder, other.environment | state).start("doctor")
+    wait_for("vagrantp-qemu-probe-", "vm")
+    killed.kill()  # what is left of its trial the next one removes
+    killed.communicate()
     done = project().fab("doctor", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(done.stdout)
     assert document["ok"] is True
     outcomes = {check["name"]: check["outcome"] for check in document["checks"]}
+    runs = "a kernel" if accel.kernel() else "firmware"
+    assert {"name": "vm", "outcome": "ok", "found": f"{runs} runs under QEMU", "mend": None} in (
+        document["checks"]
+    )
     assert outcomes.pop("kvm") in ("ok", "warning")
     assert set(outcomes.values()) == {"ok"}
     assert probes() == []
+    assert not [name for name in volumes() if "probe" in name]
     assert list((tmp_path / "state/vagrantp").iterdir()) == []
 
 

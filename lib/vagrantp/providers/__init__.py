@@ -55,10 +55,10 @@ class Provider(Protocol):
     def pid(self, host: Host, instance: Instance) -> str:
         """Return the process id of its QEMU or its first process, "" when it does not run."""
 
-    def why_ended(self, host: Host, instance: Instance, said: str = "") -> VagrantpError | None:
+    def why_ended(self, host: Host, instance: Instance) -> VagrantpError | None:
         """Return why an instance that was started does not run; None where it does, or never did.
 
-        `said`: the error of a start, which may tell as well.
+        One that did not start may have ended before.
         """
 
     def start(self, host: Host, instance: Instance) -> None:

@@ -199,16 +199,16 @@ def pid(host: Host, instance: Instance) -> str:
         return ""
 
 
-def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError | None:
+def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
     """Return why a VM that was started does not run; None where it does, or never did.
 
-    A KvmError where KVM is to blame, by QEMU's log or by `said`, the error of a start.
+    A KvmError where QEMU has halted it by itself under KVM, or its last words are about KVM.
     """
     name = instance.full_name
     argv = commands.virsh("domstate", "--reason", name)
     answer = host.ask(argv)
     if not answer.ok and "failed to get domain" in answer.stderr:
-        return None if said else ProviderError(f"libvirt does not know {name} any more")
+        return ProviderError(f"libvirt does not know {name} any more")
     state = answer.stdout.strip() if answer.ok else host.answer(argv)  # says why it is not known
     if state == "paused (user)":
         return StateError(f"{name} is paused", "resume it as you paused it")
@@ -216,15 +216,12 @@ def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError |
     if errors and "no space" in errors.stdout:  # QEMU halts a guest whose disk finds no room
         text = f"{name} was halted: the storage pool {POOL} has no room for what it writes"
         return HostLimitError(text, "make room there")
-    if state in ENDED:
-        last, hint = _last_words(name)
-        text = f"{name} {ENDED[state]}" + (f": {plain(last)}" if last else "")
-    else:
-        last, hint, text = said, None, said
+    if state not in ENDED:
+        return None
+    last, hint = _last_words(name)
     is_kvms = "kvm" in last.replace(name, "").lower() or state == "paused (unknown)"
-    if is_kvms and _is_by_kvm(host, name):
-        return KvmError(text, hint)
-    return ProviderError(text, hint) if state in ENDED else None
+    kind = KvmError if is_kvms and _is_by_kvm(host, name) else ProviderError
+    return kind(f"{name} {ENDED[state]}" + (f": {plain(last)}" if last else ""), hint)
 
 
 def _is_by_kvm(host: Host, name: str) -> bool:

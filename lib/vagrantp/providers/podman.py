@@ -171,7 +171,7 @@ def pid(host: Host, instance: Instance) -> str:
     return _inspect(host, instance, "{{if .State.Running}}{{.State.Pid}}{{end}}")
 
 
-def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError | None:
+def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
     """Return why a container that was started does not run: its exit status and last line.
 
     None where it runs, or never did.
@@ -180,7 +180,7 @@ def why_ended(host: Host, instance: Instance, said: str = "") -> VagrantpError |
     state, code, is_out_of_memory = [*_inspect(host, instance, template).split(), "", "", ""][:3]
     if state == "paused":
         return StateError(f"{instance.full_name} is paused", "resume it as you paused it")
-    if not state and not said:
+    if not state:
         return ProviderError(f"Podman does not know {instance.full_name} any more")
     if state not in ("exited", "stopped"):
         return None
