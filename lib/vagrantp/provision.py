@@ -108,10 +108,12 @@ def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Pr
 def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     """Take every step of PROVISION_SCRIPT in a running guest; return what was done.
 
-    `pid`: of its QEMU or first process. Raises ProvisionError where a step fails.
+    `pid`: of its QEMU or first process. Raises ProvisionError where a step fails,
+    ProviderError where the guest does not answer.
     """
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
+    _need_answer(host, instance, pid)
     _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
     told = []
     if settings.cloud_init and (said := _await_cloud_init(host, instance, pid)):
@@ -123,6 +125,15 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     note = f"mkdir -p {Path(DONE).parent} && echo {wish(settings)} > {DONE}"
     _as_root(host, instance, pid, note, "provisioning")
     return ", ".join(told)
+
+
+def _need_answer(host: Host, instance: Instance, pid: str) -> None:
+    """Raise ProviderError where a login runs no command: what comes would wait for ever."""
+    if host.dry:
+        return
+    answer = guest.run(host, instance, pid, "true")
+    if not answer.ok:
+        raise ProviderError(f"the guest does not answer: {_last(answer.stderr)}")
 
 
 def _run_playbook(
