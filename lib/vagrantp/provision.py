@@ -334,7 +334,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
                         commands.galaxy(kind, path, work / "galaxy"),
                         what=f"ansible-galaxy {kind} install",
                         timeout=STEP_TIMEOUT,
-                        env={"ANSIBLE_NOCOLOR": "1"},
+                        env=_environment(),
                         cwd=folder,
                         explain=_complaint,
                     )
@@ -355,3 +355,7 @@ def _kinds(requirements: Path) -> list[str]:
     if not isinstance(found, dict):
         return ["role"] if found else []
     return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
+
+
+def _environment() -> dict[str, str]:
+    return {"ANSIBLE_NOCOLOR": "1"}
