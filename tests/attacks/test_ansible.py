@@ -40,6 +40,7 @@ PLAYS = """\
     - {command: mkdir PLACE/included}
     - {add_host: {name: elsewhere, ansible_connection: local, groups: others}}
     - meta: refresh_inventory
+    - meta: reset_connection
     - {command: mkdir PLACE/refreshed, delegate_to: localhost}
     - {command: mkdir PLACE/async, async: 20, poll: 1, delegate_to: localhost}
 - hosts: others

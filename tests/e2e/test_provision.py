@@ -194,7 +194,8 @@ def test_scripts(guests: MakeProject) -> None:
     app = guests()
     scripts = {
         "it's mine": "#!/bin/bash\nread line || echo no stdin\nid -u > /etc/who\nprintf 'no end'\n",
-        "daemon": "#!/bin/sh\nset -e\nsleep 1000 &\necho $! > /run/daemon\necho done\n",
+        "daemon": "#!/bin/sh\nset -e\nsleep 1000 &\necho $! > /run/daemon\n"
+        "service ssh restart\necho done\n",
         "python": "#!/usr/bin/env python3\nimport os\nopen('/etc/py', 'w').write(os.getcwd())\n",
     }
     provided(app, **scripts)
