@@ -211,7 +211,8 @@ def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
             tricks = (network.HERE / "tricks.py").read_text()
             facts = (card, mac, address, gateway, host_mac, neighbour)
             guest(app, f"sudo python3 -c {quote(tricks)} {' '.join(facts)}")
-        assert arrived() == [b"trick: none"]
+        # once more where the guest's ICMP error quotes what the server has sent back
+        assert {*arrived()} == {b"trick: none"}
         assert "trick" not in (place.lan.received.parent / "host").read_text()
         # another MAC, and back, as nothing gets through meanwhile
         other_mac = f"ip link set {card} address 52:54:00:00:00:99"
