@@ -12,6 +12,7 @@ from typing import Any
 from vagrantp.config import Settings, id_from, xdg
 from vagrantp.schema import LanRule, PortForward, Provisioner
 
+CONTAINER_ID = "container"  # the file of a container's id, in its state folder; guard.py has it too
 VERSION = 1  # of machine.json, of domain metadata and of container labels
 MASTER = Path(__file__).resolve().parents[2]  # the checkout: Vagrantfile, playbooks, …
 
@@ -99,7 +100,7 @@ class Instance:
     @property
     def container_id(self) -> Path:
         """The id of its container, by which the OCI hook knows it; there before its first start."""
-        return self.state_dir / "container"
+        return self.state_dir / CONTAINER_ID
 
     @property
     def hook_error(self) -> Path:

@@ -16,12 +16,11 @@ from pathlib import Path
 from vagrantp import images
 from vagrantp.commands import NO_PROXY, STATE_ANNOTATION
 from vagrantp.errors import ProviderError
-from vagrantp.instance import state_root
+from vagrantp.instance import CONTAINER_ID, state_root
 from vagrantp.run import Host, as_json
 
 ADD = Path(__file__).with_name("add_ssh.sh")
 ENTRY = images.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
-CONTAINER_ID = "container"  # by it the OCI hook knows the builder, as Instance.container_id
 BUILD = "2"  # part of the digest: raise it when the code below makes another image
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
 NOT_FOR_SSH = ("HOME", "HOSTNAME", "PATH", "TERM", "USER", "container")

@@ -1,4 +1,4 @@
-"""Providers whose answers cannot be read: a message and an exit code, never a bug of ours."""
+"""Providers whose answers cannot be read: a message and an exit code, never a traceback."""
 
 from __future__ import annotations
 
