@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from vagrantp import commands
+from vagrantp.instance import commands
 
 from tests import network
 from tests.conftest import CONTAINER, MakeProject, Project

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp import commands, images
+from vagrantp.images import built
+from vagrantp.instance import commands
 
 from tests.boxes import bed
 from tests.conftest import MakeProject, Project, inventory
@@ -118,7 +119,7 @@ def have_resolver(app: Project) -> None:
 
 def volumes() -> list[str]:
     """Return the names of all volumes in the pool of the base images."""
-    listing = run(*commands.virsh("vol-list", "--pool", images.POOL))
+    listing = run(*commands.virsh("vol-list", "--pool", built.POOL))
     return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
@@ -127,8 +128,8 @@ def forget_box(name: str) -> None:
     ours = "vagrantp-" + name.replace("/", "-") + "-"
     for volume in volumes():
         if volume.startswith(ours):
-            run(*commands.virsh("vol-delete", volume, "--pool", images.POOL))
-    for folder in (images.vagrant_home() / "boxes").glob(f"{ours}*"):
+            run(*commands.virsh("vol-delete", volume, "--pool", built.POOL))
+    for folder in (built.vagrant_home() / "boxes").glob(f"{ours}*"):
         shutil.rmtree(folder)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import metrics
-from vagrantp.errors import Interrupted, ProviderError
-from vagrantp.report import Progress, Stage
-from vagrantp.run import Host
+from vagrantp.core import metrics
+from vagrantp.core.errors import Interrupted, ProviderError
+from vagrantp.core.progress import Progress, Stage
+from vagrantp.core.system import Host
 
 WRITER = """
 import sys
