@@ -311,7 +311,7 @@ def test_a_libvirt_that_stops_in_the_middle(guests: MakeProject) -> None:
         assert up.returncode == 5, err
         assert "Traceback" not in err
         assert re.search(r"^vagrant up failed: .+\n  hint: the full log is /", err, re.MULTILINE)
-        assert "that failed, too: libvirt does not answer" in err
+        assert "  cleaning up failed, too: libvirt does not answer" in err
         for verb in ("up", "stop", "rm", "status"):
             done = app.fab(verb)
             assert (done.returncode, done.stdout) == (5, "")

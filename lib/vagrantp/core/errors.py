@@ -5,6 +5,11 @@ docs/exit-codes.md has the first line of each docstring; a test compares them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
+
 
 class VagrantpError(Exception):
     """Base of all our errors.
@@ -93,3 +98,37 @@ class Interrupted(VagrantpError):
     """Interrupted."""
 
     exit_code = 130
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an error says: one of ours, of the system's, of the user's, or a bug."""
+    if isinstance(error, VagrantpError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError):
+        return (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
+    frame = extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"a bug of vagrantp, at {where}: {type(error).__name__}: {error}"
+
+
+@contextmanager
+def cleaning_up_after(first: BaseException) -> Iterator[None]:
+    """Let `first` stay the error: a block that cleans up after it, and fails, adds a note to it."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as failure:
+        first.add_note(f"cleaning up failed, too: {in_words(failure).splitlines()[0]}")
+
+
+@contextmanager
+def cleaned_up_by(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Call `clean_up` at the end of a block; where the block fails, its error stays the error."""
+    try:
+        yield
+    except BaseException as first:
+        with cleaning_up_after(first):
+            clean_up()
+        raise
+    clean_up()

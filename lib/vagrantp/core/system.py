@@ -27,9 +27,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from time import monotonic, sleep, strftime
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ from vagrantp.core.errors import (
     ProviderError,
     StateError,
     UnansweredError,
+    cleaned_up_by,
 )
 from vagrantp.core.places import MASTER
 from vagrantp.core.progress import Progress, plain
@@ -233,7 +235,7 @@ class Host:
         shown = f"{first} …" if rest else first
         if self.dry:
             return self._would(f"run {shown}")
-        self._note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
+        self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin)
         if not result.ok:
@@ -258,7 +260,8 @@ class Host:
             error.filename = str(path)  # a failing write(2) does not tell
             raise
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # then that is the error
+                temporary.unlink()
 
     def append(self, path: Path, line: str, at_most: int) -> None:
         """Append a line, whole and on a line of its own whatever a killed writer left behind.
@@ -356,8 +359,9 @@ class Host:
         if self.dry:
             yield parent / ".scratch"
             return
-        with TemporaryDirectory(dir=parent, prefix=".scratch.") as folder:
-            yield Path(folder)
+        folder = Path(mkdtemp(dir=parent, prefix=".scratch."))
+        with cleaned_up_by(partial(shutil.rmtree, folder)):
+            yield folder
 
     @contextmanager
     def lock(
@@ -474,11 +478,14 @@ class Host:
         assert result is not None  # only a disowned child has none
         return result
 
-    def _note(self, line: str) -> None:
-        """Write a line of our own into the log; one that cannot be written is no reason to stop."""
+    def note(self, line: str) -> None:
+        """Write something of our own into the log, and on stderr with --verbose.
+
+        A log that cannot be written is no reason to stop.
+        """
         if self.verbose:
             print(line, file=sys.stderr)
-        if self.log:
+        if self.log and not self.dry:
             with suppress(OSError):
                 self.make_dir(self.log.parent)
                 self.append(self.log, line, LOG_BYTES)

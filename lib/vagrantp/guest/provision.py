@@ -9,13 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vagrantp.core import documents
-from vagrantp.core.errors import ConfigError, HostLimitError, ProviderError, ProvisionError
+from vagrantp.core.errors import (
+    ConfigError,
+    HostLimitError,
+    ProviderError,
+    ProvisionError,
+    cleaning_up_after,
+)
 from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host, is_installed
@@ -221,8 +227,8 @@ def _run_script(
         )
     except (ProviderError, HostLimitError) as error:  # the guest's own disk may be full
         raise _failure(host, step, _why(lines) or error.message) from None
-    except BaseException:  # it was interrupted: so is what it began
-        with suppress(ProviderError):
+    except BaseException as error:  # it was interrupted: so is what it began
+        with cleaning_up_after(error):
             _as_root(host, instance, pid, script, "ending a script")
         raise
     return ""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import state_root
 from vagrantp.core.system import SET_UP, Host, environment, is_installed
 from vagrantp.host import checks
@@ -121,12 +121,10 @@ def container(host: Host) -> Finding:
     name = f"vagrantp-probe-{os.getpid()}"
     with host.scratch(state_root()) as root:
         host.write(root / "init", b"" if host.dry else Path(catatonit).read_bytes(), 0o755)
-        try:
+        remove = ["podman", "rm", "--force", "--ignore", name]
+        with cleaned_up_by(lambda: host.change(remove, what="ending the trial", timeout=60)):
             argv = commands.container_probe(name, root)
             host.change(argv, what="a container", timeout=60)
-        finally:
-            remove = ["podman", "rm", "--force", "--ignore", name]
-            host.change(remove, what="ending the trial", timeout=60)
     return checks.tried(host, "one runs")
 
 

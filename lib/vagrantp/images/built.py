@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from typing import Literal
 from urllib.parse import urlsplit
 
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import xdg
 from vagrantp.core.system import Host
 from vagrantp.images import disks
@@ -441,8 +441,12 @@ def _upload(host: Host, box: Box, file: Path) -> None:
                         raise
                     sleep(0.5)
 
+    def remove_half() -> None:
+        if not host.dry and not _is_uploaded(host, box):
+            remove()
+
     remove()
-    try:
+    with cleaned_up_by(remove_half):
         volume("vol-create-as", part, size, "--format", "qcow2")
         volume("vol-upload", part, str(file))
         # The server opens what the copy names, as root; the file may have changed since the check.
@@ -453,9 +457,6 @@ def _upload(host: Host, box: Box, file: Path) -> None:
                 disks.refuse_other(box.name, header, box.virtual_size)
         volume("vol-clone", part, box.volume)
         volume("vol-delete", part)
-    finally:
-        if not host.dry and not _is_uploaded(host, box):
-            remove()
 
 
 def _is_uploaded(host: Host, box: Box) -> bool:
@@ -483,10 +484,8 @@ def _folder(host: Host, name: str) -> Iterator[Path]:
     if path.exists():
         _step(host, "clean up", *remove)
     host.make_dir(path)
-    try:
+    with cleaned_up_by(lambda: _step(host, "clean up", *remove)):
         yield path
-    finally:
-        _step(host, "clean up", *remove)
 
 
 def _as_root() -> list[str]:

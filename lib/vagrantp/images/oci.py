@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import SCRIPTS, state_root
 from vagrantp.core.system import Host, as_json
 from vagrantp.images import built
@@ -107,37 +107,40 @@ def _build(
         "STOPSIGNAL SIGTERM",
         "LABEL vagrantp.image=" + json.dumps(reference),
     )
+
+    def clean_up() -> None:
+        host.change(remove, what="cleaning up", timeout=60)
+        host.remove(folder)
+
     try:
-        host.change(
-            [
-                *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
-                *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
-                *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", NO_PROXY, "--entrypoint=/bin/sh"),
-                *(identity, "-c", script),
-            ],
-            what=f"preparing {reference}",
-            timeout=60,
-        )
-        query = ["podman", "inspect", "--type=container", "--format={{.Id}}", builder]
-        host.write(folder / CONTAINER_ID, "" if host.dry else host.answer(query))
-        host.change(
-            ["podman", "start", "--attach", builder],
-            what=f"adding ssh to {reference}",
-            timeout=ADD_TIMEOUT,
-            explain=_why,
-        )
-        host.change(
-            ["podman", "commit", "--quiet", *(f"--change={c}" for c in changes), builder, made],
-            what=f"keeping {reference} with ssh",
-            timeout=600,
-        )
+        with cleaned_up_by(clean_up):
+            host.change(
+                [
+                    *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
+                    *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
+                    *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", NO_PROXY),
+                    *("--entrypoint=/bin/sh", identity, "-c", script),
+                ],
+                what=f"preparing {reference}",
+                timeout=60,
+            )
+            query = ["podman", "inspect", "--type=container", "--format={{.Id}}", builder]
+            host.write(folder / CONTAINER_ID, "" if host.dry else host.answer(query))
+            host.change(
+                ["podman", "start", "--attach", builder],
+                what=f"adding ssh to {reference}",
+                timeout=ADD_TIMEOUT,
+                explain=_why,
+            )
+            host.change(
+                ["podman", "commit", "--quiet", *(f"--change={c}" for c in changes), builder, made],
+                what=f"keeping {reference} with ssh",
+                timeout=600,
+            )
     except ProviderError as error:
         needs = "an image needs a shell and apt-get, apk, dnf or pacman"
         error.hint = f"{needs}; {error.hint}" if error.hint else needs
         raise
-    finally:
-        host.change(remove, what="cleaning up", timeout=60)
-        host.remove(folder)
 
 
 def _why(lines: list[str]) -> str:

@@ -139,7 +139,8 @@ def _service(port: int) -> Iterator[int]:
     try:
         yield server.getsockname()[1]
     finally:
-        server.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
         server.close()
 
 

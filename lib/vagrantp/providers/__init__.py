@@ -12,6 +12,7 @@ from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
 State = Literal["absent", "running", "paused", "stopped", "broken"]
+UP = ("running", "paused")  # a stop ends these
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Provider(Protocol):
     def adopt(self, host: Host, instance: Instance) -> None:
         """Put an instance that an older version made on record, as this version needs it."""
 
+    def state(self, host: Host, instance: Instance) -> State:
+        """Return the state that the instance is in."""
+
     def pid(self, host: Host, instance: Instance) -> str:
         """Return the process id of its QEMU or its first process, "" when it does not run."""
 
@@ -64,8 +68,11 @@ class Provider(Protocol):
     def start(self, host: Host, instance: Instance) -> None:
         """Start a stopped instance."""
 
+    def resume(self, host: Host, instance: Instance) -> None:
+        """Let a paused instance go on. Raises what has halted it, where nobody has paused it."""
+
     def stop(self, host: Host, instance: Instance, force: bool) -> None:
-        """Stop it: gracefully, or at once."""
+        """Stop it, which runs: gracefully, or at once."""
 
     def resize(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Give it the disk that `settings` ask for, which is larger. What is on it stays."""

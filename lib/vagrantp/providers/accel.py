@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep, time
 
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import state_root, xdg
 from vagrantp.core.system import Host
 from vagrantp.images import built
@@ -107,7 +107,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
     lock = host.lock(built.cache(), name, f"another trial of {kind}")
     with lock, host.scratch(state_root()) as f:
         remove(host, name)
-        try:
+        with cleaned_up_by(lambda: remove(host, name)):
             files = []
             if kernel:
                 host.write(f / "initrd", initrd())
@@ -127,8 +127,6 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
                     return f"{what} does not run under it: it ended as {state}"
                 sleep(0.1)
             return f"{what} does not run under it: no end in {PROBE_SECONDS[kind]:.0f} seconds"
-        finally:
-            remove(host, name)
 
 
 def _into_pool(host: Host, name: str, file: Path) -> str:

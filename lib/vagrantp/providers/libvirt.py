@@ -28,7 +28,7 @@ from vagrantp.images import boxes, built
 from vagrantp.instance import commands
 from vagrantp.instance.record import Instance, as_text
 from vagrantp.net import lan, subnets
-from vagrantp.providers import Found, State, accel
+from vagrantp.providers import UP, Found, State, accel
 from vagrantp.settings.env import Settings
 
 POOL = built.POOL
@@ -81,22 +81,20 @@ def list_all(host: Host) -> list[Found]:
         instance, uid = _whose(domain)
         if instance.full_name != name:
             continue  # not ours, be it a copy of one of ours
-        state = STATES.get(states[name], "broken")
+        now = STATES.get(states[name], "broken")
         port = domain.find("devices/graphics[@type='vnc']")
         found.append(
             Found(
                 instance,
-                state,
+                now,
                 uid=uid,
-                reason=None if state != "broken" else f"libvirt says {states[name]}",
+                reason=None if now != "broken" else f"libvirt says {states[name]}",
                 address=addresses.get(instance.id),
                 memory=int(domain.findtext("memory", "0")) // 1024,
                 cpus=int(domain.findtext("vcpu", "0")),
                 disk=instance.machine().get("settings", {}).get("disk"),
                 console=f"virsh --connect qemu:///system console {name}",
-                vnc=f"127.0.0.1:{port.get('port')}"
-                if port is not None and state == "running"
-                else None,
+                vnc=f"127.0.0.1:{port.get('port')}" if port is not None and now in UP else None,
             )
         )
     return found
@@ -180,7 +178,7 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Write into the domain what it may reach, and has of its project, for the hook of libvirt."""
     address = instance.machine()["provider"]["address"]
     values = commands.domain_metadata(instance, settings, address, instance.lan)
-    when = ("--config", "--live") if pid(host, instance) else ("--config",)
+    when = ("--config", "--live") if state(host, instance) in UP else ("--config",)
     argv = commands.set_domain_metadata(instance, values, *when)
     host.change(argv, what="virsh metadata", timeout=60)
 
@@ -189,13 +187,22 @@ def adopt(host: Host, instance: Instance) -> None:
     """Do nothing: all of a VM's records are in its domain."""
 
 
-def pid(host: Host, instance: Instance) -> str:
-    """Return the process id of its QEMU, which libvirt writes down for all to read."""
+def state(host: Host, instance: Instance) -> State:
+    """Return the state that the VM is in."""
     argv = commands.virsh("domstate", instance.full_name)
     answer = host.ask(argv)
-    if not answer.ok and "failed to get domain" not in answer.stderr:
-        host.answer(argv)  # says why it is not known
-    if answer.stdout.strip() != "running":
+    if not answer.ok and "failed to get domain" in answer.stderr:
+        return "absent"
+    said = answer.stdout if answer.ok else host.answer(argv)  # says why it is not known
+    return STATES.get(said.strip(), "broken")
+
+
+def pid(host: Host, instance: Instance) -> str:
+    """Return the process id of its QEMU, which libvirt writes down for all to read.
+
+    "" when it does not run.
+    """
+    if state(host, instance) != "running":
         return ""
     try:
         return (RUNNING / f"{instance.full_name}.pid").read_text().strip()
@@ -213,19 +220,19 @@ def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
     answer = host.ask(argv)
     if not answer.ok and "failed to get domain" in answer.stderr:
         return ProviderError(f"libvirt does not know {name} any more")
-    state = answer.stdout.strip() if answer.ok else host.answer(argv)  # says why it is not known
-    if state == "paused (user)":
-        return StateError(f"{name} is paused", "resume it as you paused it")
-    errors = host.ask(commands.virsh("domblkerror", name)) if state.startswith("paused") else None
+    found = answer.stdout.strip() if answer.ok else host.answer(argv)  # says why it is not known
+    if found == "paused (user)":
+        return StateError(f"{name} is paused", "fab up resumes it")
+    errors = host.ask(commands.virsh("domblkerror", name)) if found.startswith("paused") else None
     if errors and "no space" in errors.stdout:  # QEMU halts a guest whose disk finds no room
         text = f"{name} was halted: the storage pool {POOL} has no room for what it writes"
         return HostLimitError(text, "make room there")
-    if state not in ENDED:
+    if found not in ENDED:
         return None
     last, hint = _last_words(name)
-    is_kvms = "kvm" in last.replace(name, "").lower() or state == "paused (unknown)"
+    is_kvms = "kvm" in last.replace(name, "").lower() or found == "paused (unknown)"
     kind = KvmError if is_kvms and _is_by_kvm(host, name) else ProviderError
-    return kind(f"{name} {ENDED[state]}" + (f": {plain(last)}" if last else ""), hint)
+    return kind(f"{name} {ENDED[found]}" + (f": {plain(last)}" if last else ""), hint)
 
 
 def _is_by_kvm(host: Host, name: str) -> bool:
@@ -288,6 +295,23 @@ def start(host: Host, instance: Instance) -> None:
     _change(host, "start", instance.full_name)
 
 
+def resume(host: Host, instance: Instance) -> None:
+    """Let a VM go on that was paused, or has suspended itself.
+
+    Raises ProviderError or HostLimitError where QEMU has halted it.
+    """
+    name = instance.full_name
+    why = why_ended(host, instance)
+    if isinstance(why, HostLimitError):
+        why.hint = f"make room; then: virsh -c qemu:///system resume {name}"
+    elif isinstance(why, ProviderError):
+        why.hint = "; ".join(filter(None, ("fab stop --force, then fab up", why.hint)))
+    if why and not isinstance(why, StateError):
+        raise why
+    is_asleep = _ask(host, "domstate", name).strip() == "pmsuspended"
+    _change(host, "dompmwakeup" if is_asleep else "resume", name)
+
+
 def stop(host: Host, instance: Instance, force: bool) -> None:
     """Shut the domain down through ACPI and wait for it, or pull the plug."""
     name = instance.full_name
@@ -295,7 +319,7 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
         return _change(host, "destroy", name)
     _change(host, "shutdown", name, "--mode", "acpi")
     deadline = monotonic() + STOP_TIMEOUT
-    while not host.dry and pid(host, instance):
+    while not host.dry and state(host, instance) in UP:
         if monotonic() > deadline:
             raise StateError(
                 f"{name} did not shut down in {STOP_TIMEOUT} seconds",

@@ -19,7 +19,7 @@ from vagrantp.images import built, oci
 from vagrantp.instance import commands
 from vagrantp.instance.record import Instance
 from vagrantp.net import lan, subnets
-from vagrantp.providers import Found, State, quota
+from vagrantp.providers import UP, Found, State, quota
 from vagrantp.settings.env import Settings
 
 STATES: dict[str, State] = {
@@ -31,7 +31,7 @@ STATES: dict[str, State] = {
     "stopped": "stopped",
     "stopping": "running",
 }
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 NETWORK = Path("/etc/containers/networks") / f"{subnets.NAME}.json"
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -52,16 +52,20 @@ def list_all(host: Host) -> list[Found]:
             continue
         made = instance.machine()
         settings, provider = made.get("settings", {}), made.get("provider", {})
-        state = STATES.get(container["State"], "broken")
+        now = STATES.get(container["State"], "broken")
+        memory, cpus = settings.get("memory"), settings.get("cpus")
+        if now in UP:
+            given, cpus = _limits(container["Pid"])
+            memory = given and given // MIB
         found.append(
             Found(
                 instance,
-                state,
+                now,
                 uid=int(labels.get("vagrantp.uid", "-1")),
-                reason=None if state != "broken" else f"podman says {container['State']}",
+                reason=None if now != "broken" else f"podman says {container['State']}",
                 address=provider.get("address", labels.get("vagrantp.address")),
-                memory=settings.get("memory"),
-                cpus=settings.get("cpus"),
+                memory=memory,
+                cpus=cpus,
                 disk=settings.get("disk") if provider.get("has_quota") else None,
             )
         )
@@ -169,9 +173,20 @@ def adopt(host: Host, instance: Instance) -> None:
         host.write(instance.container_id, _inspect(host, instance, "{{.Id}}"))
 
 
+def state(host: Host, instance: Instance) -> State:
+    """Return the state that the container is in."""
+    query = ("inspect", "--type", "container", "--format", "{{.State.Status}}")
+    answer = host.ask(["podman", *query, instance.full_name])
+    if not answer.ok and "no such container" in answer.stderr.lower():
+        return "absent"
+    said = answer.stdout if answer.ok else _ask(host, *query, instance.full_name)  # says why
+    return STATES.get(said.strip(), "broken")
+
+
 def pid(host: Host, instance: Instance) -> str:
     """Return the process id, on the host, of its first process, "" when it does not run."""
-    return _inspect(host, instance, "{{if .State.Running}}{{.State.Pid}}{{end}}")
+    status, _, number = _inspect(host, instance, "{{.State.Status}} {{.State.Pid}}").partition(" ")
+    return number if STATES.get(status) == "running" else ""
 
 
 def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
@@ -180,12 +195,12 @@ def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
     None where it runs, or never did.
     """
     template = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}"
-    state, code, is_out_of_memory = [*_inspect(host, instance, template).split(), "", "", ""][:3]
-    if state == "paused":
-        return StateError(f"{instance.full_name} is paused", "resume it as you paused it")
-    if not state:
+    status, code, is_out_of_memory = [*_inspect(host, instance, template).split(), "", "", ""][:3]
+    if status == "paused":
+        return StateError(f"{instance.full_name} is paused", "fab up resumes it")
+    if not status:
         return ProviderError(f"Podman does not know {instance.full_name} any more")
-    if state not in ("exited", "stopped"):
+    if status not in ("exited", "stopped"):
         return None
     script = 'podman logs --tail 20 "$1" 2>&1 | tail -c 4096'  # a line may have any length
     log = host.ask(["sh", "-c", script, "sh", instance.full_name]).stdout
@@ -204,8 +219,13 @@ def start(host: Host, instance: Instance) -> None:
     host.change(argv, what=what, timeout=60, explain=lambda _: instance.hooks_reason())
 
 
+def resume(host: Host, instance: Instance) -> None:
+    """Let the paused container go on."""
+    host.change(["podman", "unpause", instance.full_name], what="resuming it", timeout=60)
+
+
 def stop(host: Host, instance: Instance, force: bool) -> None:
-    """Stop the container: SIGTERM and ten seconds, or SIGKILL."""
+    """Stop the container, which runs: SIGTERM and ten seconds, or SIGKILL."""
     argv = ["podman", "stop", "--time", "0" if force else "10", instance.full_name]
     host.change(argv, what="stopping the container", timeout=60)
 
@@ -251,7 +271,7 @@ def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) ->
 
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     """Compare the limits in the container's cgroup with the settings."""
-    memory, cpus = limits(host, instance)
+    memory, cpus = _limits(pid(host, instance))
     starts = _inspect(host, instance, '{{index .Config.Labels "vagrantp.autostart"}}')
     return [
         compare("memory", settings.memory * 1024**2, memory, "bytes"),
@@ -277,14 +297,15 @@ def _written_to(host: Host, instance: Instance) -> str:
     return _inspect(host, instance, "{{.GraphDriver.Data.UpperDir}}")
 
 
-def limits(host: Host, instance: Instance) -> tuple[int | None, float | None]:
-    """Return memory in bytes and CPUs as the kernel enforces them, None for no limit.
+def _limits(number: str | int) -> tuple[int | None, float | None]:
+    """Return the limits of the container whose first process is `number`.
 
+    Memory in bytes and CPUs, as the kernel enforces them; None for no limit.
     Asked of the cgroup that its first process is in: crun sets the limits of a rootless container
     in one below the one that Podman names.
     """
     try:
-        lines = Path(f"/proc/{pid(host, instance)}/cgroup").read_text().splitlines()
+        lines = Path(f"/proc/{number}/cgroup").read_text().splitlines()
     except FileNotFoundError:  # it has just stopped
         return None, None
     groups = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in lines}

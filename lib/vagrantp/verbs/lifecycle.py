@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from time import monotonic
 from typing import Any, Literal
 
 from vagrantp.core.errors import (
-    HostLimitError,
     ProviderError,
     StateError,
     UnansweredError,
     VagrantpError,
+    cleaned_up_by,
+    cleaning_up_after,
 )
 from vagrantp.core.places import state_root
 from vagrantp.core.system import SET_UP, Host, environment, refuse_open
@@ -29,7 +30,7 @@ from vagrantp.instance import commands, trust
 from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
-from vagrantp.providers import Found, libvirt, provider_for
+from vagrantp.providers import UP, Found, libvirt, provider_for
 from vagrantp.settings import env
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import SSH_USER
@@ -88,7 +89,7 @@ def _find(host: Host, wanted: str, known: Instance | None) -> Found | None:
 
 def judged(found: Found) -> Found:
     """Tell an instance that cannot be used as it is from a sound one."""
-    found = replace(found, is_up=found.state in ("running", "paused"))
+    found = replace(found, is_up=found.state in UP)
     if not found.instance.state_dir.is_dir():
         return replace(found, state="broken", reason="its state folder with the keys is gone")
     if not found.instance.is_complete():
@@ -138,11 +139,15 @@ def up(
             changes = drift(found.instance, settings)
             _refuse_what_needs_rm(found.instance, changes)
             wanted = found.instance
-            provider_for(wanted.infra_type).adopt(host, wanted)
-            if found.state == "running":
+            provider = provider_for(wanted.infra_type)
+            provider.adopt(host, wanted)
+            if found.state == "paused":
+                with host.progress.stage("resume"):
+                    provider.resume(host, wanted)
+            if found.state in UP:
                 _refresh(host, wanted, settings, changes)
             else:
-                _start(host, found, settings, changes)
+                _start(host, wanted, settings, changes)
         _provision(host, wanted, settings, provisioning)
         if host.dry:
             return f"{wanted.full_name} would be running"
@@ -191,10 +196,9 @@ def _provision(host: Host, instance: Instance, settings: Settings, when: When) -
         host.progress.say("not provisioned, as you said; fab provision does it")
     if not is_due or when == "never":
         return ""
-    try:
+    # sshd knows the groups of a user as of the login
+    with cleaned_up_by(lambda: _hang_up(host, instance, "stop")):
         done = provision.run(host, instance, settings, pid)
-    finally:  # sshd knows the groups of a user as of the login
-        _hang_up(host, instance, "stop")
     if not host.dry:
         host.progress.say(f"provisioned: {done}")
     return done
@@ -216,13 +220,16 @@ def stop(host: Host, folder: Path, force: bool) -> str:
             return f"{name} is stopped already"
         provider = provider_for(found.instance.infra_type)
         with host.progress.stage("stop"):
+            is_paused = found.is_up and provider.state(host, found.instance) == "paused"
+            if is_paused and not (force and found.instance.infra_type == "vm"):
+                provider.resume(host, found.instance)  # what is frozen obeys no signal
             provider.stop(host, found.instance, force)
             ports.end(host, found.instance)
             _hang_up(host, found.instance)
         if host.dry:
             return f"{name} would be stopped"
-        if provider.pid(host, found.instance):
-            raise ProviderError(f"{name} still runs")
+        if (state := provider.state(host, found.instance)) in UP:
+            raise ProviderError(f"{name} is still {state}")
         return f"{name} is stopped"
 
 
@@ -243,10 +250,10 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str =
             _remove_logs(host, identity)
         if known is None or (name and name != known.full_name):
             return f"nothing to remove for {name or folder}"
-        if found and found.is_up and not is_sure(known.full_name):
-            raise StateError(
-                f"{known.full_name} is running", "fab stop first, or remove it with fab rm --force"
-            )
+        if found and found.is_up:
+            in_use = f"{known.full_name} is {'paused' if found.state == 'paused' else 'running'}"
+            if not is_sure(in_use):
+                raise StateError(in_use, "fab stop first, or remove it with fab rm --force")
         _remove(host, known)
         if host.dry:
             return f"{known.full_name} would be removed"
@@ -277,6 +284,8 @@ def login(host: Host, folder: Path, command: str) -> None:
     host.progress.about(known.full_name, known.infra_type)
     pid = provider_for(known.infra_type).pid(host, known)
     if not pid:
+        if provider_for(known.infra_type).state(host, known) == "paused":
+            raise StateError(f"{known.full_name} is paused", "fab up resumes it")
         raise StateError(f"{known.full_name} is not running", "fab up starts it")
     if not host.dry:
         _keep_connection(host, known, pid)
@@ -376,13 +385,11 @@ def _create(host: Host, instance: Instance, settings: Settings) -> None:
         _check_isolation(host, instance, settings)
         ports.ensure(host, instance, provider.pid(host, instance))
         host.move(instance.ssh_config_draft, instance.ssh_config)
-    except BaseException:
+    except BaseException as error:
         host.progress.say(f"taking back what was made of {instance.full_name}")
-        try:
+        with cleaning_up_after(error):  # where that fails, the next `up` or `rm` tries again
             _clean_up(host, instance)
             trust.forget(host, instance)
-        except ProviderError as failure:  # the next `up` or `rm` tries again
-            host.progress.say(f"that failed, too: {failure.message}")
         raise
 
 
@@ -422,17 +429,9 @@ def _grow(host: Host, instance: Instance, ssh: list[str]) -> None:
         session.grow(host, ssh)
 
 
-def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) -> None:
-    """Start a stopped or paused instance: directly, or through Vagrant when settings changed."""
-    instance = found.instance
+def _start(host: Host, instance: Instance, settings: Settings, changes: list[Change]) -> None:
+    """Start a stopped instance: directly, or through Vagrant when settings changed."""
     provider = provider_for(instance.infra_type)
-    if found.state == "paused":
-        why = provider.why_ended(host, instance)
-        if isinstance(why, HostLimitError):
-            why.hint = f"make room; then: virsh -c qemu:///system resume {instance.full_name}"
-        elif isinstance(why, ProviderError):
-            why.hint = "; ".join(filter(None, ("fab stop --force, then fab up", why.hint)))
-        raise why or StateError(f"{instance.full_name} is paused", "resume it as you paused it")
     checks.before_start(host, instance, settings)
     for change in changes:
         host.progress.say(str(change))
@@ -451,11 +450,18 @@ def _start(host: Host, found: Found, settings: Settings, changes: list[Change]) 
     def check() -> None:
         try:
             _check_isolation(host, instance, settings)
-        except BaseException as error:  # it may be reaching what it must not
-            why = provider.why_ended(host, instance) if isinstance(error, ProviderError) else None
-            with suppress(ProviderError) if why else nullcontext():  # it may have ended
+        except BaseException as error:
+            why: BaseException | None = None
+            if isinstance(error, ProviderError):
+                with cleaning_up_after(error):
+                    why = provider.why_ended(host, instance)
+            if why:  # it may not have to be stopped
+                with suppress(ProviderError):
+                    provider.stop(host, instance, force=True)
+                raise why from None
+            with cleaning_up_after(error):  # it may be reaching what it must not
                 provider.stop(host, instance, force=True)
-            raise why or error from None
+            raise
         with _explained(host, instance):
             ports.ensure(host, instance, provider.pid(host, instance))
         if is_larger:
@@ -484,7 +490,9 @@ def _boot(
         check()
     except ProviderError as error:
         is_vm = instance.infra_type == "vm" and not isinstance(error, UnansweredError)
-        why = libvirt.why_not_kvm(host, instance, error) if is_vm else None
+        why = None
+        with cleaning_up_after(error):
+            why = libvirt.why_not_kvm(host, instance, error) if is_vm else None
         if why is None or settings.accel != "auto":
             raise
         host.progress.say(f"KVM failed: {why}; going on by emulation")
@@ -540,8 +548,9 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         is_isolated = isolation.check(host, instance, settings).outcome == "ok"
         if not is_isolated:
             isolation.ensure(host, instance.infra_type)
-    except VagrantpError:
-        provider.stop(host, instance, force=True)
+    except VagrantpError as error:
+        with cleaning_up_after(error):
+            provider.stop(host, instance, force=True)
         raise
     if host.dry:
         return
@@ -556,8 +565,9 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         isolation.restore(host, instance)
         try:
             _check_isolation(host, instance, settings)
-        except BaseException:
-            provider.stop(host, instance, force=True)
+        except BaseException as error:
+            with cleaning_up_after(error):
+                provider.stop(host, instance, force=True)
             raise
     is_changed = any(change.key == "PORTS" for change in changes)
     is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
@@ -770,7 +780,8 @@ def running(host: Host, folder: Path) -> Found:
     found = existing(host, folder)
     if found.state != "running":
         reason = f": {found.reason}" if found.reason else ""
-        raise StateError(f"{found.instance.full_name} is {found.state}{reason}", "fab up starts it")
+        hint = "fab up resumes it" if found.state == "paused" else "fab up starts it"
+        raise StateError(f"{found.instance.full_name} is {found.state}{reason}", hint)
     return found
 
 

@@ -11,16 +11,18 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, process_time
-from traceback import extract_tb
+from traceback import format_exception
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from vagrantp.core import live, metrics
-from vagrantp.core.errors import HostLimitError, Interrupted, VagrantpError
+from vagrantp.core.errors import HostLimitError, Interrupted, VagrantpError, in_words
 from vagrantp.core.progress import Progress
 from vagrantp.core.system import Host, handle_signals
+from vagrantp.instance import record as instances
+from vagrantp.settings.env import id_from
 
 LONGEST_START = 5.0  # seconds from the start of the process to that of its first verb
 
@@ -44,7 +46,7 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
         host = replace(_host(c, name, kwargs), is_patient=is_patient, before_exec=lambda: record(0))
         exit_code = VagrantpError.exit_code  # of what nobody foresaw
         try:
-            with _exits():
+            with _exits(replace(host, log=instances.log(id_from(project)))):
                 body(host, *args, **kwargs)
                 sys.stdout.flush()
             exit_code = 0
@@ -62,8 +64,9 @@ def chore(body: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(body)
     def guarded(c: Context, *args: object, **kwargs: object) -> None:
-        with _exits():
-            body(_host(c, body.__name__, kwargs), *args, **kwargs)
+        host = _host(c, body.__name__, kwargs)
+        with _exits(replace(host, log=instances.log("vagrantp"))):
+            body(host, *args, **kwargs)
             sys.stdout.flush()
 
     return task(guarded, auto_shortflags=False)
@@ -98,27 +101,38 @@ _STARTS = _starts()
 
 
 @contextmanager
-def _exits() -> Iterator[None]:
-    """Make our errors, and those of the system, message, hint and exit code."""
+def _exits(host: Host) -> Iterator[None]:
+    """Make errors, ours and those of the system, message, hint and exit code.
+
+    The traceback of a bug goes to the log of `host`.
+    """
     try:
         handle_signals()
         yield
-    except VagrantpError as error:
-        raise Exit(str(error), error.exit_code) from None
-    except KeyboardInterrupt:
-        raise Exit("interrupted", Interrupted.exit_code) from None
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        place = f"{error.filename}: " if error.filename else ""
-        code = HostLimitError.exit_code if is_full else VagrantpError.exit_code
-        raise Exit(f"{place}{error.strerror or error}", code) from None
+    except (VagrantpError, KeyboardInterrupt, OSError) as error:
+        raise Exit(_told(error), _exit_code(error)) from None
     except Exception as bug:
-        frame = extract_tb(bug.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        text = f"a bug of vagrantp, at {where}: {type(bug).__name__}: {bug}"
-        raise Exit(text, VagrantpError.exit_code) from None
+        host.note("".join(format_exception(bug)))
+        if not host.dry:
+            bug.add_note(f"hint: the traceback is in {host.log}")
+        raise Exit(_told(bug), VagrantpError.exit_code) from None
+
+
+def _told(error: BaseException) -> str:
+    """Return an error as it is printed: what it says, and what was added to it since."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return "\n".join([in_words(error), *(f"  {note}" for note in notes)])
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, VagrantpError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HostLimitError.exit_code if is_full else VagrantpError.exit_code
 
 
 def here() -> Path:
@@ -130,8 +144,8 @@ def here() -> Path:
 
 
 def is_sure(force: bool) -> Callable[[str], bool]:
-    """Return the question whether a running instance may be removed."""
-    return lambda name: force or agrees(f"{name} is running. Remove it and its disk?")
+    """Return the question whether an instance may be removed that is in use, as it says."""
+    return lambda in_use: force or agrees(f"{in_use}. Remove it and its disk?")
 
 
 def accepts(accept: bool) -> Callable[[str], bool]:

@@ -1,0 +1,112 @@
+"""A paused container, by a podman that replays what the real one says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from vagrantp.instance import record
+from vagrantp.settings import env
+
+from tests.conftest import CONTAINER, MakeProject, Project
+
+# Podman 4.3.1, of a container that `podman pause` has frozen; it writes down what changes it.
+PODMAN = """#!/bin/sh
+state=$(cat {folder}/state)
+case "$*" in
+    ps*) cat {folder}/ps ;;
+    inspect*"}}}} {{{{"*) echo "$state 1 false" ;;
+    inspect*) echo "$state" ;;
+    unpause*) echo "$*" >>{folder}/changes; echo running >{folder}/state ;;
+    stop*) echo "$*" >>{folder}/changes; echo {at_the_end} >{folder}/state ;;
+esac
+"""
+
+
+@pytest.fixture
+def paused(
+    project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Project, Path]:
+    """Return a project whose container is paused, and the folder of what replays it."""
+    app = project().write(CONTAINER)
+    monkeypatch.setenv("XDG_STATE_HOME", app.environment["XDG_STATE_HOME"])
+    settings = env.load(app.folder)
+    made = record.new(settings, app.folder)
+    made.state_dir.mkdir(parents=True, mode=0o700)
+    (tmp_path / "state/vagrantp").chmod(0o700)
+    made.machine_json.write_text(record.document(made, settings, {"address": "10.0.0.2"}))
+    made.ssh_config.write_text("")
+    labels = {"id": made.id, "name": made.name, "folder": str(made.folder), "uid": os.getuid()}
+    container = {
+        "Names": [made.full_name],
+        "State": "paused",
+        "Pid": os.getpid(),
+        "Labels": {f"vagrantp.{key}": str(value) for key, value in labels.items()},
+    }
+    replay = tmp_path / "replay"
+    replay.mkdir()
+    (replay / "ps").write_text(json.dumps([container]))
+    (replay / "state").write_text("paused\n")
+    replay_with(replay, "exited")
+    app.environment["PATH"] = f"{replay}:{app.environment['PATH']}"
+    return app, replay
+
+
+def replay_with(folder: Path, at_the_end: str) -> None:
+    """Let the container be in a state after `podman stop`."""
+    (folder / "podman").write_text(PODMAN.format(folder=folder, at_the_end=at_the_end))
+    (folder / "podman").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"),
+    [
+        (["ssh"], "fab up resumes it"),
+        (["ssh", "--command", "true"], "fab up resumes it"),
+        (["provision"], "fab up resumes it"),
+        (["verify"], "fab up resumes it"),
+        (["rm"], "fab stop first, or remove it with fab rm --force"),
+    ],
+    ids=["ssh", "ssh --command", "provision", "verify", "rm"],
+)
+def test_what_says_that_it_is_paused(
+    paused: tuple[Project, Path], verb: list[str], hint: str
+) -> None:
+    app, replay = paused
+    done = app.fab(*verb)
+    name = json.loads((replay / "ps").read_text())[0]["Names"][0]
+    assert (done.returncode, done.stdout) == (8, "")
+    assert done.stderr == f"{name} is paused\n  hint: {hint}\n"
+    assert not (replay / "changes").exists()
+
+
+def test_status_and_ls_say_it(paused: tuple[Project, Path]) -> None:
+    app, _ = paused
+    assert json.loads(app.fab("status", "--json").stdout)["state"] == "paused"
+    [found] = json.loads(app.fab("ls", "--json").stdout)["instances"]
+    assert found["state"] == "paused"
+
+
+@pytest.mark.parametrize(("option", "seconds"), [((), 10), (("--force",), 0)])
+def test_stop_lets_it_go_on_and_stops_it(
+    paused: tuple[Project, Path], option: tuple[str, ...], seconds: int
+) -> None:
+    app, replay = paused
+    done = app.fab("stop", *option)
+    name = json.loads((replay / "ps").read_text())[0]["Names"][0]
+    assert (done.returncode, done.stdout) == (0, f"{name} is stopped\n"), done.stderr
+    changes = f"unpause {name}\nstop --time {seconds} {name}\n"
+    assert (replay / "changes").read_text() == changes
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "stopping"])
+def test_stop_never_says_so_of_what_is_not(paused: tuple[Project, Path], state: str) -> None:
+    app, replay = paused
+    replay_with(replay, state)
+    done = app.fab("stop")
+    name = json.loads((replay / "ps").read_text())[0]["Names"][0]
+    is_now = "running" if state == "stopping" else state
+    assert (done.returncode, done.stdout) == (5, "")
+    assert f"{name} is still {is_now}\n" in done.stderr
