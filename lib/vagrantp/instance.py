@@ -89,7 +89,7 @@ class Instance:
 
     @property
     def forwards(self) -> Path:
-        """What programs/forward.py carries; its lock file is beside it."""
+        """What vagrantp_guard/forward.py carries; its lock file is beside it."""
         return self.state_dir / "forwards.json"
 
     @property

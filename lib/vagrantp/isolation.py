@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp import commands
 from vagrantp.config import Settings
 from vagrantp.errors import ProviderError
@@ -15,7 +17,6 @@ from vagrantp.report import Check
 from vagrantp.run import SET_UP, Host
 from vagrantp.schema import LanRule
 
-PROGRAMS = Path(__file__).parent / "programs"
 OCI_HOOK = Path("/etc/containers/oci/hooks.d/vagrantp.json")
 BROKEN = "broken: not isolated"
 
@@ -26,15 +27,17 @@ def is_rootless(infra_type: str) -> bool:
 
 
 def why_not_installed() -> str | None:
-    """Return why `guard` is not there as this checkout has it, None when it is."""
-    for name in ("guard", "forward"):
-        installed = commands.GUARD.with_name(name)
-        try:
-            is_ours = installed.read_bytes() == (PROGRAMS / f"{name}.py").read_bytes()
-        except OSError:
-            return f"{installed}, which keeps guests from the LAN, is not installed"
-        if not is_ours:
-            return f"{installed} is of another version of vagrantp"
+    """Return why `guard` is not there as this checkout has it, None when it is.
+
+    Its starter names the modules by what is in them, and they were there before it.
+    """
+    starter = contract.starter(contract.LIB / contract.version())
+    try:
+        is_ours = contract.GUARD.read_text(encoding="utf-8") == starter
+    except (OSError, ValueError):
+        return f"{contract.GUARD}, which keeps guests from the LAN, is not installed"
+    if not is_ours:
+        return f"{contract.GUARD} is of another version of vagrantp"
     return None if OCI_HOOK.exists() else f"{OCI_HOOK}, which starts it, is not there"
 
 

@@ -14,7 +14,7 @@ from vagrantp.errors import ConfigError, ConflictError
 from vagrantp.run import Host
 
 NAME = "vagrantp"
-BRIDGE, PODMAN_BRIDGE = f"{NAME}0", f"{NAME}1"  # programs/guard.py knows them, too
+BRIDGE, PODMAN_BRIDGE = f"{NAME}0", f"{NAME}1"  # guard knows them, too
 # Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
 # The second is for hosts that have a route to all of 10/8, as companies' VPNs do.
 CANDIDATES = (IPv4Network("10.201.0.0/16"), IPv4Network("172.29.0.0/16"))

@@ -14,6 +14,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from vagrantp_guard.contract import FORWARD
+
 from vagrantp import commands, guest
 from vagrantp.config import Settings
 from vagrantp.errors import ConflictError
@@ -23,7 +25,6 @@ from vagrantp.report import Check
 from vagrantp.run import Host, holder_of
 from vagrantp.schema import PortForward
 
-PROGRAM = Path(__file__).parent / "programs/forward.py"
 # For `auto`: below what Linux gives to outgoing connections (ip_local_port_range, from 32768 on).
 AUTO = range(20000, 32768)
 FIRST_FREE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -188,7 +189,7 @@ def ensure(host: Host, instance: Instance, pid: str, afresh: bool = False) -> No
         end(host, instance)
     if not forwards(instance) or is_served(instance):
         return
-    argv = [sys.executable, "-IS", str(PROGRAM), str(instance.forwards), "--pid", pid]
+    argv = [sys.executable, "-IS", str(FORWARD), str(instance.forwards), "--pid", pid]
     if is_rootless(instance.infra_type):
         argv = ["podman", "unshare", *argv, "--netns", f"/proc/{pid}/ns/net"]
     host.change(argv, what="forwarding ports", timeout=30)

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp import accel, commands, fabricyaml, images, links, network
 from vagrantp.config import xdg
 from vagrantp.errors import ProviderError, StateError, VagrantpError
@@ -25,10 +27,7 @@ from vagrantp.run import Host, as_json, as_xml, is_installed
 
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
-    "usr/local/lib/vagrantp/guard",
-    "usr/local/lib/vagrantp/forward",
-    "etc/libvirt/hooks/qemu.d/vagrantp",
-    "etc/containers/oci/hooks.d/vagrantp.json",
+    *(str(path.relative_to("/")) for path in (contract.LIB, *contract.HOOKS)),
     "etc/sudoers.d/vagrantp",
     "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",
@@ -237,8 +236,8 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
     files = [path for name in SET_UP_FILES if os.path.lexists(path := root / name)]
     if not files:
         return
-    guard = root / SET_UP_FILES[0]
-    script = f"{shlex.quote(str(guard))} unload; rm -f -- {shlex.join(map(str, files))}"
+    guard = root / contract.GUARD.relative_to("/")
+    script = f"{shlex.quote(str(guard))} unload; rm -rf -- {shlex.join(map(str, files))}"
     remove, stays = partial(_run, host, ["sh", "-c", script]), None
     if not all(os.access(path.parent, os.W_OK) for path in files):
         remove = partial(host.become, ["sudo", "sh", "-c", script])

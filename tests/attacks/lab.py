@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 
-from vagrantp.programs import guard
+from vagrantp_guard import guests, ruleset
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of unshare(2)
@@ -154,13 +154,13 @@ class Lab:
     def load(self, **wishes: object) -> None:
         """Write the rules of the host, with both guests as `wishes` have them."""
         own = [
-            guard.checked({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
+            guests.checked({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
             for guest in (VM, CONTAINER)
         ]
         tables = ("table bridge vagrantp", "table inet vagrantp")
         text = "".join(f"{table}\ndelete {table}\n" for table in tables)
         self.host.run(
-            "nft -f -", text + guard.rules(own, [IPv4Interface(each) for each in HOST_ADDRESSES])
+            "nft -f -", text + ruleset.rules(own, [IPv4Interface(each) for each in HOST_ADDRESSES])
         )
 
     def close(self) -> None:

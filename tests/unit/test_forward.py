@@ -16,8 +16,8 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from vagrantp.programs import forward
 from vagrantp.run import holder_of
+from vagrantp_guard import forward
 
 Carry = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vagrantp.programs import guard
+from vagrantp_guard import cli, guests, ruleset
+from vagrantp_guard.system import Refused
 
 DOMAIN = """\
 <domain><name>app-1234abcd</name>
@@ -71,9 +72,9 @@ LANS = st.one_of(
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.lists(RULES, max_size=6), st.booleans(), LANS), max_size=4))
 def test_nft_takes_the_rules_of_any_guests(
-    wishes: list[tuple[list[guard.Guest], bool, guard.Guest | None]],
+    wishes: list[tuple[list[guests.Guest], bool, guests.Guest | None]],
 ) -> None:
-    guests = [
+    known = [
         {
             "name": f"app-0000000{number}",
             "bridge": "vagrantp0",
@@ -87,14 +88,14 @@ def test_nft_takes_the_rules_of_any_guests(
         for number, (rules, is_open, lan) in enumerate(wishes)
     ]
     networks = [IPv4Interface("192.168.1.5/24"), IPv4Interface("203.0.113.5/28")]
-    nft_takes(guard.rules(map(guard.checked, guests), networks))
-    for guest in guests:
-        nft_takes(guard.inside_rules(guest, [IPv4Interface("192.168.1.5/24")]))
+    nft_takes(ruleset.rules(map(guests.checked, known), networks))
+    for guest in known:
+        nft_takes(ruleset.inside_rules(guest, [IPv4Interface("192.168.1.5/24")]))
 
 
 def test_the_guest_of_a_domain() -> None:
     rule = {"network": "10.0.0.0/8", "port": 80, "protocol": "tcp"}
-    assert guard.guest_of_domain(DOMAIN.format(allow=json.dumps([rule]))) == {
+    assert guests.guest_of_domain(DOMAIN.format(allow=json.dumps([rule]))) == {
         "name": "app-1234abcd",
         "bridge": "vagrantp0",
         "port": "vgp1234abcd",
@@ -106,7 +107,7 @@ def test_the_guest_of_a_domain() -> None:
     }
     wishes = {"address": "192.168.1.5/24", "gateway": "192.168.1.1", "resolvers": ["192.168.1.2"]}
     on_a_lan = DOMAIN.format(allow="[]").replace("</devices>", f"{LAN}</devices>")
-    found = guard.guest_of_domain(on_a_lan.replace('id="', f"lan='{json.dumps(wishes)}' id=\""))
+    found = guests.guest_of_domain(on_a_lan.replace('id="', f"lan='{json.dumps(wishes)}' id=\""))
     assert found and found["lan"] == {
         **wishes,
         "ip": "192.168.1.5",
@@ -115,8 +116,8 @@ def test_the_guest_of_a_domain() -> None:
         "mac": "56:54:12:34:ab:cd",
     }
     foreign = DOMAIN.format(allow="[]").replace("<name>app", "<name>other")
-    assert guard.guest_of_domain(foreign) is None
-    assert guard.guest_of_domain("<domain><name>web</name></domain>") is None
+    assert guests.guest_of_domain(foreign) is None
+    assert guests.guest_of_domain("<domain><name>web</name></domain>") is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_domain_of_ours_that_is_not_as_it_must_be_does_not_start(
     sound = DOMAIN.format(allow="[]")
     assert old in sound
     monkeypatch.setattr("sys.stdin", _Text(sound.replace(old, new)))
-    assert guard.main(["qemu", "app-1234abcd", "start", "begin", "-"]) == 1
+    assert cli.main(["qemu", "app-1234abcd", "start", "begin", "-"]) == 1
     assert capsys.readouterr().err.startswith("vagrantp guard: qemu: ")
 
 
@@ -156,7 +157,7 @@ def test_what_a_container_may_reach_is_not_for_others_to_write(tmp_path: Path) -
     file = tmp_path / "isolation.json"
     file.write_text('{"lan_access": false, "lan_allow": []}')
     file.chmod(0o600)
-    assert guard._wishes(tmp_path) == {"lan_access": False, "lan_allow": [], "lan": None}
+    assert guests.wishes_of(tmp_path) == {"lan_access": False, "lan_allow": [], "lan": None}
     file.chmod(0o620)
-    with pytest.raises(guard.Refused, match="may be written by others"):
-        guard._wishes(tmp_path)
+    with pytest.raises(Refused, match="may be written by others"):
+        guests.wishes_of(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 LIB = Path(__file__).resolve().parents[2] / "lib/vagrantp"
@@ -44,6 +45,36 @@ def test_arrows_point_one_way() -> None:
             continue
         for imported in imports(path) - {module}:
             assert LEVEL[imported] < LEVEL[module], f"{module} must not import {imported}"
+
+
+def modules(path: Path) -> set[str]:
+    """Return the modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if node.module == "vagrantp_guard" else {str(node.module)}
+    return found
+
+
+def test_the_two_sides_of_the_root_boundary_share_the_contract_alone() -> None:
+    for path in LIB.rglob("*.py"):
+        of_guard = {name for name in modules(path) if name.startswith("vagrantp_guard")}
+        assert of_guard <= {"vagrantp_guard.contract"}, path
+    for path in LIB.with_name("vagrantp_guard").glob("*.py"):
+        for name in modules(path):
+            package, _, _ = name.partition(".")
+            assert package in {"vagrantp_guard", *sys.stdlib_module_names}, f"{path}: {name}"
+        standing_alone = {"contract.py", "forward.py", "fusermount3.py"}
+        if path.name in standing_alone:
+            assert not any(name.startswith("vagrantp") for name in modules(path)), path
+
+
+def test_no_module_of_guard_is_long() -> None:
+    for path in LIB.with_name("vagrantp_guard").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 
 def test_only_run_starts_processes_and_handles_signals() -> None:

@@ -1,1 +1,1 @@
-"""Programs that stand alone: guard.py and forward.py need the standard library only."""
+"""What runs by itself, in a process of its own."""
