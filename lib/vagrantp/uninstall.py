@@ -27,7 +27,7 @@ from vagrantp.run import Host, as_json, as_xml, is_installed
 
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
-    *(str(path.relative_to("/")) for path in (contract.LIB, *contract.HOOKS)),
+    *(str(path.relative_to("/")) for path in (contract.LIB, contract.QEMU_HOOK, contract.OCI_HOOK)),
     "etc/sudoers.d/vagrantp",
     "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",

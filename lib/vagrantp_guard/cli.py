@@ -21,27 +21,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import xml.etree.ElementTree as ET
 from contextlib import nullcontext
 from pathlib import Path
 
-from vagrantp_guard.contract import ANNOTATION, BRIDGES, MOUNTS, RUN
-from vagrantp_guard.guests import Guest, adopt, guests, is_recorded, refuse_unrecorded, sync
-from vagrantp_guard.hooks import forget, on_oci, on_qemu
+from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Guest
+from vagrantp_guard.guests import guests
+from vagrantp_guard.hooks import on_oci, on_qemu
 from vagrantp_guard.lan import configure, leased
+from vagrantp_guard.running import adopt, sync
 from vagrantp_guard.share import unmount
 from vagrantp_guard.system import Refused, locked, run
-from vagrantp_guard.tables import (
-    LIST,
-    RULE,
-    ask_again,
-    inside_problems,
-    load,
-    load_inside,
-    problems,
-)
+from vagrantp_guard.tables import LIST, ask_again, inside_problems, load, load_inside, problems
 from vagrantp_guard.watcher import watch_container, watch_host
 
 
@@ -49,62 +40,66 @@ def main(argv: list[str]) -> int:
     """Run one command; return the exit status."""
     command, *arguments = argv or ["help"]
     try:
-        if command == "check":
-            with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
-                return _report(problems(), guests(), leased())
-        if command == "inside":
-            pid, folder = int(arguments[1]), Path(arguments[2])
-            if arguments[0] == "load":
-                load_inside(pid, folder)
-                watch_container(pid, folder)
-            return _report(inside_problems(pid, folder), [], {})
-        if command in ("bound", "renew"):
-            configure(os.environ)
-        elif command == "qemu":
-            on_qemu(*arguments[:2])
-        elif command == "oci":
-            state = json.load(sys.stdin)
-            folder = Path(state["annotations"][ANNOTATION])
-            if not is_recorded(folder, state["id"]):
-                refuse_unrecorded(folder, Path(state["bundle"]))
-            elif state["status"] == "stopped":
-                forget(folder.name)
-            else:
-                on_oci(int(state["pid"]), Path(state["bundle"]), folder)
-        elif command == "adopt":
-            adopt()
-        elif command == "sync":
-            with locked():
-                sync()
-                load()
-                ask_again()
-            watch_host()
-        elif command == "load":
-            with locked():
-                load()
-            watch_host()
-        elif command == "unload":
-            shutil.rmtree(RUN / "guests", ignore_errors=True)  # nobody is to be watched over
-            for path in MOUNTS.glob("*"):
-                unmount(path.name)
-                if path.is_mount():
-                    raise Refused(f"{path} is in use")
-            for query in LIST:
-                run("nft", "delete", *query[3:], check=False)
-            for bridge in BRIDGES.values():
-                run("ip", "rule", "delete", "priority", str(RULE), "iif", bridge, check=False)
-            shutil.rmtree(RUN, ignore_errors=True)
-        else:
-            print(__doc__, file=sys.stderr)
-            return 2
-    except (Refused, OSError, ValueError, KeyError, ET.ParseError) as error:
+        return _main(command, *arguments)
+    except (Refused, OSError, ValueError, KeyError) as error:
         print(f"vagrantp guard: {command}: {error}", file=sys.stderr)
         return 1
+
+
+def _main(command: str, *arguments: str) -> int:
+    if command == "check":
+        with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
+            return _report(problems(), guests(), leased())
+    if command == "inside":
+        pid, folder = int(arguments[1]), Path(arguments[2])
+        if arguments[0] == "load":
+            load_inside(pid, folder)
+            watch_container(pid, folder)
+        return _report(inside_problems(pid, folder), [], {})
+    if command in ("bound", "renew"):
+        configure(os.environ)
+    elif command == "qemu":
+        on_qemu(*arguments[:2])
+    elif command == "oci":
+        on_oci(json.load(sys.stdin))
+    elif command == "adopt":
+        adopt()
+    elif command == "sync":
+        with locked():
+            sync()
+            load()
+            ask_again()
+        watch_host()
+    elif command == "load":
+        with locked():
+            load()
+        watch_host()
+    elif command == "unload":
+        _unload()
+    else:
+        print(__doc__, file=sys.stderr)
+        return 2
     return 0
+
+
+def _unload() -> None:
+    import shutil  # takes 3 ms
+
+    shutil.rmtree(RUN / "guests", ignore_errors=True)  # nobody is to be watched over
+    for path in MOUNTS.glob("*"):
+        unmount(path.name)
+        if path.is_mount():
+            raise Refused(f"{path} is in use")
+    for query in LIST:
+        run("nft", "delete", *query[3:], check=False)
+    for bridge in BRIDGES.values():
+        which = ("priority", str(RULE_PRIORITY), "iif", bridge)
+        run("ip", "rule", "delete", *which, check=False)
+    shutil.rmtree(RUN, ignore_errors=True)
 
 
 def _report(found: list[str], admitted: list[Guest], leased: dict[str, list[str]]) -> int:
     """Print problems, guests by name, and what DHCP has given to the cards on bridges."""
-    known = {guest["name"]: guest for guest in admitted}
+    known = {guest.name: guest.to_json() for guest in admitted}
     print(json.dumps({"problems": found, "guests": known, "leased": leased}))
     return 1 if found else 0

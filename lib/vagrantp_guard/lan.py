@@ -11,25 +11,24 @@ from collections import defaultdict
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 
-from vagrantp_guard.contract import GUARD, LAN_CARD, RUN
-from vagrantp_guard.guests import Guest
+from vagrantp_guard.contract import GUARD, LAN_CARD, RUN, LanNic
 from vagrantp_guard.system import PATH, in_background, locked, read, run, run_inside, write
 
 
-def plug(pid: int, lan: Guest, hostname: str) -> None:
+def plug(pid: int, lan: LanNic, hostname: str) -> None:
     """Give a container a card on a bridge of the host, and the way out by it alone."""
-    port = lan["port"]
+    port = lan.port
     run("ip", "link", "delete", port, check=False)
-    card = ("name", LAN_CARD, "address", lan["mac"], "netns", str(pid))
+    card = ("name", LAN_CARD, "address", lan.mac, "netns", str(pid))
     run("ip", "link", "add", port, "type", "veth", "peer", *card)
-    run("ip", "link", "set", port, "master", lan["bridge"])
+    run("ip", "link", "set", port, "master", lan.bridge)
     no_spanning_tree(port)
     run("ip", "link", "set", port, "up")
     run_inside(pid, "ip", "link", "set", LAN_CARD, "up")
     run_inside(pid, "ip", "route", "delete", "default", check=False)
-    if lan["ip"]:
-        run_inside(pid, "ip", "address", "add", lan["address"], "dev", LAN_CARD)
-        run_inside(pid, "ip", "route", "add", "default", "via", lan["gateway"], "dev", LAN_CARD)
+    if lan.address:
+        run_inside(pid, "ip", "address", "add", str(lan.address), "dev", LAN_CARD)
+        run_inside(pid, "ip", "route", "add", "default", "via", str(lan.gateway), "dev", LAN_CARD)
     elif in_background():
         client = ("setpriv", "--pdeathsig=KILL", "busybox", "udhcpc", "-f", "-i", LAN_CARD)
         own = (*client, "-s", str(GUARD), "-x", f"hostname:{hostname}")

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
 
-from vagrantp_guard.contract import LAN_TAPS
-from vagrantp_guard.guests import Guest
+from vagrantp_guard.contract import LAN_TAPS, Guest, LanRule
 
 # RFC 6890, and multicast and class E: what is not the internet, wherever it is routed to.
 PRIVATE = (
@@ -26,28 +25,28 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     an answer bit 64 of what is in UDP says that it is one. An IPv4 packet has its source at bit 96,
     an ARP message its sender's address at bit 112.
     """
-    cards = [(f'"{g["lan"]["port"]}"', g["lan"], g) for g in known if g["lan"]]
+    cards = [(f'"{g.policy.lan.port}"', g.policy.lan, g.policy) for g in known if g.policy.lan]
     closed = [*PRIVATE, *(str(i.network) for i in networks)]
-    closed += [str(IPv4Interface(lan["address"]).network) for _, lan, _ in cards if lan["address"]]
+    closed += [str(lan.address.network) for _, lan, _ in cards if lan.address]
     places = defaultdict[str, list[IPv4Network]](list)
-    for port, lan, guest in cards:
-        for resolver in lan["resolvers"]:
+    for port, lan, policy in cards:
+        for resolver in lan.resolvers:
             for protocol in ("tcp", "udp"):
                 places[f"{port} . % . {protocol} . 53"].append(IPv4Network(resolver))
-        for rule in guest["lan_allow"]:
-            service = f" . {rule['protocol']} . {rule['port']}" if rule["port"] else ""
-            where = [rule["network"]] if rule["network"] else [str(i.ip) for i in networks]
-            places[f"{port} . %{service}"] += map(IPv4Network, where)
+        for rule in policy.lan_allow:
+            where = [rule.network] if rule.network else [IPv4Network(i.ip) for i in networks]
+            places[f"{port} . %{service(rule)}"] += where
     allowed, allowed_ports = merged(places)
-    fixed = [f"{port} . {lan['ip']}" for port, lan, _ in cards if lan["ip"]]
-    clients = [f"{port} . 0x{lan['mac'].replace(':', '')}" for port, lan, _ in cards]
+    fixed = [f"{port} . {lan.address.ip}" for port, lan, _ in cards if lan.address]
+    clients = [f"{port} . {number(lan.mac)}" for port, lan, _ in cards]
+    own = [f"{port} . {lan.mac}" for port, lan, _ in cards]
     return f"""\
   set lan_cards {{
-    type ifname . ether_addr; {elements(f"{port} . {lan['mac']}" for port, lan, _ in cards)}
+    type ifname . ether_addr; {elements(own)}
   }}
   set lan_clients {{ typeof iifname . @th,288,48; {elements(clients)} }}
   set lan_fixed {{ type ifname . ipv4_addr; {elements(fixed)} }}
-  set lan_open {{ type ifname; {elements(p for p, _, g in cards if g["lan_access"])} }}
+  set lan_open {{ type ifname; {elements(port for port, _, policy in cards if policy.lan_access)} }}
   set lan_closed {{ type ipv4_addr; flags interval; auto-merge; {elements(closed)} }}
   set lan_allowed {{ type ifname . ipv4_addr; flags interval; {elements(allowed)} }}
   set lan_allowed_ports {{
@@ -150,3 +149,13 @@ def merged(places: Mapping[str, list[IPv4Network]]) -> tuple[list[str], list[str
 def elements(items: Iterable[str]) -> str:
     listed = ", ".join(dict.fromkeys(items))
     return f"elements = {{ {listed} }}" if listed else ""
+
+
+def service(rule: LanRule) -> str:
+    """Return the end of an element for the service of a rule, "" for all."""
+    return f" . {rule.protocol} . {rule.port}" if rule.port else ""
+
+
+def number(mac: str) -> str:
+    """Return a MAC address as nft(8) takes a number."""
+    return f"0x{mac.replace(':', '')}"

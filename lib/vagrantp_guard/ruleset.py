@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from vagrantp_guard.contract import BRIDGES, LAN_TAPS, TAPS
-from vagrantp_guard.guests import Guest
-from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged
+from vagrantp_guard.contract import BRIDGES, LAN_TAPS, TAPS, Guest, Policy
+from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
 
 # Of packets to what the host has a route of its own to, and not the default one (nor the two halves
 # of it that VPNs write): routing marks them, so this is never older than the routes.
@@ -56,26 +55,26 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     known = list(all_guests)
     allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
     for guest in known:
-        for rule in guest["lan_allow"]:
-            service = f" . {rule['protocol']} . {rule['port']}" if rule["port"] else ""
-            if rule["network"]:
-                places[f"{guest['ip']} . %{service}"].append(IPv4Network(rule["network"]))
+        for rule in guest.policy.lan_allow:
+            if rule.network:
+                places[f"{guest.ip} . %{service(rule)}"].append(rule.network)
             else:
-                allowed_host.append(f"{guest['ip']}{service}")
+                allowed_host.append(f"{guest.ip}{service(rule)}")
     allowed, allowed_ports = merged(places)
     # The port's name is in quotes: a veth's may start with a digit.
-    ports = [f'"{g["port"]}" . {g["mac"]} . {g["ip"]}' for g in known]
-    cards = [f'"{g["port"]}" . {g["mac"]}' for g in known]
+    ports = [f'"{g.nic.port}" . {g.nic.mac} . {g.ip}' for g in known]
+    cards = [f'"{g.nic.port}" . {g.nic.mac}' for g in known]
     # Anybody else is on our networks by Podman's --network or by a domain of somebody's.
-    sources = [f'"{g["bridge"]}" . {g["ip"]}' for g in known]
-    vms = [g for g in known if g["bridge"] == BRIDGES["vm"]]
-    clients = [f'"{g["port"]}" . 0x{g["mac"].replace(":", "")}' for g in vms]
+    sources = [f'"{g.nic.bridge}" . {g.ip}' for g in known]
+    vms = [g for g in known if g.nic.bridge == BRIDGES["vm"]]
+    clients = [f'"{g.nic.port}" . {number(g.nic.mac)}' for g in vms]
+    open_ = [str(g.ip) for g in known if g.policy.lan_access]
     bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
     return f"""\
 table bridge vagrantp {{
   set guests {{ type ifname . ether_addr . ipv4_addr; {elements(ports)} }}
   set cards {{ type ifname . ether_addr; {elements(cards)} }}
-  set ports {{ type ifname; {elements(f'"{g["port"]}"' for g in known)} }}
+  set ports {{ type ifname; {elements(f'"{g.nic.port}"' for g in known)} }}
   set clients {{ typeof iifname . @th,288,48; {elements(clients)} }}
   chain pinned {{
     @ll,96,16 != {{ 0x0800, 0x0806 }} drop
@@ -120,7 +119,7 @@ table inet vagrantp {{
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 1s;
   }}
   set known {{ type ifname . ipv4_addr; {elements(sources)} }}
-  set open {{ type ipv4_addr; {elements(g["ip"] for g in known if g["lan_access"])} }}
+  set open {{ type ipv4_addr; {elements(open_)} }}
   set allowed {{ type ipv4_addr . ipv4_addr; flags interval; {elements(allowed)} }}
   set allowed_ports {{
     type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags interval;
@@ -178,7 +177,7 @@ table inet vagrantp {{
 """
 
 
-def inside_rules(wishes: Guest, networks: Iterable[IPv4Interface]) -> str:
+def inside_rules(policy: Policy, networks: Iterable[IPv4Interface]) -> str:
     """Return the rules of a user's container's own network namespace. Pure.
 
     `networks`: the addresses of the host, with the networks that they are in.
@@ -186,12 +185,12 @@ def inside_rules(wishes: Guest, networks: Iterable[IPv4Interface]) -> str:
     known = list(networks)
     hosts = [*SEEN_HOSTS, *(str(interface.ip) for interface in known)]
     on_link = [str(interface.network) for interface in known]
-    closed = ["@host"] if wishes["lan_access"] else ["@host", "@private", "@on_link"]
+    closed = ["@host"] if policy.lan_access else ["@host", "@private", "@on_link"]
     dns = ", ".join(SEEN_RESOLVERS)
     accept = [f"ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept"]
-    for rule in wishes["lan_allow"]:
-        where = f"ip daddr {rule['network'] or '@host'}"
-        port = f" {rule['protocol']} dport {rule['port']}" if rule["port"] else ""
+    for rule in policy.lan_allow:
+        where = f"ip daddr {rule.network or '@host'}"
+        port = f" {rule.protocol} dport {rule.port}" if rule.port else ""
         accept.append(f"{where}{port} accept")
     lines = [
         'oifname "lo" accept',

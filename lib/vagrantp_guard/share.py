@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import pwd
 import stat
 import struct
@@ -13,8 +12,7 @@ from contextlib import suppress
 from errno import EPERM
 from pathlib import Path
 
-from vagrantp_guard.contract import MOUNTS, PROJECT
-from vagrantp_guard.guests import Guest
+from vagrantp_guard.contract import MOUNTS, PROJECT, Mount
 from vagrantp_guard.system import PATH, Refused, is_rootless, run
 
 SANDBOX = (
@@ -32,7 +30,7 @@ SETS_MODE = {
 }
 
 
-def share(target: Path, wish: Guest, person: tuple[int, int], *enter: str) -> None:
+def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> None:
     """Mount a project folder, as a guest is to see it, at `target`: by bindfs(1).
 
     All in it belongs to one user of the guest; what the guest does there is done by a process of
@@ -41,31 +39,31 @@ def share(target: Path, wish: Guest, person: tuple[int, int], *enter: str) -> No
     mount. `enter`: what runs a command in the mount namespace that has `target`.
     """
     uid, gid = person
-    if os.path.realpath(wish["folder"]) != wish["folder"]:
-        raise Refused(f"{wish['folder']} is no folder any more, but leads elsewhere")
+    if os.path.realpath(mount.folder) != str(mount.folder):
+        raise Refused(f"{mount.folder} is no folder any more, but leads elsewhere")
     groups = "--keep-groups"  # as they are for a user's container
     if not is_rootless():
         if uid == 0:
-            facts = Path(wish["folder"]).stat()
+            facts = mount.folder.stat()
             uid, gid = facts.st_uid, facts.st_gid
         numbers = os.getgrouplist(pwd.getpwuid(uid).pw_name, gid) if person[0] else [gid]
         groups = f"--groups={','.join(map(str, numbers))}"
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     calls = os.memfd_create("calls")
     try:
-        os.write(calls, no_setuid(platform.machine()))
+        os.write(calls, no_setuid(os.uname().machine))
         os.lseek(calls, 0, os.SEEK_SET)
-        options = f"{wish['mode']},nosuid,nodev,allow_other,default_permissions,fd={fuse}"
+        options = f"{mount.mode},nosuid,nodev,allow_other,default_permissions,fd={fuse}"
         options += ",rootmode=40000,user_id=0,group_id=0"
         kind = ("--types", "fuse.bindfs", "--options", options)
         run(*enter, "mount", "--internal-only", *kind, "vagrantp", str(target), fds=(fuse,))
         argv = (
-            *(*SANDBOX, "--bind", wish["folder"], "/project", "--seccomp", str(calls)),
+            *(*SANDBOX, "--bind", str(mount.folder), "/project", "--seccomp", str(calls)),
             # It asks this for the device, as it is not root. libfuse has it where it was built for.
             *("--ro-bind", str(FUSERMOUNT), "/usr/bin/fusermount3", "--setenv", "FUSE", str(fuse)),
             *("setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--inh-caps=-all"),
-            *("--bounding-set=-all", "bindfs", "-f", "-o", wish["mode"], "--xattr-none"),
-            *(f"--force-user={wish['uid']}", f"--force-group={wish['gid']}"),
+            *("--bounding-set=-all", "bindfs", "-f", "-o", mount.mode, "--xattr-none"),
+            *(f"--force-user={mount.uid}", f"--force-group={mount.gid}"),
             *("--create-as-mounter", "--chown-ignore", "--chgrp-ignore", "/project", "/none"),
         )
         subprocess.Popen(
@@ -84,7 +82,7 @@ def share(target: Path, wish: Guest, person: tuple[int, int], *enter: str) -> No
         run(*enter, "ls", str(target))
     except Refused:
         run(*enter, "umount", "--lazy", str(target), check=False)
-        raise Refused(f"{wish['folder']} cannot be shared: see that bindfs and bwrap run") from None
+        raise Refused(f"{mount.folder} cannot be shared: see that bindfs and bwrap run") from None
 
 
 def no_setuid(machine: str) -> bytes:
@@ -122,9 +120,9 @@ def unmount(name: str) -> None:
 def project_in(bundle: Path) -> Path:
     """Return the folder of a container, about to start, that its project is to be at."""
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-    found: Path = bundle / config["root"]["path"] / PROJECT
+    found: Path = bundle / config["root"]["path"] / PROJECT.name
     with suppress(FileExistsError):
         found.mkdir()
     if not stat.S_ISDIR(found.lstat().st_mode):  # a link would lead out of the container
-        raise Refused(f"/{PROJECT} of the container is no folder")
+        raise Refused(f"{PROJECT} of the container is no folder")
     return found

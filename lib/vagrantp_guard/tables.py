@@ -10,13 +10,12 @@ from contextlib import suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from vagrantp_guard.contract import BRIDGES, HOOKS, RUN
-from vagrantp_guard.guests import guests, wishes_of
+from vagrantp_guard.contract import BRIDGES, OCI_HOOK, QEMU_HOOK, RULE_PRIORITY, RUN, Policy
+from vagrantp_guard.guests import guests, policy_of
 from vagrantp_guard.lan import keep_leases, kept_leases
 from vagrantp_guard.ruleset import REALM, inside_rules, rules
 from vagrantp_guard.system import VIRSH, Refused, read, run, run_inside, watchers_lock, write
 
-RULE = 77  # its priority among the rules of ip-rule(8)
 LIST = [
     ("nft", "--stateless", "list", "table", family, "vagrantp") for family in ("bridge", "inet")
 ]
@@ -27,9 +26,8 @@ FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fil
 
 def problems() -> list[str]:
     """Return why guests may not be isolated now, or will not be; nothing when they are."""
-    found = lost() + [
-        f"{hook} is gone: a guest would start without rules" for hook in HOOKS if not hook.exists()
-    ]
+    gone = [hook for hook in (QEMU_HOOK, OCI_HOOK) if not hook.exists()]
+    found = lost() + [f"{hook} is gone: a guest would start without rules" for hook in gone]
     if not found and guests() and (lock := watchers_lock()):
         lock.close()
         found.append(UNWATCHED)
@@ -48,7 +46,7 @@ def lost() -> list[str]:
     elif live != loaded:
         found.append("the rules are not as they were loaded: something has changed them")
     found += [f"the routing rule of {bridge} is gone" for bridge in _missing_rules()]
-    if live and any(guest["lan"] for guest in guests()):
+    if live and any(guest.policy.lan for guest in guests()):
         keep_leases()
         if networks != _text_of(networks_of_host()):
             found.append("the rules do not know the networks that this host is on by now")
@@ -63,7 +61,7 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
     loaded = json.loads((folder / "rules.json").read_text(encoding="utf-8"))
     if live != loaded["rules"]:
         return ["its rules are not as they were loaded: something has changed them"]
-    if loaded["wishes"] != wishes_of(folder):
+    if Policy.from_json(loaded["wishes"]) != policy_of(folder):
         return ["its rules are of other settings"]
     if loaded["networks"] != list(map(str, networks_of_host())):
         return ["its rules do not know the networks that this host is on by now"]
@@ -79,20 +77,21 @@ def load(starting: str = "") -> None:
     `starting`: the card on a bridge of a guest that starts, and has no lease yet.
     """
     for bridge in _missing_rules():
-        which = ("priority", str(RULE), "iif", bridge)
+        which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
         what = ("lookup", "main", "suppress_prefixlength", "1", "realms", str(REALM))
         # systemd-networkd takes away all others than the kernel's own: networkd.conf(5),
         # ManageForeignRoutingPolicyRules, and https://github.com/systemd/systemd/pull/19287
         run("ip", "rule", "add", *which, *what, "protocol", "kernel")
     networks, known = networks_of_host(), guests()
-    for bridge in {*BRIDGES.values(), *(guest["lan"]["bridge"] for guest in known if guest["lan"])}:
+    lans = [guest.policy.lan for guest in known if guest.policy.lan]
+    for bridge in {*BRIDGES.values(), *(lan.bridge for lan in lans)}:
         # nor may such a frame tell it where a MAC is; the bridge may not be there yet
         deaf = ("type", "bridge", "no_linklocal_learn", "1")
         run("ip", "link", "set", "dev", bridge, *deaf, check=False)
     text = rules(known, networks)
     keep_leases()
-    ports = {g["lan"]["port"] for g in known if g["lan"]} - {starting}
+    ports = {lan.port for lan in lans} - {starting}
     kept: list[str] = []
     over: list[str] = []
     for port, addresses in kept_leases().items():
@@ -119,9 +118,9 @@ def load(starting: str = "") -> None:
 
 def load_inside(pid: int, folder: Path) -> None:
     """Write the rules into the network namespace of a user's container."""
-    wishes, networks = wishes_of(folder), networks_of_host()
-    run_inside(pid, "nft", "-f", "-", stdin=inside_rules(wishes, networks))
-    loaded = {"wishes": wishes, "networks": [*map(str, networks)]}
+    policy, networks = policy_of(folder), networks_of_host()
+    run_inside(pid, "nft", "-f", "-", stdin=inside_rules(policy, networks))
+    loaded = {"wishes": policy.to_json(), "networks": [*map(str, networks)]}
     write(folder / "rules.json", json.dumps({**loaded, "rules": run_inside(pid, *LIST_INSIDE)}))
 
 
@@ -137,7 +136,7 @@ def _missing_rules() -> list[str]:
     there = {
         rule.get("iif")
         for rule in found
-        if rule["priority"] == RULE
+        if rule["priority"] == RULE_PRIORITY
         and rule.get("suppress_prefixlen") == 1
         and (rule["table"], rule.get("flow_to")) == ("main", str(REALM))
         and rule.get("protocol") == "kernel"
@@ -160,8 +159,7 @@ def ask_again() -> None:
     """Let VMs whose lease was lost with the rules ask for it: a card does when it was unplugged."""
     kept = kept_leases()
     for guest in guests():
-        lan = guest["lan"]
-        is_lost = lan and not lan["address"] and lan["port"] not in kept
-        if is_lost and guest["bridge"] == BRIDGES["vm"]:
+        lan = guest.policy.lan
+        if guest.nic.bridge == BRIDGES["vm"] and lan and not lan.address and lan.port not in kept:
             for state in ("down", "up"):
-                run(*VIRSH, "domif-setlink", guest["name"], lan["port"], state, check=False)
+                run(*VIRSH, "domif-setlink", guest.name, lan.port, state, check=False)

@@ -61,9 +61,9 @@ def _watching_host(lock: TextIO) -> None:
 def _keep_rules(lock: TextIO) -> bool:
     """Put lost rules back; return False, with the lock let go, when the last guest has ended."""
     with locked():
-        ended = [g for g in guests() if "pid" in g and not Path(f"/proc/{g['pid']}").exists()]
+        ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
-            record_of(guest["name"]).unlink()
+            record_of(guest.name).unlink()
         is_reloaded = bool(ended or lost())
         if is_reloaded:
             load()

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 
-from vagrantp_guard import guests, ruleset
+from vagrantp_guard import ruleset
+from vagrantp_guard.contract import Guest
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of unshare(2)
@@ -154,7 +155,7 @@ class Lab:
     def load(self, **wishes: object) -> None:
         """Write the rules of the host, with both guests as `wishes` have them."""
         own = [
-            guests.checked({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
+            Guest.from_json({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
             for guest in (VM, CONTAINER)
         ]
         tables = ("table bridge vagrantp", "table inet vagrantp")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
 from vagrantp_guard import contract, install
 
+from tests.conftest import MASTER
+
 SYSTEM_PYTHON = "/usr/bin/python3"
+PLAYBOOK = MASTER / "playbooks/host.yml"
 
 
 def run_installer(package: Path, lib: Path) -> str:
@@ -77,3 +84,53 @@ def test_it_stands_in_for_fusermount3() -> None:
         _, [received], _, _ = socket.recv_fds(ours, 1, 1)
         assert os.path.sameopenfile(received, device.fileno())
         os.close(received)
+
+
+def tasks(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tasks, with those in blocks."""
+    return [inner for task in listed for inner in [task, *tasks(task.get("block", []))]]
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, str]:
+    """What host set-up writes, by path."""
+    [play] = yaml.safe_load(PLAYBOOK.read_text())
+    files = [task["ansible.builtin.copy"] for task in tasks(play["tasks"]) if _writes(task)]
+    return {file["dest"]: file["content"] for file in files}
+
+
+def _writes(task: dict[str, Any]) -> bool:
+    return "content" in task.get("ansible.builtin.copy", {})
+
+
+def test_host_set_up_registers_the_hooks_that_are_looked_for(written: dict[str, str]) -> None:
+    assert str(contract.GUARD) in written[str(contract.QEMU_HOOK)]
+    assert str(contract.OCI_HOOK) in written
+    [play] = yaml.safe_load(PLAYBOOK.read_text())
+    [task] = [t for t in tasks(play["tasks"]) if "hook" in t.get("vars", {})]
+    hook = task["vars"]["hook"]
+    assert hook["hook"]["path"] == str(contract.GUARD)
+    [pattern] = hook["when"]["annotations"]
+    assert re.fullmatch(pattern, contract.ANNOTATION)
+    assert not re.fullmatch(pattern, contract.ANNOTATION.replace(".", "-"))
+
+
+def test_host_set_up_calls_what_is_installed(written: dict[str, str]) -> None:
+    text = PLAYBOOK.read_text()
+    assert set(re.findall(r"/usr/local/lib/vagrantp[/\w]*", text)) == {
+        str(contract.LIB),
+        str(contract.GUARD),
+    }
+    assert set(re.findall(r"/run/vagrantp[/.\w]*", text)) == {str(contract.RUN / "watch.lock")}
+    assert (
+        f"NOPASSWD: {contract.GUARD} check, {contract.GUARD} sync"
+        in written["/etc/sudoers.d/vagrantp"]
+    )
+    unit = written["/etc/systemd/system/vagrantp-guard.service"]
+    assert f"ExecStart={contract.GUARD} load\n" in unit
+
+
+def test_networkd_leaves_the_links_of_guests_alone(written: dict[str, str]) -> None:
+    [names] = re.findall("^Name=(.*)", written["/etc/systemd/network/05-vagrantp.network"], re.M)
+    links = {*contract.BRIDGES.values(), f"{contract.TAPS}*", f"{contract.LAN_TAPS}*", "veth*"}
+    assert set(names.split()) == links
