@@ -25,6 +25,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from vagrantp_guard import resolver
 from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Guest
 from vagrantp_guard.guests import guests
 from vagrantp_guard.hooks import on_oci, on_qemu
@@ -70,10 +71,12 @@ def _main(command: str, *arguments: str) -> int:
             load()
             ask_again()
         watch_host()
+        resolver.wait()
     elif command == "load":
         with locked():
             load()
         watch_host()
+        resolver.wait()
     elif command == "unload":
         _unload()
     else:

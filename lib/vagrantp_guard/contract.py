@@ -28,6 +28,7 @@ HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has
 TAPS = "vgp"  # what the names of VMs' network cards begin with, on the host
 LAN_TAPS = "vgl"  # the same of guests' cards on a bridge of the host
 LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
+RESOLVER_PORT = 53053  # where root's containers find their resolver, without knowing it
 RULE_PRIORITY = 77  # among the rules of ip-rule(8)
 
 ID = "[0-9a-f]{8}"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import resolver
 from vagrantp_guard.contract import (
     ANNOTATION,
     FORWARD,
@@ -113,6 +114,8 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
         record(guest)
         load(starting=lan.port if lan else "")
     watch_host()
+    if not resolver.wait():
+        raise Refused("no resolver answers it: see that dnsmasq is installed, and runs")
     if lan:
         plug(pid, lan, hostname=folder.name.rpartition("-")[0])
     forward_ports(folder, pid)

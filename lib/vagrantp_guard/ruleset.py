@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from vagrantp_guard.contract import BRIDGES, LAN_TAPS, TAPS, Guest, Policy
+from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVER_PORT, TAPS, Guest, Policy
 from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
 
 # Of packets to what the host has a route of its own to, and not the default one (nor the two halves
@@ -41,6 +41,9 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     calls, before anybody's DNAT (at -100) can make that another machine's; what becomes this host's
     by DNAT is decided in `input`.
 
+    In `resolver`, what a container asks at its gateway becomes a question to resolver.py's, before
+    Podman can make it one to its own.
+
     `pinned` compares the type of a frame where the frame has it: `ether type ip` is true of a
     packet in a VLAN tag as well. By DHCP a VM asks for its own MAC only; a container never asks.
 
@@ -69,6 +72,7 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     vms = [g for g in known if g.nic.bridge == BRIDGES["vm"]]
     clients = [f'"{g.nic.port}" . {number(g.nic.mac)}' for g in vms]
     open_ = [str(g.ip) for g in known if g.policy.lan_access]
+    asks_resolver = f'iifname "{BRIDGES["container"]}" fib daddr . iif type local ct status dnat'
     bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
     return f"""\
 table bridge vagrantp {{
@@ -135,6 +139,11 @@ table inet vagrantp {{
     type filter hook prerouting priority -199; policy accept;
     iifname {{ {bridges} }} fib daddr type local goto to_host
   }}
+  chain resolver {{
+    type nat hook prerouting priority -110; policy accept;
+    iifname "{BRIDGES["container"]}" fib daddr . iif type local meta l4proto {{ tcp, udp }} \
+      th dport 53 redirect to :{RESOLVER_PORT}
+  }}
   chain input {{
     type filter hook input priority -5; policy accept;
     iifname {{ {bridges} }} goto to_host
@@ -147,6 +156,8 @@ table inet vagrantp {{
     iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 ip daddr 255.255.255.255 accept
     iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 fib daddr . iif type local accept
     fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
+    {asks_resolver} tcp dport {RESOLVER_PORT} ct original proto-dst 53 accept
+    {asks_resolver} udp dport {RESOLVER_PORT} ct original proto-dst 53 accept
     ip saddr . meta l4proto . th dport @allowed_host accept
     goto refuse
   }}

@@ -10,6 +10,7 @@ from contextlib import suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from vagrantp_guard import resolver
 from vagrantp_guard.contract import BRIDGES, OCI_HOOK, QEMU_HOOK, RULE_PRIORITY, RUN, Policy
 from vagrantp_guard.guests import guests, policy_of
 from vagrantp_guard.lan import keep_leases, kept_leases
@@ -31,6 +32,8 @@ def problems() -> list[str]:
     if not found and guests() and (lock := watchers_lock()):
         lock.close()
         found.append(UNWATCHED)
+    elif not found and resolver.is_needed() and not resolver.answers():
+        found.append("no resolver answers containers")
     return found
 
 

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from vagrantp_guard.contract import RUN
 from vagrantp_guard.guests import guests, record_of
+from vagrantp_guard.resolver import Resolver
 from vagrantp_guard.system import Refused, in_background, locked, watchers_lock
 from vagrantp_guard.tables import ask_again, inside_problems, load, load_inside, lost
 
@@ -45,21 +46,28 @@ def _watching_host(lock: TextIO) -> None:
     links = (_listen(NETFILTER, OF_NFTABLES), routing)
     for link in links:
         poll.register(link, select.POLLIN)
+    resolver = Resolver(poll)
     while RUN.is_dir():
         try:
-            if not _keep_rules(lock):
+            resolver.start()
+            if not _keep_rules(lock, resolver):
                 return
         except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon
             sleep(RETRY)
             continue
-        poll.poll(WATCH_PAUSE)
+        if resolver.pidfd in dict(poll.poll(WATCH_PAUSE)):
+            resolver.end()
+            sleep(RETRY)
         sleep(SETTLE)
         for link in links:
             _drain(link)
 
 
-def _keep_rules(lock: TextIO) -> bool:
-    """Put lost rules back; return False, with the lock let go, when the last guest has ended."""
+def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
+    """Put lost rules back; return False when the last guest has ended.
+
+    Then the resolver is ended, and the lock let go.
+    """
     with locked():
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
@@ -68,6 +76,7 @@ def _keep_rules(lock: TextIO) -> bool:
         if is_reloaded:
             load()
         if not guests():
+            resolver.end()
             lock.close()  # before another guest can start, and rely on it
             return False
     if is_reloaded:
