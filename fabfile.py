@@ -9,12 +9,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))
 
 from invoke.collection import Collection
-from vagrantp import config, instance, lifecycle, metrics, template
-from vagrantp import doctor as examination
-from vagrantp import status as states
-from vagrantp import verify as proof
-from vagrantp.run import Host
-from vagrantp.tasks import accepts, chore, here, is_sure, verb
+from vagrantp.core import metrics
+from vagrantp.core.system import Host
+from vagrantp.host import doctor as examination
+from vagrantp.instance import record
+from vagrantp.settings import docs, env
+from vagrantp.verbs import lifecycle
+from vagrantp.verbs import status as states
+from vagrantp.verbs import verify as proof
+from vagrantp.verbs.tasks import accepts, chore, here, is_sure, verb
 
 HERE = here()
 
@@ -34,7 +37,7 @@ def up(
     --accept, takes what its guest may have changed (MOUNT=rw) without a question.
     """
     when = lifecycle.when_to_provision(provision, no_provision)
-    settings = config.load(HERE, host.progress.say)
+    settings = env.load(HERE, host.progress.say)
     print(lifecycle.up(host, settings, HERE, when, accepts(accept)))
 
 
@@ -64,15 +67,15 @@ def rm(
 @verb
 def provision(host: Host, accept: bool = False, verbose: bool = False, wait: bool = True) -> None:
     """Run PROVISION_SCRIPT again; --accept as of up."""
-    settings = config.load(HERE, host.progress.say)
+    settings = env.load(HERE, host.progress.say)
     print(lifecycle.provision_anew(host, settings, HERE, accepts(accept)))
 
 
 @verb
 def validate(host: Host, verbose: bool = False) -> None:
     """Check .env and print the resolved settings; create nothing."""
-    settings = config.load(HERE, host.progress.say)
-    wanted = instance.new(settings, HERE)
+    settings = env.load(HERE, host.progress.say)
+    wanted = record.new(settings, HERE)
     host.progress.about(wanted.full_name, wanted.infra_type)
     print(states.settings_text(settings))
 
@@ -80,7 +83,7 @@ def validate(host: Host, verbose: bool = False) -> None:
 @verb
 def init(host: Host, container: bool = False, verbose: bool = False) -> None:
     """Write a commented .env, for a VM or a --container."""
-    print(template.init(host, HERE, "container" if container else "vm"))
+    print(docs.init(host, HERE, "container" if container else "vm"))
 
 
 @verb
@@ -104,7 +107,7 @@ def ssh_config(host: Host, verbose: bool = False) -> None:
 @verb
 def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Prove that the running instance is what .env says."""
-    proof.verify(host, config.load(HERE, host.progress.say), HERE, as_json=json)
+    proof.verify(host, env.load(HERE, host.progress.say), HERE, as_json=json)
 
 
 @verb

@@ -11,7 +11,8 @@ from fabric import Config, Executor
 from fabric.exceptions import NothingToDo
 from fabric.main import Fab
 
-from vagrantp.instance import MASTER, machines
+from vagrantp.core.places import MASTER
+from vagrantp.instance.record import machines
 
 FABFILE = MASTER / "fabfile.py"
 

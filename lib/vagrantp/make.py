@@ -5,11 +5,12 @@ from __future__ import annotations
 from invoke.collection import Collection
 from invoke.program import Program
 
-from vagrantp import links, template
-from vagrantp import uninstall as leftovers
-from vagrantp.instance import MASTER
-from vagrantp.run import Host
-from vagrantp.tasks import agrees, chore
+from vagrantp.core.places import MASTER
+from vagrantp.core.system import Host
+from vagrantp.host import links
+from vagrantp.host import uninstall as leftovers
+from vagrantp.settings import docs as references
+from vagrantp.verbs.tasks import agrees, chore
 
 
 @chore
@@ -32,8 +33,8 @@ def uninstall(host: Host, yes: bool = False) -> None:
 
 @chore
 def docs(host: Host) -> None:
-    """Write .env.example and docs/configuration.md anew, from schema.py."""
-    for name, text in template.documents().items():
+    """Write .env.example and docs/configuration.md anew, from settings/keys.py."""
+    for name, text in references.documents().items():
         host.write(MASTER / name, text, 0o666)
 
 

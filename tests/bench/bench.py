@@ -27,9 +27,12 @@ from typing import Any
 
 import pygal
 from invoke.context import Context
-from vagrantp import commands, guest, images, metrics
-from vagrantp import instance as instances
-from vagrantp.run import Host, handle_signals
+from vagrantp.core import metrics
+from vagrantp.core.system import Host, handle_signals
+from vagrantp.guest import session
+from vagrantp.images import built
+from vagrantp.instance import commands
+from vagrantp.instance import record as instances
 
 from tests.conftest import FAB, MASTER, env_text
 
@@ -245,14 +248,14 @@ def _round_of_containers(times: Times, folder: Path, bare: Bare) -> None:
 
 def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
     """Start the same image by hand, for a key of its own."""
-    box = images.ensure_box(Host(Context()), "debian-12")
+    box = built.ensure_box(Host(Context()), "debian-12")
     with tempfile.TemporaryDirectory(dir=work) as name, socket.create_server(("", 0)) as free:
         folder, port = Path(name), free.getsockname()[1]
         _run(*commands.keygen(folder / "key", "bench"))
         files = _seed(folder / "seed", (folder / "key.pub").read_text()).iterdir()
-        _run(*commands.seed_iso(folder / "seed.iso", [guest.BOOT, guest.GROW, *files]))
+        _run(*commands.seed_iso(folder / "seed.iso", [session.BOOT, session.GROW, *files]))
         free.close()
-        image = images.vagrant_home() / "boxes" / box.name / images.VERSION / "libvirt/box.img"
+        image = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt/box.img"
         cpu = "host" if accel == "kvm" else "qemu64"
         environment = {"BOX": str(image), "ACCEL": accel, "CPU": cpu, "PORT": str(port)}
         try:
@@ -265,7 +268,7 @@ def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
 @contextmanager
 def _many(folder: Path) -> Iterator[None]:
     """Have containers that `ls` shows, never started: it asks Podman for all of them alike."""
-    image = images.ensure_container_image(Host(Context()), "debian-12")
+    image = built.ensure_container_image(Host(Context()), "debian-12")
     facts = {"name": "bench", "folder": folder, "uid": os.getuid(), "version": instances.VERSION}
     names = {f"bench-{number:08x}": f"{number:08x}" for number in range(MANY)}
     try:
@@ -362,16 +365,17 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     folder = work / "bare-vm"
     folder.mkdir()
     shutil.copy(HERE / "Vagrantfile", folder)
-    box = images.ensure_box(Host(Context()), "debian-12")
-    files = images.vagrant_home() / "boxes" / box.name / images.VERSION / "libvirt"
+    box = built.ensure_box(Host(Context()), "debian-12")
+    files = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt"
     home = work / "home"
     link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
     link.parent.mkdir(parents=True)
     link.symlink_to(files)
-    _run(*commands.seed_iso(work / SEED, [guest.BOOT, guest.GROW, *_seed(work / "seed").iterdir()]))
+    files = [session.BOOT, session.GROW, *_seed(work / "seed").iterdir()]
+    _run(*commands.seed_iso(work / SEED, files))
     size = str((work / SEED).stat().st_size)
-    pool = ("--pool", images.POOL)
-    _run(*commands.virsh("vol-create-as", images.POOL, SEED, size, "--format", "raw"))
+    pool = ("--pool", built.POOL)
+    _run(*commands.virsh("vol-create-as", built.POOL, SEED, size, "--format", "raw"))
     bare = Bare(folder, {"VAGRANT_HOME": str(home), "DRIVER": driver})
     try:
         _run(*commands.virsh("vol-upload", SEED, str(work / SEED), *pool))
@@ -397,7 +401,7 @@ def _bare_container(work: Path) -> Iterator[Bare]:
             "VAGRANT_HOME": str(work / "home"),
             "PATH": f"{commands.SHIM}:{os.environ['PATH']}",
             "VAGRANTP_ID": "bench",
-            "IMAGE": images.ensure_container_image(Host(Context()), "debian-12"),
+            "IMAGE": built.ensure_container_image(Host(Context()), "debian-12"),
             "SEED": str(seed),
         },
     )

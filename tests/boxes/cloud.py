@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 from invoke.context import Context
-from vagrantp import images
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.images import built
 
-ROOT = 2 * images.MIB  # where the root file system starts
+ROOT = 2 * built.MIB  # where the root file system starts
 OURS = (
     "/etc/systemd/system/sysinit.target.wants/vagrantp-seed.service",
     "/etc/cloud/cloud.cfg.d/90_vagrantp.cfg",
@@ -21,8 +21,8 @@ OURS = (
 
 def build(target: Path) -> None:
     """Make the qcow2 image `target`: a second or two, once the base image is there."""
-    box = images.ensure_box(Host(Context()), "debian-12")
-    source = images.vagrant_home() / "boxes" / box.name / images.VERSION / "libvirt/box.img"
+    box = built.ensure_box(Host(Context()), "debian-12")
+    source = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt/box.img"
     raw = target.with_suffix(".raw")
     _run("qemu-img", "convert", "-O", "raw", str(source), str(raw))
     for path in OURS:

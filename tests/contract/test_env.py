@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from vagrantp import config, schema
-from vagrantp.errors import ConfigError
+from vagrantp.core.errors import ConfigError
+from vagrantp.settings import env, keys
 
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text, inventory
 from tests.unit import badenv
@@ -174,13 +174,13 @@ def test_no_text_of_a_value_is_run(
     for number, text in enumerate(payloads(marker)):
         quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
         if number < 2:  # through the real thing, every key at once
-            app.write("".join(f"{key}={quoted}\n" for key in schema.KEYS))
+            app.write("".join(f"{key}={quoted}\n" for key in keys.KEYS))
             started = execs(app, tmp_path, recorded[0], "validate", "--dry up")
             assert started <= {"fab"}
-        for key in schema.KEYS:
+        for key in keys.KEYS:
             app.write("".join(f"{k}={v}\n" for k, v in VM.items() if k != key) + f"{key}={quoted}")
             with pytest.raises(ConfigError) as caught:
-                config.load(app.folder)
+                env.load(app.folder)
             assert "\x1b" not in str(caught.value)
     assert not list(tmp_path.rglob("marker*"))
     assert written_outside(tmp_path) - before == {str(app.folder / ".env")}

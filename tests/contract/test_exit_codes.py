@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from vagrantp.config import id_from
+from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, MASTER, NO_LIBVIRT, NO_PODMAN, VM, MakeProject, Project
 

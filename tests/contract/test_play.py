@@ -1,4 +1,4 @@
-"""What programs/play.py tells of a playbook while it runs: real Ansible, that touches nothing."""
+"""What play.py tells of a playbook while it runs: real Ansible, that touches nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp.commands import PLAY
+from vagrantp.instance.commands import PLAY
 
 PLAYBOOK = """
 - hosts: all

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vagrantp.config import id_from
+from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, MakeProject, Project
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import uninstall
-from vagrantp.errors import ProviderError, StateError
-from vagrantp.run import Host, environment
+from vagrantp.core.errors import ProviderError, StateError
+from vagrantp.core.system import Host, environment
+from vagrantp.host import uninstall
 
 from tests.conftest import MASTER
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from invoke.context import Context
-from vagrantp import images
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.images import built
 
 from tests.boxes import bed as beds
 from tests.boxes import run
@@ -134,7 +134,7 @@ def _set_up(bed: Bed, user: str, *options: str) -> str:
 
 def _give_project(bed: Bed, user: str, **values: object) -> None:
     """Give a user the container image of this checkout and a project `app`."""
-    reference = images.ensure_container_image(Host(Context()), "debian-12")
+    reference = built.ensure_container_image(Host(Context()), "debian-12")
     image = subprocess.run(["podman", "save", reference], check=True, capture_output=True).stdout
     bed.run(user, "podman load --quiet", data=image)
     text = env_text({**CONTAINER, **LIMITS, **values})

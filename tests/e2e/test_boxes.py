@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import images
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.images import built
 
 from tests import boxes
 from tests.conftest import VM, MakeProject, Project
 from tests.e2e.conftest import forget_box, guest, have_resolver, run, status, volumes
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
-POOL = ("--pool", images.POOL)
+POOL = ("--pool", built.POOL)
 
 
 @pytest.fixture(params=["mbr-lvm", "gpt-btrfs"])
@@ -88,18 +88,18 @@ def test_a_box_that_is_larger_than_the_disk_or_reads_host_files(
 
 def test_an_old_image_goes_when_nothing_stands_on_it() -> None:
     """Of two old images, the one that a disk stands on stays, whoever's disk it is."""
-    present = images.ensure_box(Host(Context()), "debian-12").volume
+    present = built.ensure_box(Host(Context()), "debian-12").volume
     version = f"vagrant_box_image_1.{os.getuid()}_box.img"
     used, unused = (f"vagrantp-debian-12-{digit * 10}_{version}" for digit in "12")
     overlay = "somebody-elses.img"
     try:
         for volume in (used, unused):
-            run(*VIRSH, "vol-create-as", images.POOL, volume, "1M", "--format", "qcow2")
+            run(*VIRSH, "vol-create-as", built.POOL, volume, "1M", "--format", "qcow2")
         backing = ("--backing-vol", used, "--backing-vol-format", "qcow2")
-        create = (*VIRSH, "vol-create-as", images.POOL, overlay, "1M", "--format", "qcow2")
+        create = (*VIRSH, "vol-create-as", built.POOL, overlay, "1M", "--format", "qcow2")
         run(*create, *backing)
         run(*VIRSH, "vol-delete", present, *POOL)  # as if its recipe were new
-        images.ensure_box(Host(Context()), "debian-12")
+        built.ensure_box(Host(Context()), "debian-12")
         left = volumes()
         assert present in left
         assert used in left

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-from vagrantp import commands
+from vagrantp.instance import commands
 
 from tests.conftest import CONTAINER, VM, MakeProject
 from tests.e2e.conftest import guest, run, status

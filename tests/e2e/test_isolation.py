@@ -11,9 +11,9 @@ from time import monotonic, sleep
 
 import pytest
 from invoke.context import Context
-from vagrantp import commands
-from vagrantp import network as addresses
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.instance import commands
+from vagrantp.net import subnets as addresses
 
 from tests import network
 from tests.conftest import CONTAINER, VM, MakeProject, Project

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from vagrantp import accel
-from vagrantp.config import id_from
+from vagrantp.providers import accel
+from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject
 from tests.e2e.conftest import VIRSH, guest, run, status, volumes

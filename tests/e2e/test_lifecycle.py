@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from vagrantp.config import id_from
+from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project
 from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, wait_for

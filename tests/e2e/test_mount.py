@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 import pytest
-from vagrantp import commands
+from vagrantp.instance import commands
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import images
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.images import built
 
 from tests.conftest import CONTAINER, PROXIES, MakeProject
 from tests.e2e.conftest import guest, run, status
@@ -32,7 +32,7 @@ CMD ["--never"]
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[str]:
     """Make an image, and forget what became of it."""
-    base = images.ensure_container_image(Host(Context()), "debian-12")
+    base = built.ensure_container_image(Host(Context()), "debian-12")
     (tmp_path / "Containerfile").write_text(CONTAINERFILE.format(base=base))
     name = "localhost/test/plain:1"
     run("podman", "build", "--quiet", "--tag", name, str(tmp_path))

@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 from invoke.context import Context
-from vagrantp import accel
-from vagrantp.config import id_from
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.providers import accel
+from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, NO_LIBVIRT, VM, MakeProject, Project
 from tests.e2e.conftest import guest, lets_in, own_key, run, status, volumes

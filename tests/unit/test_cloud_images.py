@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vagrantp import cloud_images, schema
-from vagrantp.errors import ConfigError
+from vagrantp.core.errors import ConfigError
+from vagrantp.images import cloud
+from vagrantp.settings import keys
 
 
 @pytest.fixture(autouse=True)
@@ -15,27 +16,27 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_catalogue_has_what_box_may_be_called() -> None:
-    for name in set(schema.CATALOGUE) - {schema.BUILT_IMAGE}:
-        found = cloud_images.source(name)
+    for name in set(keys.CATALOGUE) - {keys.BUILT_IMAGE}:
+        found = cloud.source(name)
         assert found
         assert str(found.place).startswith("https://")
         assert str(found.checksums).startswith("https://")
 
 
 def test_a_vagrant_box_is_none() -> None:
-    assert cloud_images.source("generic/debian12") is None
+    assert cloud.source("generic/debian12") is None
 
 
 def test_a_mirror_of_ones_own(tmp_path: Path) -> None:
     folder = tmp_path / "vagrantp"
     folder.mkdir()
     (folder / "catalogue.toml").write_text('[arch]\nurl = "http://mirror/arch"\n')
-    assert cloud_images.source("arch") == cloud_images.Source("http://mirror/arch", None)
-    assert str(cloud_images.source("fedora")).count("https://") == 2
+    assert cloud.source("arch") == cloud.Source("http://mirror/arch", None)
+    assert str(cloud.source("fedora")).count("https://") == 2
     for text, said in (("[arch]\n", "must have a line url"), ("[arch", "Expected ']'")):
         (folder / "catalogue.toml").write_text(text)
         with pytest.raises(ConfigError, match=said):
-            cloud_images.source("arch")
+            cloud.source("arch")
 
 
 @pytest.mark.parametrize(
@@ -53,4 +54,4 @@ def test_a_mirror_of_ones_own(tmp_path: Path) -> None:
 def test_checksums_are_read_in_each_of_their_forms(
     text: str, expected: list[tuple[str | None, str]]
 ) -> None:
-    assert cloud_images.checksums(text) == expected
+    assert cloud.checksums(text) == expected

@@ -11,9 +11,11 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
-from vagrantp import accel, commands, instance
-from vagrantp.config import Settings
-from vagrantp.instance import MASTER, Instance
+from vagrantp.core.places import MASTER
+from vagrantp.instance import commands, record
+from vagrantp.instance.record import Instance
+from vagrantp.providers import accel
+from vagrantp.settings.env import Settings
 
 SETTINGS = Settings(
     infra_type="vm",
@@ -68,7 +70,7 @@ def test_vagrant_reads_nothing_but_our_own() -> None:
 
 def test_only_a_container_sees_the_shim() -> None:
     _, env = commands.vagrant(CONTAINER, Path("/data"), "/usr/bin", "up")
-    assert env["PATH"] == f"{MASTER}/lib/vagrantp/shim:/usr/bin"
+    assert env["PATH"] == f"{MASTER}/lib/vagrantp/providers/shim:/usr/bin"
 
 
 def test_ssh() -> None:
@@ -230,8 +232,8 @@ def test_dhcp_entry() -> None:
 
 
 def test_machine_json_holds_all_settings_and_a_version() -> None:
-    document = json.loads(instance.document(VM, SETTINGS, {"box": "b"}))
-    assert document["version"] == instance.VERSION
+    document = json.loads(record.document(VM, SETTINGS, {"box": "b"}))
+    assert document["version"] == record.VERSION
     assert document["folder"] == '/home/av/it\'s "my" app'
     assert document["settings"] == {
         "infra_type": "vm",

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 import pytest
-from vagrantp import config
-from vagrantp.errors import ConfigError
+from vagrantp.core.errors import ConfigError
+from vagrantp.settings import env
 
 from tests.conftest import nobody
 
@@ -32,7 +32,7 @@ def folder_with(tmp_path: Path, content: str | bytes, name: str = "app") -> Path
 
 
 def test_settings_of_a_sound_file(tmp_path: Path) -> None:
-    assert asdict(config.load(folder_with(tmp_path, SOUND))) == {
+    assert asdict(env.load(folder_with(tmp_path, SOUND))) == {
         "infra_type": "vm",
         "memory": 2048,
         "cpus": 2,
@@ -72,7 +72,7 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
     ],
 )
 def test_other_spellings_of_the_same_file(tmp_path: Path, content: bytes) -> None:
-    assert config.load(folder_with(tmp_path, content)).memory == 2048
+    assert env.load(folder_with(tmp_path, content)).memory == 2048
 
 
 READABLE = "\n  hint: a comment starts with #, and every quote needs its other one"
@@ -85,7 +85,7 @@ MAC = 'MAC must be a MAC address: six pairs of hexadecimal digits, joined by col
 
 def error_of(folder: Path) -> str:
     with pytest.raises(ConfigError) as caught:
-        config.load(folder)
+        env.load(folder)
     return str(caught.value)
 
 
@@ -141,7 +141,7 @@ def test_a_hundred_megabytes_are_not_read(tmp_path: Path) -> None:
 
 def test_a_megabyte_of_blanks_takes_no_time(tmp_path: Path) -> None:
     start = monotonic()
-    config.load(folder_with(tmp_path, f"{SOUND}A=1{' ' * 1_000_000}x\n"))
+    env.load(folder_with(tmp_path, f"{SOUND}A=1{' ' * 1_000_000}x\n"))
     assert monotonic() - start < 5  # minutes, by the square
 
 
@@ -187,12 +187,12 @@ def test_a_link_to_a_file_is_as_good_as_the_file(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "")
     (folder / ".env").unlink()
     (folder / ".env").symlink_to("../shared.env")
-    assert config.load(folder).memory == 2048
+    assert env.load(folder).memory == 2048
 
 
 def test_what_may_be_a_mistake_is_told(tmp_path: Path) -> None:
     told: list[str] = []
-    config.load(folder_with(tmp_path, f"PORT=hunter2\nAPI_KEY=x\n{SOUND}RAM=y\n"), told.append)
+    env.load(folder_with(tmp_path, f"PORT=hunter2\nAPI_KEY=x\n{SOUND}RAM=y\n"), told.append)
     assert told == [
         ".env:1: warning: PORT is no key of vagrantp; did you mean PORTS?",
         ".env:8: warning: RAM is no key of vagrantp; did you mean MEMORY?",
@@ -200,7 +200,7 @@ def test_what_may_be_a_mistake_is_told(tmp_path: Path) -> None:
 
 
 def test_errors_in_the_defaults_name_their_file_and_come_first(tmp_path: Path) -> None:
-    path = config.defaults_path()
+    path = env.defaults_path()
     path.parent.mkdir(parents=True)
     path.write_text("CPUS=none\nRAM=1\n'\nCPUS=3\nSSH_KEY=mine.pub\n")
     folder = folder_with(tmp_path, SOUND.replace("CPUS=2", "CPUS=two"))
@@ -218,28 +218,28 @@ def test_errors_in_the_defaults_name_their_file_and_come_first(tmp_path: Path) -
 
 
 def test_paths_in_the_defaults_start_from_their_folder(tmp_path: Path) -> None:
-    path = config.defaults_path()
+    path = env.defaults_path()
     path.parent.mkdir(parents=True)
     path.write_text("SSH_KEY=mine.pub\n")
     path.with_name("mine.pub").write_text("ssh-ed25519 AAAAC3Nz me\n")
-    assert config.load(folder_with(tmp_path, SOUND)).ssh_key == (path.with_name("mine.pub"),)
+    assert env.load(folder_with(tmp_path, SOUND)).ssh_key == (path.with_name("mine.pub"),)
 
 
 def test_what_only_other_projects_need_is_no_mistake_in_the_defaults(tmp_path: Path) -> None:
-    path = config.defaults_path()
+    path = env.defaults_path()
     path.parent.mkdir(parents=True)
     text = "IMAGE=debian-12\nBOX=debian-12\nACCEL=tcg\nGATEWAY=10.0.0.1\nBRIDGE=br0\n"
     path.write_text(f"{text}CLOUD_INIT=user-data\n")
     (path.parent / "user-data").write_text("#cloud-config\nhostname: theirs\n")
     for infra_type in ("vm", "container"):
         text = SOUND.replace("=vm", f"={infra_type}")
-        found = config.load(folder_with(tmp_path, text, infra_type))
+        found = env.load(folder_with(tmp_path, text, infra_type))
         assert (found.bridge, found.gateway) == (None, None)
         assert found.hostname == ("theirs" if infra_type == "vm" else "container")
 
 
 def test_defaults_that_cannot_be_read_hide_what_is_missing(tmp_path: Path) -> None:
-    path = config.defaults_path()
+    path = env.defaults_path()
     path.mkdir(parents=True)
     folder = folder_with(tmp_path, "INFRA_TYPE=vm\nMEMORY=x\n")
     assert error_of(folder).splitlines() == [
@@ -250,20 +250,20 @@ def test_defaults_that_cannot_be_read_hide_what_is_missing(tmp_path: Path) -> No
 
 
 def test_defaults_of_the_host_lie_beneath_the_projects(tmp_path: Path) -> None:
-    path = config.defaults_path()
+    path = env.defaults_path()
     path.parent.mkdir(parents=True)
     path.write_text("MEMORY=512\nCPUS=4\nDISK=none\nIMAGE=debian-12\n")
     folder = folder_with(tmp_path, "INFRA_TYPE=vm\nMEMORY=1024\nDISK=5\nLAN_ACCESS=yes\n")
-    settings = config.load(folder)
+    settings = env.load(folder)
     assert (settings.memory, settings.cpus, settings.disk) == (1024, 4, 5)
     (folder / ".env").write_text("INFRA_TYPE=vm\nMEMORY=1024\nLAN_ACCESS=yes\n")
     with pytest.raises(ConfigError, match=f"^{path}:3: DISK must be "):
-        config.load(folder)
+        env.load(folder)
 
 
 def test_what_is_missing_comes_in_the_order_of_the_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load(folder_with(tmp_path, ""))
+        env.load(folder_with(tmp_path, ""))
     keys = [line.split()[4] for line in str(caught.value).splitlines()]
     assert keys == ["INFRA_TYPE", "MEMORY", "CPUS", "DISK"]
 
@@ -280,14 +280,14 @@ def test_what_is_missing_comes_in_the_order_of_the_keys(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_name_becomes_a_host_label(tmp_path: Path, folder: str, name: str) -> None:
-    assert config.name_from(tmp_path / folder) == name
+    assert env.name_from(tmp_path / folder) == name
 
 
 def test_the_id_follows_the_resolved_path(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert config.id_from(tmp_path / "real") == config.id_from(tmp_path / "link")
-    assert config.id_from(tmp_path / "real") != config.id_from(tmp_path)
+    assert env.id_from(tmp_path / "real") == env.id_from(tmp_path / "link")
+    assert env.id_from(tmp_path / "real") != env.id_from(tmp_path)
 
 
 def test_what_sets_a_guest_up(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_what_sets_a_guest_up(tmp_path: Path) -> None:
     (folder / "it's, mine").write_text("#!/bin/sh\n")
     (folder / "it's, mine").chmod(0o755)
     (folder / "x.yml").write_text("- hosts: all\n")
-    steps = config.load(folder, pytest.fail).provision_script
+    steps = env.load(folder, pytest.fail).provision_script
     assert [(step.kind, step.path) for step in steps] == [
         ("ours", Path("base")),
         ("script", folder / "it's, mine"),
@@ -320,7 +320,7 @@ def test_what_is_read_of_a_cloud_config(
 ) -> None:
     folder = folder_with(tmp_path, SOUND + "CLOUD_INIT=user-data\n")
     (folder / "user-data").write_text(cloud_config)
-    assert config.load(folder, pytest.fail).hostname == (name if name != "app" else folder.name)
-    assert config.users_of(folder / "user-data") == users
+    assert env.load(folder, pytest.fail).hostname == (name if name != "app" else folder.name)
+    assert env.users_of(folder / "user-data") == users
     (folder / ".env").write_text(SOUND + "CLOUD_INIT=user-data\nNAME=mine\n")
-    assert config.load(folder, pytest.fail).hostname == "mine"
+    assert env.load(folder, pytest.fail).hostname == "mine"

@@ -7,9 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from vagrantp import disk_images
-from vagrantp.disk_images import Disk
-from vagrantp.errors import ConfigError
+from vagrantp.core.errors import ConfigError
+from vagrantp.images import disks
+from vagrantp.images.disks import Disk
 
 MBR = bytes(510) + b"\x55\xaa"
 
@@ -43,7 +43,7 @@ def qcow2(
 def test_qcow2_and_raw(tmp_path: Path, data: bytes, disk: Disk) -> None:
     file = tmp_path / "image"
     file.write_bytes(data)
-    assert disk_images.look("./image", file) == disk
+    assert disks.look("./image", file) == disk
 
 
 def starting(magic: bytes, offset: int = 0) -> bytes:
@@ -84,7 +84,7 @@ def test_what_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
     file = tmp_path / "image"
     file.write_bytes(data)
     with pytest.raises(ConfigError, match=f"in the format qcow2 or raw; ./image .*{why}") as caught:
-        disk_images.look("./image", file)
+        disks.look("./image", file)
     assert caught.value.hint
 
 
@@ -101,7 +101,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (Path("/proc/self/mem"), "cannot be read"),
     ):
         with pytest.raises(ConfigError, match=why):
-            disk_images.look("./image", path)
+            disks.look("./image", path)
 
 
 def test_a_sparse_disk_is_too_large(tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_a_sparse_disk_is_too_large(tmp_path: Path) -> None:
     with file.open("wb") as stream:
         stream.write(MBR)
         stream.truncate(8 << 40)
-    disk = disk_images.look("./image", file)
+    disk = disks.look("./image", file)
     with pytest.raises(ConfigError, match=r"DISK must be at least 8192, the size of \./image"):
-        disk_images.require_room("./image", disk, 20)
-    disk_images.require_room("./image", disk, 8192)
+        disks.require_room("./image", disk, 20)
+    disks.require_room("./image", disk, 8192)
 
 
 def test_a_copy_that_is_another_image() -> None:
-    disk_images.refuse_other("app", qcow2()[:512], 5 << 30)
+    disks.refuse_other("app", qcow2()[:512], 5 << 30)
     for header in (qcow2(size=6 << 30), qcow2(backing=104), MBR, b""):
         with pytest.raises(ConfigError):
-            disk_images.refuse_other("app", header[:512], 5 << 30)
+            disks.refuse_other("app", header[:512], 5 << 30)

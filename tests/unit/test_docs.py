@@ -7,7 +7,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from vagrantp import config, errors, schema, template
+from vagrantp.core import errors
+from vagrantp.settings import docs, env, keys
 
 from tests.conftest import MASTER
 
@@ -32,27 +33,27 @@ def test_the_readme_lists_every_verb() -> None:
 
 def test_the_readme_lists_the_keys_that_work() -> None:
     listed = re.findall(r"^\| `([A-Z_0-9]+)` \|", (MASTER / "README.md").read_text(), re.MULTILINE)
-    keys = schema.KEYS.values()
-    assert set(listed) >= {k.name for k in keys if k.is_built is schema.always or k.is_required}
-    assert set(listed) <= {k.name for k in keys}
+    known = keys.KEYS.values()
+    assert set(listed) >= {k.name for k in known if k.is_built is keys.always or k.is_required}
+    assert set(listed) <= {k.name for k in known}
 
 
-@pytest.mark.parametrize("name", template.documents())
+@pytest.mark.parametrize("name", docs.documents())
 def test_what_make_docs_writes_is_up_to_date(name: str) -> None:
-    assert (MASTER / name).read_text(encoding="utf-8") == template.documents()[name]
+    assert (MASTER / name).read_text(encoding="utf-8") == docs.documents()[name]
 
 
 @pytest.mark.parametrize("infra_type", ["vm", "container"])
 def test_what_init_writes_is_sound(tmp_path: Path, infra_type: str) -> None:
-    (tmp_path / ".env").write_text(template.env_text(infra_type), encoding="utf-8")
-    assert config.load(tmp_path, pytest.fail).infra_type == infra_type
+    (tmp_path / ".env").write_text(docs.env_text(infra_type), encoding="utf-8")
+    assert env.load(tmp_path, pytest.fail).infra_type == infra_type
 
 
-@pytest.mark.parametrize("key", schema.KEYS.values(), ids=lambda key: key.name)
-def test_examples_and_defaults_are_sound(key: schema.Key) -> None:
-    template_text = template.env_text("vm")
+@pytest.mark.parametrize("key", keys.KEYS.values(), ids=lambda key: key.name)
+def test_examples_and_defaults_are_sound(key: keys.Key) -> None:
+    template_text = docs.env_text("vm")
     assert f"{key.name}={key.example}\n" in template_text
     key.validate(key.example)
     if key.default:
         assert key.is_built(key.validate(key.default))
-    assert bool(key.so_far) == (key.is_built is not schema.always)
+    assert bool(key.so_far) == (key.is_built is not keys.always)

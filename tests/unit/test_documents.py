@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from vagrantp import documents
+from vagrantp.core import documents
 
 FRUIT = """\
 defaults: &defaults {user: av, shell: /bin/bash}

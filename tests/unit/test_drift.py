@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vagrantp import config, instance, lifecycle
-from vagrantp.errors import ConfigError, StateError
-from vagrantp.schema import KEYS
+from vagrantp.core.errors import ConfigError, StateError
+from vagrantp.instance import record
+from vagrantp.settings import env
+from vagrantp.settings.keys import KEYS
+from vagrantp.verbs import lifecycle
 
 from tests.conftest import CONTAINER, MASTER, VM, env_text
 
@@ -59,12 +61,12 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
 
     def tell(old: Values, new: Values) -> list[lifecycle.Change]:
         (tmp_path / ".env").write_text(env_text(old))
-        settings = config.load(tmp_path)
-        made = instance.new(settings, tmp_path)
+        settings = env.load(tmp_path)
+        made = record.new(settings, tmp_path)
         made.state_dir.mkdir(parents=True, exist_ok=True)
-        made.machine_json.write_text(instance.document(made, settings, {}))
+        made.machine_json.write_text(record.document(made, settings, {}))
         (tmp_path / ".env").write_text(env_text(new))
-        return lifecycle.drift(made, config.load(tmp_path))
+        return lifecycle.drift(made, env.load(tmp_path))
 
     return tell
 
@@ -121,7 +123,7 @@ def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
 
 
 def test_what_needs_rm_is_told_with_what_it_was() -> None:
-    made = instance.Instance("app", "0a1b2c3d", Path("/app"), "vm")
+    made = record.Instance("app", "0a1b2c3d", Path("/app"), "vm")
     change = lifecycle.Change("DISK", "8", "5", "to a new instance")
     with pytest.raises(StateError) as caught:
         lifecycle._refuse_what_needs_rm(made, [change])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vagrantp.errors import VagrantpError
-from vagrantp.fabricyaml import with_root, without_root
+from vagrantp.core.errors import VagrantpError
+from vagrantp.host.fabricyaml import with_root, without_root
 
 ROOT = Path('/it\'s "a"/#1: {é}')
 LINE = 'search_root: "/it\'s \\"a\\"/#1: {é}"'

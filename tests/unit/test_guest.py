@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import guest
-from vagrantp.run import Host
+from vagrantp.core.system import Host
+from vagrantp.guest import session
 
 QUIET = 'eval "$0"'
 AWK = r"printf '\033[2J%05000d' 1"
@@ -17,7 +17,7 @@ AWK = r"printf '\033[2J%05000d' 1"
 
 def ask(shell: str) -> tuple[dict[str, str], str]:
     """Ask for facts by a stand-in for ssh, whose login shell runs `shell`: the command is $0."""
-    return guest.ask(Host(Context()), ["bash", "-c", shell])
+    return session.ask(Host(Context()), ["bash", "-c", shell])
 
 
 @pytest.mark.parametrize(

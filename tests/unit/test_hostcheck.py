@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from vagrantp import hostcheck
-from vagrantp.errors import ConflictError, ProviderError, UnansweredError
+from vagrantp.core.errors import ConflictError, ProviderError, UnansweredError
+from vagrantp.host import checks
 
 
-def refusing(error: Exception) -> hostcheck.HostCheck:
+def refusing(error: Exception) -> checks.HostCheck:
     """Return a check that ends in an error."""
 
-    def check() -> hostcheck.Finding:
+    def check() -> checks.Finding:
         raise error
 
     return check
 
 
 def test_an_error_is_a_finding() -> None:
-    found = hostcheck.look(refusing(ConflictError("taken", "take another")))
+    found = checks.look(refusing(ConflictError("taken", "take another")))
     assert (found.outcome, found.found, found.mend) == ("failed", "taken", "take another")
     assert found.error is ConflictError
-    assert hostcheck.look(refusing(ProviderError("away"))).error is ProviderError
+    assert checks.look(refusing(ProviderError("away"))).error is ProviderError
 
 
 def test_what_does_not_answer_is_not_asked_again() -> None:
     with pytest.raises(UnansweredError):
-        hostcheck.look(refusing(UnansweredError("podman did not finish in 60 seconds")))
+        checks.look(refusing(UnansweredError("podman did not finish in 60 seconds")))

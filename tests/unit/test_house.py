@@ -6,48 +6,54 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 LIB = Path(__file__).resolve().parents[2] / "lib/vagrantp"
-# Arrows point one way: a module may import only what stands below it.
-LAYERS = [
-    {"documents", "errors", "live"},
-    {"schema"},
-    {"config", "disk_images", "report"},
-    {"run"},
-    {"instance"},
-    {"commands", "metrics", "network", "template"},
-    {"fabricyaml", "guest", "images", "isolation", "quota"},
-    {"accel", "cloud_images", "oci_images"},
-    {"boxes", "lan", "links", "mount", "ports", "provision", "reach", "trust"},
-    {"hostcheck", "providers"},
-    {"lifecycle"},
-    {"doctor", "status", "uninstall", "verify"},
-    {"tasks"},
-    {"cli", "make"},
-]
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+# Arrows point one way: a folder may import only what stands before it; the modules beside the
+# folders come last.
+FOLDERS = (
+    *("core", "settings", "instance", "images", "guest", "net", "providers", "host", "verbs"),
+    *("cli", "make"),
+)
+STRANGERS = {("net", "images")}  # and these know nothing of one another
+THEY_RUN_BY_THEMSELVES = {"play.py", "vagrantp.py"}
 
 
 def imports(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports."""
+    """Return the modules of ours that a file imports, as paths below lib/vagrantp."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "vagrantp":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vagrantp."):
+            base = str(node.module).removeprefix("vagrantp.").replace(".", "/")
+            is_folder = (LIB / base).is_dir()
+            found |= {f"{base}/{a.name}" if is_folder else base for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "vagrantp":
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vagrantp."):
-            found.add(str(node.module).split(".")[1])
     return found
 
 
+def modules() -> dict[str, set[str]]:
+    """Return what each module imports, by its path below lib/vagrantp without `.py`."""
+    found = {p.relative_to(LIB).with_suffix(""): imports(p) for p in LIB.rglob("*.py")}
+    return {str(path): imported for path, imported in found.items()}
+
+
+def folder(module: str) -> str:
+    """Return the first part of a module's path."""
+    return module.partition("/")[0]
+
+
 def test_arrows_point_one_way() -> None:
-    for path in LIB.rglob("*.py"):
-        module = path.relative_to(LIB).parts[0].removesuffix(".py")
-        if module == "__init__":
+    for module, imported in modules().items():
+        if folder(module) == "__init__":
             continue
-        for imported in imports(path) - {module}:
-            assert LEVEL[imported] < LEVEL[module], f"{module} must not import {imported}"
+        for other in map(folder, imported):
+            if other != folder(module):
+                assert FOLDERS.index(other) < FOLDERS.index(folder(module)), (module, other)
+                assert (folder(module), other) not in STRANGERS, (module, other)
 
 
-def modules(path: Path) -> set[str]:
+def modules_in(path: Path) -> set[str]:
     """Return the modules that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -61,15 +67,15 @@ def modules(path: Path) -> set[str]:
 
 def test_the_two_sides_of_the_root_boundary_share_the_contract_alone() -> None:
     for path in LIB.rglob("*.py"):
-        of_guard = {name for name in modules(path) if name.startswith("vagrantp_guard")}
+        of_guard = {name for name in modules_in(path) if name.startswith("vagrantp_guard")}
         assert of_guard <= {"vagrantp_guard.contract"}, path
     for path in LIB.with_name("vagrantp_guard").glob("*.py"):
-        for name in modules(path):
+        for name in modules_in(path):
             package, _, _ = name.partition(".")
             assert package in {"vagrantp_guard", *sys.stdlib_module_names}, f"{path}: {name}"
         standing_alone = {"contract.py", "forward.py", "fusermount3.py"}
         if path.name in standing_alone:
-            assert not any(name.startswith("vagrantp") for name in modules(path)), path
+            assert not any(name.startswith("vagrantp") for name in modules_in(path)), path
 
 
 def test_no_module_of_guard_is_long() -> None:
@@ -77,17 +83,29 @@ def test_no_module_of_guard_is_long() -> None:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 
-def test_only_run_starts_processes_and_handles_signals() -> None:
-    for path in [*LIB.rglob("*.py"), LIB.parents[1] / "fabfile.py"]:
-        if path.name == "run.py" or path.parent.name == "programs":  # they run by themselves
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in getattr(node, "names", [])]
-            names += (
-                [getattr(node, "module", None) or ""] if isinstance(node, ast.ImportFrom) else []
-            )
-            assert not {"subprocess", "signal", "fcntl"} & set(names), path
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                assert (node.value.id, node.attr) not in {("os", "system"), ("os", "execvp")}, path
-                assert (node.value.id, node.attr) != ("sys", "exit"), path
-            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), path
+def test_nothing_imports_itself_by_way_of_others() -> None:
+    graph = modules()
+
+    def walk(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way, module))
+        for other in graph.get(module, set()) - seen:
+            walk(other, (*way, module))
+        seen.add(module)
+
+    seen: set[str] = set()
+    for module in graph:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("path", sorted(LIB.rglob("*.py")), ids=lambda p: str(p.relative_to(LIB)))
+def test_only_system_starts_processes_and_handles_signals(path: Path) -> None:
+    if path.name == "system.py" or path.name in THEY_RUN_BY_THEMSELVES:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in getattr(node, "names", [])]
+        names += [getattr(node, "module", None) or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {"subprocess", "signal", "fcntl"} & set(names), path
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("os", "system"), ("os", "execvp")}, path
+            assert (node.value.id, node.attr) != ("sys", "exit"), path
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), path

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from vagrantp import images
+from vagrantp.images import built
 
 TARGETS = """\
 Debian|Debian|http://mirror.example/debian
@@ -18,7 +18,7 @@ Docker|Docker CE|https://download.example/linux/debian
 
 
 def test_mirrors_are_the_hosts_own_and_no_third_partys() -> None:
-    assert images.mirrors(TARGETS) == (
+    assert built.mirrors(TARGETS) == (
         "http://mirror.example/debian",
         "https://security.example/debian-security",
     )
@@ -29,21 +29,21 @@ def test_mirrors_are_the_hosts_own_and_no_third_partys() -> None:
     ["", "\n", "half a line", "Debian|Debian|cdrom:[Debian 12]/", "Ubuntu|Ubuntu|http://u.example"],
 )
 def test_a_host_without_mirrors_of_debian_uses_the_public_ones(targets: str) -> None:
-    assert images.mirrors(targets) == images.PUBLIC
+    assert built.mirrors(targets) == built.PUBLIC
 
 
 def test_a_list_of_mirrors_stands_for_its_first(tmp_path: Path) -> None:
     listed = tmp_path / "debian.list"
     listed.write_text("https://first.example/debian\nhttps://second.example/debian\n")
     targets = f"Debian|Debian|mirror+file:{listed}"
-    assert images.mirrors(targets)[0] == "https://first.example/debian"
+    assert built.mirrors(targets)[0] == "https://first.example/debian"
     listed.unlink()
-    assert images.mirrors(targets) == images.PUBLIC
+    assert built.mirrors(targets) == built.PUBLIC
 
 
 def test_sources_of_an_image() -> None:
-    signed = f"deb [signed-by={images.KEYRING}]"
-    assert images.sources("bookworm", "http://d.example", "http://s.example") == (
+    signed = f"deb [signed-by={built.KEYRING}]"
+    assert built.sources("bookworm", "http://d.example", "http://s.example") == (
         f"{signed} http://d.example bookworm main\n"
         f"{signed} http://d.example bookworm-updates main\n"
         f"{signed} http://s.example bookworm-security main\n"
@@ -62,7 +62,7 @@ def test_sources_of_an_image() -> None:
     ],
 )
 def test_a_guest_gets_a_mirror_that_it_can_and_may_use(site: str, inside: str) -> None:
-    assert images.for_guest(site, "public") == inside
+    assert built.for_guest(site, "public") == inside
 
 
 def test_a_proxy_counts_during_the_build_only() -> None:
@@ -73,7 +73,7 @@ def test_a_proxy_counts_during_the_build_only() -> None:
         'Acquire::https::Verify-Peer "true";\n'
         'Acquire::Languages:: "none";\n'
     )
-    assert images.apt_settings(dump) == (
+    assert built.apt_settings(dump) == (
         ['Acquire::Check-Valid-Until "false";'],
         [
             'Acquire::http::Proxy "http://proxy.example:3128";',
@@ -83,11 +83,11 @@ def test_a_proxy_counts_during_the_build_only() -> None:
 
 
 def test_package_lists_have_comments() -> None:
-    assert images.packages("# all of it\n\nsudo\npython3 # for Ansible\n") == ["sudo", "python3"]
+    assert built.packages("# all of it\n\nsudo\npython3 # for Ansible\n") == ["sudo", "python3"]
 
 
 def test_packages_are_counted_as_apt_tells_them() -> None:
-    count = images.PackageCount()
+    count = built.PackageCount()
     count.take("Setting up usr-is-merged (1) ...")
     assert str(count) == ""
     for line in (
@@ -105,13 +105,13 @@ def test_packages_are_counted_as_apt_tells_them() -> None:
 def test_what_apt_stumbled_over_is_told() -> None:
     others = ["Setting up libgpg-error0 ...", "I: cleaning"]
     told = ["E: Unable to locate package nowhere", "E: mmdebstrap failed to run"]
-    assert images.apts_reason([*others, *told]) == "Unable to locate package nowhere"
-    assert images.apts_reason(others) == ""
+    assert built.apts_reason([*others, *told]) == "Unable to locate package nowhere"
+    assert built.apts_reason(others) == ""
 
 
 def test_boot_code_knows_where_it_stands() -> None:
     boot, core = b"\xaa" * 512, b"\xbb" * 1500
-    first, rest = images.boot_code(boot, core, 2048)
+    first, rest = built.boot_code(boot, core, 2048)
     # The partition table of the first sector is not ours to write.
     assert len(first) == 440
     assert struct.unpack_from("<Q", first, 0x5C) == (2048,)
@@ -130,8 +130,8 @@ def write_recipe(folder: Path) -> Path:
 
 
 def test_a_recipe_has_the_same_digest_in_every_checkout(tmp_path: Path) -> None:
-    digest = images.recipe(write_recipe(tmp_path / "one"))
-    assert digest == images.recipe(write_recipe(tmp_path / "two"))
+    digest = built.recipe(write_recipe(tmp_path / "one"))
+    assert digest == built.recipe(write_recipe(tmp_path / "two"))
     assert len(digest) == 10
     assert set(digest) <= set("0123456789abcdef")
 
@@ -139,21 +139,21 @@ def test_a_recipe_has_the_same_digest_in_every_checkout(tmp_path: Path) -> None:
 def test_whatever_changes_an_image_changes_the_digest(tmp_path: Path) -> None:
     folder = write_recipe(tmp_path)
     motd = folder / "files/etc/motd"
-    seen = [images.recipe(folder)]
+    seen = [built.recipe(folder)]
     motd.write_text("hello!\n")
-    seen.append(images.recipe(folder))
+    seen.append(built.recipe(folder))
     motd.chmod(0o755)
-    seen.append(images.recipe(folder))
+    seen.append(built.recipe(folder))
     motd.rename(folder / "files/motd")
-    seen.append(images.recipe(folder))
+    seen.append(built.recipe(folder))
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize("image", images.SUITES)
+@pytest.mark.parametrize("image", built.SUITES)
 @pytest.mark.parametrize("kind", ["vm", "container"])
 def test_recipes_are_complete(image: str, kind: str) -> None:
-    folder = images.RECIPES / image / kind
-    names = images.packages((folder / "packages").read_text())
+    folder = built.RECIPES / image / kind
+    names = built.packages((folder / "packages").read_text())
     assert names == sorted(names)
     assert "openssh-server" in names
     assert (folder / "finish").is_file()

@@ -13,13 +13,13 @@ import termios
 from pathlib import Path
 
 import pytest
-from vagrantp import live
+from vagrantp.core import live
 
 WORK = """
 import sys, threading, time
 from invoke.context import Context
-from vagrantp.report import Progress
-from vagrantp.run import Host
+from vagrantp.core.progress import Progress
+from vagrantp.core.system import Host
 usual = lambda infra_type: {"create": 65.0, "quick": 0.2}
 progress = Progress(is_live=True, usual=usual)
 progress.about("app-0", "vm")

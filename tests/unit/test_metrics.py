@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import metrics
-from vagrantp.errors import Interrupted, ProviderError
-from vagrantp.report import Progress, Stage
-from vagrantp.run import Host
+from vagrantp.core import metrics
+from vagrantp.core.errors import Interrupted, ProviderError
+from vagrantp.core.progress import Progress, Stage
+from vagrantp.core.system import Host
 
 WRITER = """
 import sys
 from pathlib import Path
 from invoke.context import Context
-from vagrantp.run import Host
+from vagrantp.core.system import Host
 for number in range(500):
     Host(Context()).append(Path(sys.argv[1]), f"{sys.argv[2]}:{number}:" + 80 * "x", 250_000)
 """

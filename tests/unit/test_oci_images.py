@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from vagrantp import oci_images
+from vagrantp.images import oci
 
 
 def _given(environment: list[str], names: str) -> list[str]:
-    script = oci_images._script(environment).removesuffix(oci_images.ADD.read_text("utf-8"))
+    script = oci._script(environment).removesuffix(oci.ADD.read_text("utf-8"))
     shown = " ".join(f'"${name}"' for name in names.split())
     argv = ["sh", "-c", f"{script}\nprintf '%s|' {shown}"]
     return subprocess.check_output(argv, text=True).split("|")[:-1]

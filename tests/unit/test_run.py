@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp.errors import Interrupted, ProviderError, UnansweredError
-from vagrantp.run import Child, Host, environment
+from vagrantp.core.errors import Interrupted, ProviderError, UnansweredError
+from vagrantp.core.system import Child, Host, environment
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_child_has_nothing_on_its_stdin(host: Host) -> None:
 
 
 def test_a_child_has_no_terminal_to_ask_on() -> None:
-    asks = "from invoke.context import Context; from vagrantp.run import Host; "
+    asks = "from invoke.context import Context; from vagrantp.core.system import Host; "
     asks += "print(Host(Context()).ask(['sh', '-c', 'exec 3<>/dev/tty']).return_code)"
     command = shlex.join([sys.executable, "-c", asks])
     argv = ["script", "--quiet", "--return", "--command", command, "/dev/null"]  # on a terminal
@@ -125,7 +125,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from invoke.context import Context
-from vagrantp.run import Host
+from vagrantp.core.system import Host
 host, folder = Host(Context()), Path(sys.argv[1])
 with host.lock(folder, "key", "it"):
     with host.lock(folder, "inner", "it"):
@@ -187,7 +187,7 @@ def _when(path: Path, act: object) -> None:
 def test_what_a_killed_verb_left_is_outlasted(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vagrantp.run.GRACE", 1.0)
+    monkeypatch.setattr("vagrantp.core.system.GRACE", 1.0)
     mark = f"VAGRANTP_ID=test{os.getpid()}"
     name, _, value = mark.partition("=")
     start = time.monotonic()
@@ -218,7 +218,7 @@ def test_what_a_killed_verb_left_is_outlasted(
 def test_a_lock_of_another_program_is_waited_for_and_given_up(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vagrantp.run.FLOCK_TIMEOUT", 1.0)
+    monkeypatch.setattr("vagrantp.core.system.FLOCK_TIMEOUT", 1.0)
     file = tmp_path / "it's locked"
     argv = ["flock", str(file), "sh", "-c", "echo; sleep $0"]
     with subprocess.Popen([*argv, "0.3"], stdout=subprocess.PIPE) as other:

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vagrantp import config, schema
-from vagrantp.errors import ConfigError
-from vagrantp.schema import LanRule, PortForward, Provisioner
+from vagrantp.core.errors import ConfigError
+from vagrantp.settings import env, keys
+from vagrantp.settings.keys import LanRule, PortForward, Provisioner
 
 from tests.conftest import nobody
 from tests.unit import badenv
@@ -46,9 +46,9 @@ def said(folder: Path, content: str | bytes) -> str:
     try:
         if b"unreadable" in data:
             with nobody():
-                config.load(folder)
+                env.load(folder)
         else:
-            config.load(folder)
+            env.load(folder)
     except ConfigError as error:
         return str(error)
     return ""
@@ -60,7 +60,7 @@ def test_what_is_refused(folder: Path, above: str, problems: list[str]) -> None:
 
 
 def reasons(tree: ast.AST) -> Iterator[int]:
-    """Yield the line of each place in schema.py that refuses something."""
+    """Yield the line of each place in keys.py that refuses something."""
     for node in ast.walk(tree):
         is_refusal = isinstance(node, ast.Raise) and "Invalid(" in ast.unparse(node)
         if is_refusal or isinstance(node, ast.Yield):
@@ -71,7 +71,7 @@ def reasons(tree: ast.AST) -> Iterator[int]:
 
 
 def test_every_reason_has_a_row(folder: Path) -> None:
-    path, seen = str(schema.__file__), set()
+    path, seen = str(keys.__file__), set()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
         if frame.f_code.co_filename != path:
@@ -102,7 +102,7 @@ TABLE = set().union(*(refused(badenv.expected(*row)) for row in badenv.ROWS))
 
 
 def test_every_key_has_its_rows() -> None:
-    for key in schema.KEYS:
+    for key in keys.KEYS:
         assert any(name == key and " must " in f" {reason}" for name, reason in TABLE), key
 
 
@@ -156,17 +156,17 @@ def test_every_key_has_its_rows() -> None:
     ],
 )
 def test_typed_values(key: str, raw: str, value: object) -> None:
-    found = schema.KEYS[key].validate(raw)
+    found = keys.KEYS[key].validate(raw)
     assert (found, type(found)) == (value, type(value))
 
 
 def test_paths_start_from_the_folder_of_their_file(folder: Path) -> None:
-    found = schema.located(folder, Path("vars.yml"))
+    found = keys.located(folder, Path("vars.yml"))
     assert found == folder / "vars.yml"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
-        assert schema.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
-    assert schema.provisioners(folder, schema.KEYS["PROVISION_SCRIPT"].validate("base,script")) == (
+        assert keys.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
+    assert keys.provisioners(folder, keys.KEYS["PROVISION_SCRIPT"].validate("base,script")) == (
         Provisioner("ours", Path("base")),
         Provisioner("script", folder / "script"),
     )
@@ -191,7 +191,7 @@ def test_what_is_there_already_is_taken(folder: Path, above: str, more: str) -> 
     ],
 )
 def test_did_you_mean(name: str, key: str | None) -> None:
-    assert schema.meant(name) == key
+    assert keys.meant(name) == key
 
 
 # -- any content
@@ -205,8 +205,8 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "MEMORY": st.integers(1, 2**24).map(str),
     "CPUS": st.integers(1, 1024).map(str),
     "DISK": st.integers(1, 2**16).map(str),
-    "NAME": st.from_regex(schema.LABEL, fullmatch=True),
-    "BOX": st.just("debian-12") | st.from_regex(schema.VAGRANT_BOX, fullmatch=True),
+    "NAME": st.from_regex(keys.LABEL, fullmatch=True),
+    "BOX": st.just("debian-12") | st.from_regex(keys.VAGRANT_BOX, fullmatch=True),
     "IMAGE": st.just("debian-12"),
     "ACCEL": WORDS(["auto", "kvm", "tcg"]),
     "LAN_ACCESS": WORDS(["yes", "no"]),
@@ -220,9 +220,9 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "LAN_ALLOW": st.tuples(HOST, PORT).map(":".join) | PORT.map("host:{}/udp".format),
     "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
     "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
-    "IMAGE_SHA256": st.from_regex(schema.SHA256, fullmatch=True),
+    "IMAGE_SHA256": st.from_regex(keys.SHA256, fullmatch=True),
     "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
-    "SSH_USER": st.just("vagrant") | st.from_regex(schema.USER, fullmatch=True),
+    "SSH_USER": st.just("vagrant") | st.from_regex(keys.USER, fullmatch=True),
     "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
     "MOUNT": WORDS(["none", "ro", "rw"]),
     "AUTOSTART": WORDS(["yes", "no"]),
@@ -234,7 +234,7 @@ OPTIONAL += ["LAN_ACCESS", "LAN_ALLOW", "FIXED_IP"]
 IN_TABLE = {
     key: [line[len(key) + 1 :] for above, _ in badenv.ROWS for line in above.split("\n") if
           line.startswith(f"{key}=") and len(line) < 999 and "unreadable" not in line]
-    for key in schema.KEYS
+    for key in keys.KEYS
 }  # fmt: skip
 
 
@@ -279,12 +279,12 @@ def test_any_content_is_settings_or_a_config_error(folder: Path) -> None:
         found = refused(text)
         assert {(key, why) for key, why in found if "is already set" not in why} <= TABLE
         bad = {key for key, why in found if why.startswith("must ")}
-        written = {key for key in schema.KEYS if f"{key}=".encode() in content}
+        written = {key for key in keys.KEYS if f"{key}=".encode() in content}
         seen.update(["all", "sound"] if not text else ["all"])
         seen.update([f"bad {key}" for key in bad] + [f"good {key}" for key in written - bad])
 
     check()
     if seen["all"] >= FULL:
         assert seen["sound"] >= 0.3 * seen["all"]
-        rare = {f"{k} {key}": seen[f"{k} {key}"] for key in schema.KEYS for k in ("good", "bad")}
+        rare = {f"{k} {key}": seen[f"{k} {key}"] for key in keys.KEYS for k in ("good", "bad")}
         assert min(rare.values()) >= 100, rare

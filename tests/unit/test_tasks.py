@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
-from vagrantp.errors import NameTakenError
-from vagrantp.run import Host
-from vagrantp.tasks import chore
+from vagrantp.core.errors import NameTakenError
+from vagrantp.core.system import Host
+from vagrantp.verbs.tasks import chore
 
 
 @pytest.mark.parametrize(

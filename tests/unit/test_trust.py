@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp import config, instance, trust
-from vagrantp.config import Settings
-from vagrantp.errors import StateError
-from vagrantp.instance import Instance
-from vagrantp.run import Host
+from vagrantp.core.errors import StateError
+from vagrantp.core.system import Host
+from vagrantp.instance import record, trust
+from vagrantp.instance.record import Instance
+from vagrantp.settings import env
+from vagrantp.settings.env import Settings
 
 ENV = "INFRA_TYPE=container\nMEMORY=256\nCPUS=1\nDISK=3\nMOUNT=rw\n"
 ENV += "PROVISION_SCRIPT=sub/site.yml,run\n"
@@ -41,8 +42,8 @@ def accepted(folder: Path, *, says: bool = False) -> tuple[Instance, Settings, l
         asked.extend(text.splitlines()[1:])
         return says
 
-    settings = config.load(folder)
-    made = instance.new(settings, folder)
+    settings = env.load(folder)
+    made = record.new(settings, folder)
     trust.accept(Host(Context()), made, settings, is_sure)
     return made, settings, [line.strip() for line in asked]
 

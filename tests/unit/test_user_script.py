@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vagrantp import commands
+from vagrantp.instance import commands
 
 KEY = r"ssh-ed25519 AAAA C:\new\table\\\c"  # a dash's echo reads ends of lines and of itself
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from vagrantp.config import Settings
-from vagrantp.errors import VagrantpError
-from vagrantp.instance import Instance
-from vagrantp.report import Check
-from vagrantp.run import Host
+from vagrantp.core.errors import VagrantpError
+from vagrantp.core.progress import Check
+from vagrantp.core.system import Host
+from vagrantp.instance.record import Instance
+from vagrantp.settings.env import Settings
 
 State = Literal["absent", "running", "paused", "stopped", "broken"]
 

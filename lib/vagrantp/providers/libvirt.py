@@ -12,9 +12,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from vagrantp import accel, boxes, commands, guest, images, lan, network
-from vagrantp.config import Settings
-from vagrantp.errors import (
+from vagrantp.core.errors import (
     ConflictError,
     HostLimitError,
     KvmError,
@@ -22,12 +20,18 @@ from vagrantp.errors import (
     StateError,
     VagrantpError,
 )
-from vagrantp.instance import Instance, as_text, state_root
-from vagrantp.providers import Found, State
-from vagrantp.report import Check, compare, plain
-from vagrantp.run import Host, as_xml
+from vagrantp.core.places import state_root
+from vagrantp.core.progress import Check, compare, plain
+from vagrantp.core.system import Host, as_xml
+from vagrantp.guest import session
+from vagrantp.images import boxes, built
+from vagrantp.instance import commands
+from vagrantp.instance.record import Instance, as_text
+from vagrantp.net import lan, subnets
+from vagrantp.providers import Found, State, accel
+from vagrantp.settings.env import Settings
 
-POOL = images.POOL
+POOL = built.POOL
 RUNNING = Path("/run/libvirt/qemu")
 LOGS = Path("/var/log/libvirt/qemu")
 LOG_TAIL = 64 * 1024  # bytes of a log that are looked at
@@ -66,7 +70,7 @@ def list_all(host: Host) -> list[Found]:
     if not states:
         return []
     domains = "; ".join(f"dumpxml {shlex.quote(name)}" for name in states)
-    answer = host.ask(commands.virsh(f"{domains}; net-dumpxml {network.NAME}"))
+    answer = host.ask(commands.virsh(f"{domains}; net-dumpxml {subnets.NAME}"))
     xml = answer.stdout if answer.ok else _ask(host, domains)  # without the network
     everything = as_xml(f"<all>{xml}</all>")
     entries = everything.findall("network/ip/dhcp/host")
@@ -148,7 +152,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         address=address,
         lan=own,
         subnet=str(subnet),
-        network=network.NAME,
+        network=subnets.NAME,
         pool=POOL,
         seed=seed,
         user=settings.ssh_user,
@@ -355,7 +359,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             _change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
         if name in _ask(host, "list", "--name").split():
             _change(host, "destroy", name)
-    for volume in images.volumes_in_pool(host):
+    for volume in built.volumes_in_pool(host):
         if volume in commands.volumes(instance):
             _change(host, "vol-delete", volume, "--pool", POOL)
     made = instance.machine().get("provider", {})
@@ -365,7 +369,7 @@ def clean_up(host: Host, instance: Instance) -> None:
 
 
 def _make_seed(
-    host: Host, instance: Instance, settings: Settings, box: images.Box, own: lan.Card | None
+    host: Host, instance: Instance, settings: Settings, box: built.Box, own: lan.Card | None
 ) -> str:
     """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
     _, volume = commands.volumes(instance)
@@ -389,7 +393,7 @@ def _make_seed(
     made = [seed / name for name in texts]
     private = [instance.host_key, instance.user_script]
     label = "CIDATA" if is_for_cloud_init else "VAGRANTP"
-    argv = commands.seed_iso(iso, [guest.BOOT, guest.GROW, *private, *made], label)
+    argv = commands.seed_iso(iso, [session.BOOT, session.GROW, *private, *made], label)
     host.change(argv, what="packing the seed", timeout=60)
     size = 0 if host.dry else iso.stat().st_size
     _change(host, "vol-create-as", POOL, volume, str(size), "--format", "raw")
@@ -400,21 +404,21 @@ def _make_seed(
 
 def _ensure_network(host: Host, instance: Instance) -> IPv4Network:
     """Make the NAT network if it is not there, start it, and return its subnet."""
-    xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
+    xml = host.ask(commands.virsh("net-dumpxml", subnets.NAME))
     if xml.ok:
         ip = as_xml(xml.stdout).find("ip")
         if ip is None:
-            raise ProviderError(f"the libvirt network {network.NAME} is not one of ours")
+            raise ProviderError(f"the libvirt network {subnets.NAME} is not one of ours")
         subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
     else:
-        subnet = network.free_subnet(host, network.FOR_LIBVIRT, also_taken=[])
+        subnet = subnets.free_subnet(host, subnets.FOR_LIBVIRT, also_taken=[])
         file = instance.state_dir / "network.xml"  # virsh reads this from a file only
-        host.write(file, commands.libvirt_network(network.NAME, subnet))
+        host.write(file, commands.libvirt_network(subnets.NAME, subnet))
         _change(host, "net-define", str(file))
-        _change(host, "net-autostart", network.NAME)
+        _change(host, "net-autostart", subnets.NAME)
         host.remove(file)
-    if network.NAME not in _ask(host, "net-list", "--name").split():
-        _change(host, "net-start", network.NAME)
+    if subnets.NAME not in _ask(host, "net-list", "--name").split():
+        _change(host, "net-start", subnets.NAME)
     return subnet
 
 
@@ -433,19 +437,19 @@ def _reserve(
         raise ConflictError(f"MAC {mac} is taken by {holder}")
     # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
     # Under --dry there may be no network yet, and then no lease.
-    leases = host.ask(commands.virsh("net-dhcp-leases", network.NAME))
-    taken = network.leased(leases.stdout, but_to=mac)
+    leases = host.ask(commands.virsh("net-dhcp-leases", subnets.NAME))
+    taken = subnets.leased(leases.stdout, but_to=mac)
     taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
-    address = str(network.choose_address(subnet, instance.id, taken, fixed))
+    address = str(subnets.choose_address(subnet, instance.id, taken, fixed))
     action = "modify" if len(entries) < len(everyones) else "add-last"
     _update_dhcp(host, action, commands.dhcp_host(instance, mac, address))
     return address
 
 
 def _update_dhcp(host: Host, action: str, xml: str) -> None:
-    is_active = network.NAME in _ask(host, "net-list", "--name").split()
+    is_active = subnets.NAME in _ask(host, "net-list", "--name").split()
     where = ["--config", *(["--live"] if is_active else [])]
-    _change(host, "net-update", network.NAME, action, "ip-dhcp-host", xml, *where)
+    _change(host, "net-update", subnets.NAME, action, "ip-dhcp-host", xml, *where)
 
 
 def _id_of(entry: ET.Element) -> str:
@@ -454,7 +458,7 @@ def _id_of(entry: ET.Element) -> str:
 
 
 def _dhcp_hosts(host: Host) -> list[ET.Element]:
-    xml = host.ask(commands.virsh("net-dumpxml", network.NAME))
+    xml = host.ask(commands.virsh("net-dumpxml", subnets.NAME))
     return as_xml(xml.stdout).findall("ip/dhcp/host") if xml.ok else []
 
 

@@ -11,13 +11,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vagrantp import commands, images, lan, network, oci_images, quota
-from vagrantp.config import Settings
-from vagrantp.errors import ProviderError, StateError, VagrantpError
-from vagrantp.instance import Instance, state_root
-from vagrantp.providers import Found, State
-from vagrantp.report import Check, compare, plain
-from vagrantp.run import Host, as_json
+from vagrantp.core.errors import ProviderError, StateError, VagrantpError
+from vagrantp.core.places import state_root
+from vagrantp.core.progress import Check, compare, plain
+from vagrantp.core.system import Host, as_json
+from vagrantp.images import built, oci
+from vagrantp.instance import commands
+from vagrantp.instance.record import Instance
+from vagrantp.net import lan, subnets
+from vagrantp.providers import Found, State, quota
+from vagrantp.settings.env import Settings
 
 STATES: dict[str, State] = {
     "running": "running",
@@ -29,7 +32,7 @@ STATES: dict[str, State] = {
     "stopping": "running",
 }
 GIB = 1024**3
-NETWORK = Path("/etc/containers/networks") / f"{network.NAME}.json"
+NETWORK = Path("/etc/containers/networks") / f"{subnets.NAME}.json"
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -79,7 +82,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     address = _take_address(host, instance.state_dir, commands.fixed_ip(settings))
     uid, has_quota = os.getuid(), without is None
     return commands.container(
-        instance, settings, image, network.NAME, address, uid, own, has_quota, limits
+        instance, settings, image, subnets.NAME, address, uid, own, has_quota, limits
     )
 
 
@@ -96,15 +99,15 @@ def _process_limits(host: Host) -> list[str]:
 
 
 def _image(host: Host, image: str) -> str:
-    if image in images.SUITES:
-        return images.ensure_container_image(host, image)
+    if image in built.SUITES:
+        return built.ensure_container_image(host, image)
 
     def options(folder: Path) -> list[str]:
         if os.getuid() != 0:
             return []
-        return [f"--network={network.NAME}", f"--ip={_take_address(host, folder, None)}"]
+        return [f"--network={subnets.NAME}", f"--ip={_take_address(host, folder, None)}"]
 
-    return oci_images.ensure(host, image, options)
+    return oci.ensure(host, image, options)
 
 
 def _take_address(host: Host, folder: Path, fixed: IPv4Address | None) -> IPv4Address:
@@ -115,7 +118,7 @@ def _take_address(host: Host, folder: Path, fixed: IPv4Address | None) -> IPv4Ad
         # there is no container yet that would show that its address is taken
         files = [path for path in state_root().glob("*/address") if path != own]
         taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
-        address = network.choose_address(subnet, folder.name[-8:], taken, fixed)
+        address = subnets.choose_address(subnet, folder.name[-8:], taken, fixed)
         host.write(own, str(address))
     return address
 
@@ -133,10 +136,10 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
     # The file and machine.json differ until the end: what is killed in between is done again.
     name, where = instance.full_name, ["podman", "network"]
     card = [f"--ip={address}", f"--mac-address={commands.mac(instance, settings)}"]
-    if network.NAME in _inspect(host, instance, "{{json .NetworkSettings.Networks}}"):
-        argv = [*where, "disconnect", network.NAME, name]
+    if subnets.NAME in _inspect(host, instance, "{{json .NetworkSettings.Networks}}"):
+        argv = [*where, "disconnect", subnets.NAME, name]
         host.change(argv, what="giving its address up", timeout=60)
-    argv = [*where, "connect", *card, network.NAME, name]
+    argv = [*where, "connect", *card, subnets.NAME, name]
     host.change(argv, what="giving it its address", timeout=60)
     return str(address)
 
@@ -312,16 +315,16 @@ def clean_up(host: Host, instance: Instance) -> None:
 
 def _ensure_network(host: Host) -> IPv4Network:
     """Make the NAT network if it is not there and return its subnet."""
-    subnets = {
+    listed = {
         item["name"]: [IPv4Network(s["subnet"]) for s in item["subnets"] if "." in s["subnet"]]
         for item in as_json("podman", _ask(host, "network", "ls", "--format", "json"), list)
         if item.get("subnets")
     }
-    if network.NAME in subnets:
-        return subnets[network.NAME][0]
-    taken = chain(*subnets.values())
-    subnet = network.free_subnet(host, network.FOR_PODMAN, also_taken=taken)
-    argv = ["podman", "network", "create", f"--subnet={subnet}", network.NAME]
+    if subnets.NAME in listed:
+        return listed[subnets.NAME][0]
+    taken = chain(*listed.values())
+    subnet = subnets.free_subnet(host, subnets.FOR_PODMAN, also_taken=taken)
+    argv = ["podman", "network", "create", f"--subnet={subnet}", subnets.NAME]
     host.change(argv, what="making the network", timeout=60)
     _name_bridge(host)
     return subnet
@@ -335,7 +338,7 @@ def _name_bridge(host: Host) -> None:
     if host.dry:
         return
     record = json.loads(NETWORK.read_text(encoding="utf-8"))
-    host.write(NETWORK, json.dumps({**record, "network_interface": network.PODMAN_BRIDGE}), 0o644)
+    host.write(NETWORK, json.dumps({**record, "network_interface": subnets.PODMAN_BRIDGE}), 0o644)
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

@@ -1,0 +1,1 @@
+"""What knows no instance: processes, files, errors, progress."""

@@ -1,0 +1,21 @@
+"""Where things are: the checkout, and the person's folders, as the XDG specification has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MASTER = Path(__file__).resolve().parents[3]  # the checkout: Vagrantfile, playbooks, …
+PACKAGE = Path(__file__).resolve().parents[1]
+SCRIPTS = PACKAGE / "guest/scripts"  # what runs in guests
+
+
+def xdg(kind: str, fallback: str) -> Path:
+    """Return our folder under `$XDG_<kind>_HOME`; as XDG has it, a relative one does not count."""
+    base = os.environ.get(f"XDG_{kind}_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / fallback) / "vagrantp"
+
+
+def state_root() -> Path:
+    """Return `$XDG_STATE_HOME/vagrantp`."""
+    return xdg("STATE", ".local/state")

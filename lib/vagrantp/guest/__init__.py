@@ -1,0 +1,1 @@
+"""What runs in a guest, and what it answers over ssh."""

@@ -1,0 +1,67 @@
+"""MOUNT: the project folder in the guest, at /project. docs/adr/0016-the-folder-by-bindfs.md"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vagrantp.core.progress import Check, compare
+from vagrantp.core.system import Host
+from vagrantp.guest import session
+from vagrantp.instance import commands
+from vagrantp.instance.record import Instance
+from vagrantp.settings.env import Settings
+
+PLACE = "/project"
+WARNING = (
+    "MOUNT=rw: the guest can write .git/config and .git/hooks, so git in this folder may run "
+    "its programs on this host: docs/howto.md says how to review safely"
+)
+TYPES = {"vm": "virtiofs", "container": "fuse.bindfs"}
+
+
+def check(instance: Instance, settings: Settings, facts: dict[str, str]) -> list[Check]:
+    """Return whether a guest, by its facts, has the project folder as it was promised."""
+    found = _found(instance, facts)
+    return [] if found == settings.mount == "none" else [compare("mount", settings.mount, found)]
+
+
+def _found(instance: Instance, facts: dict[str, str]) -> str:
+    words = facts.get("project", "").split()
+    if len(words) < 3 or words[0] != TYPES[instance.infra_type]:
+        return "none"
+    is_this = instance.folder.is_dir() and int(words[2]) == instance.folder.stat().st_ino
+    return words[1] if is_this else "another folder"
+
+
+def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[str, str]) -> bool:
+    """Write down who it is that logs in; say whether what the guest has belongs to somebody else.
+
+    The guest gets it right when it starts anew.
+    """
+    wish = commands.mount(instance, settings)
+    user = [int(word) for word in facts.get("user", "").split()]
+    if wish is None or not user or [wish["uid"], wish["gid"]] == user:
+        return False
+    document = instance.machine()
+    document["provider"]["user_ids"] = user
+    host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
+    return True
+
+
+def ensure(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    facts: dict[str, str],
+    ssh: list[str],
+    cwd: Path,
+) -> dict[str, str]:
+    """Let a running VM have the folder where it was promised; return its facts by then.
+
+    `ssh`: the argv that reaches it, from `cwd`. A container has it from its start.
+    """
+    if instance.infra_type == "container" or _found(instance, facts) == settings.mount:
+        return facts
+    session.as_root(host, ssh, commands.mount_inside(settings.mount), f"mounting {PLACE}", cwd)
+    return session.ask(host, ssh, cwd)[0]

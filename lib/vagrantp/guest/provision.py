@@ -1,0 +1,374 @@
+"""Sets a guest up as PROVISION_SCRIPT says: playbooks from this host, scripts in the guest.
+
+That it was done is written down in the guest, at the end, and nowhere else: what was interrupted
+is done again, and so is what a new guest of the same project needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vagrantp.core import documents
+from vagrantp.core.errors import ConfigError, HostLimitError, ProviderError, ProvisionError
+from vagrantp.core.places import MASTER, SCRIPTS
+from vagrantp.core.progress import Check, compare
+from vagrantp.core.system import Host, is_installed
+from vagrantp.guest import session
+from vagrantp.images import built
+from vagrantp.instance import commands
+from vagrantp.instance.record import Instance, as_json, as_written
+from vagrantp.settings import env
+from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import Provisioner, first_line
+
+LOCALHOST = "plays for localhost set up the guest"  # as programs/play.py prints it
+DONE = "/var/lib/vagrantp/provisioned"
+STEP_TIMEOUT = 4 * 3600  # seconds for a playbook or script: some compile
+PYTHON = SCRIPTS / "get_python.sh"
+SCRIPT = SCRIPTS / "script.sh"
+SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we know it
+# It tells in its exit status what its result tells better.
+CLOUD_INIT = f"""
+command -v cloud-init >/dev/null || {{ echo "error: the guest has no cloud-init" >&2; exit 1; }}
+cloud-init status --wait >/dev/null || true
+mkdir -p /var/lib/vagrantp
+cp /run/cloud-init/result.json {SEEN}
+"""
+MARK = "${vagrantp?}"  # starts the line in which script.sh tells how a script failed
+LAST_LINES = 5  # of a script's output, in the message of its failure
+REQUIREMENTS = tuple(
+    f"{folder}requirements.{ending}"
+    for folder in ("", "roles/", "collections/")
+    for ending in ("yml", "yaml")
+)
+
+
+def wish(settings: Settings) -> str:
+    """Return what a guest says once all of it was done: a digest of what is to be done."""
+    keys = ("cloud_init", "provision_script", "provision_vars")
+    text = json.dumps([as_json(settings)[key] for key in keys])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_asked(settings: Settings) -> bool:
+    """Say whether there is anything to be done."""
+    return bool(settings.provision_script or settings.cloud_init)
+
+
+def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool:
+    """Ask a running guest whether something of PROVISION_SCRIPT is still to be done."""
+    if not is_asked(settings):
+        return False
+    done = session.run(host, instance, pid, f"cat {DONE}").stdout.strip()
+    return bool(done != wish(settings))
+
+
+def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
+    """Return the check that a guest, by its facts, was provisioned as its settings say."""
+    if not settings.provision_script:
+        return []
+    asked = as_written("provision_script", as_json(settings)["provision_script"])
+    is_done = facts.get("provisioned") == wish(settings)
+    return [compare("provisioned", asked, asked if is_done else "not, or not so")]
+
+
+def check(host: Host, instance: Instance, settings: Settings) -> None:
+    """Find mistakes in the playbooks before anything is made for them.
+
+    Gets the roles and collections that they require. Raises ProvisionError; ConfigError where a
+    play is not for the guest.
+    """
+    theirs = settings.cloud_init and instance.source(settings.cloud_init)
+    # A template is a program of Jinja's, which no sandbox holds: it runs in the guest only.
+    if theirs and is_installed("cloud-init") and not env.is_template(theirs):
+        argv = ["cloud-init", "schema", "--config-file", str(theirs)]
+        done = host.ask(argv)
+        if not done.ok:
+            raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
+    for step in settings.provision_script:
+        if step.kind != "script":
+            with host.progress.stage("check", step.path.name):
+                _check_playbook(host, instance, settings, step)
+
+
+def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> None:
+    """Check a playbook; under --dry only print how, as Ansible runs code that is in its folder."""
+    playbook, variables = _playbook(instance, step), _variables(instance, settings)
+    galaxy = _galaxy(host, playbook.parent)
+    with host.scratch(built.cache()) as folder:
+        argv = commands.playbook_check(playbook, _name(settings), variables, galaxy, folder)
+        try:
+            host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
+        except ProviderError as error:
+            _refuse(instance, folder)
+            raise ProvisionError(_in_project(instance, error.message)) from None
+
+
+def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
+    """Take every step of PROVISION_SCRIPT in a running guest; return what was done.
+
+    `pid`: of its QEMU or first process. Raises ProvisionError where a step fails,
+    ProviderError where the guest does not answer.
+    """
+    host.remove(instance.provision_log)
+    host = replace(host, log=instance.provision_log)
+    _need_answer(host, instance, pid)
+    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
+    told = []
+    if settings.cloud_init and (said := _await_cloud_init(host, instance, pid)):
+        told.append(said)
+    for step in settings.provision_script:
+        with host.progress.stage("provision", step.path.name):
+            take = _run_script if step.kind == "script" else _run_playbook
+            told.append(f"{step.path.name}{take(host, instance, settings, pid, step)}")
+    note = f"mkdir -p {Path(DONE).parent} && echo {wish(settings)} > {DONE}"
+    _as_root(host, instance, pid, note, "provisioning")
+    return ", ".join(told)
+
+
+def _need_answer(host: Host, instance: Instance, pid: str) -> None:
+    """Raise ProviderError where a login runs no command: what comes would wait for ever."""
+    if host.dry:
+        return
+    answer = session.run(host, instance, pid, "true")
+    if not answer.ok:
+        raise ProviderError(f"the guest does not answer: {_last(answer.stderr)}")
+
+
+def _run_playbook(
+    host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
+) -> str:
+    playbook = _playbook(instance, step)
+    galaxy = _galaxy(host, playbook.parent)
+    variables = _variables(instance, settings)
+    _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
+    with host.scratch(instance.state_dir) as folder:
+        user, port = _login(host, instance, settings)
+        host.write(folder / "connection.json", commands.connection(instance, user, port))
+        name = _name(settings)
+        argv = commands.playbook(instance, pid, playbook, name, variables, galaxy, folder)
+        host.progress.done(lambda: _at_task(_events(folder, "tasks")))
+
+        def tell(line: str) -> None:
+            if line == LOCALHOST:
+                host.progress.say(f"{step.path.name}: {line}")
+
+        try:
+            host.change(
+                argv,
+                what=str(step),
+                timeout=STEP_TIMEOUT,
+                cwd=playbook.parent,
+                note=tell,
+                explain=_complaint,
+            )
+        except (ProviderError, HostLimitError) as error:
+            _refuse(instance, folder)
+            failures = _events(folder, "failed")
+            why = error.message.removeprefix(f"{step} failed: ")
+            why = _where(failures[-1]) if failures else why
+            raise _failure(host, step, _in_project(instance, why)) from None
+        if unmatched := _events(folder, "nobody"):
+            raise _failure(host, step, _in_project(instance, unmatched[0]))
+        return _counted(_events(folder, "counts"))
+
+
+def _refuse(instance: Instance, folder: Path) -> None:
+    """Raise ConfigError where programs/play.py has refused the playbook. `folder` has `events`."""
+    for refused in _events(folder, "refused"):
+        raise ConfigError(_in_project(instance, "\n".join(refused)))
+
+
+def _name(settings: Settings) -> str:
+    """Return what the inventory calls the guest."""
+    return settings.hostname or settings.name
+
+
+def _variables(instance: Instance, settings: Settings) -> Path | None:
+    return settings.provision_vars and instance.source(settings.provision_vars)
+
+
+def _login(host: Host, instance: Instance, settings: Settings) -> tuple[str, int]:
+    """Return who logs in and at which port, as the ssh_config says: a box has a user of its own."""
+    if host.dry:
+        return settings.ssh_user, 22
+    words = instance.ssh_config.read_text("utf-8").split()
+    user, port = (words[words.index(key) + 1] for key in ("User", "Port"))
+    return user, int(port)
+
+
+def _run_script(
+    host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
+) -> str:
+    script = SCRIPT.read_text("utf-8")
+    path = instance.source(step.path)
+    how = commands.provision_script(path, first_line(path))
+    lines: list[str] = []
+    try:
+        host.change(
+            commands.kept_ssh(instance, pid, commands.as_root(script, *how)),
+            what=str(step),
+            timeout=STEP_TIMEOUT,
+            cwd=instance.state_dir,
+            stdin=path,
+            note=lines.append,
+        )
+    except (ProviderError, HostLimitError) as error:  # the guest's own disk may be full
+        raise _failure(host, step, _why(lines) or error.message) from None
+    except BaseException:  # it was interrupted: so is what it began
+        with suppress(ProviderError):
+            _as_root(host, instance, pid, script, "ending a script")
+        raise
+    return ""
+
+
+def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
+    """Wait for the end of cloud-init's first run, once. Raises ProvisionError where it failed."""
+    name = "cloud-init"
+    seen = session.run(host, instance, pid, f"cat {SEEN}")
+    if seen.ok:
+        return ""
+    with host.progress.stage("provision", name):
+        _as_root(host, instance, pid, CLOUD_INIT, name)
+    answer = session.run(host, instance, pid, f"cat {SEEN}").stdout
+    errors = json.loads(answer or "{}").get("v1", {}).get("errors", [])
+    if errors:
+        tail = "sudo -n tail /var/log/cloud-init-output.log"
+        said = session.run(host, instance, pid, tail).stdout
+        last = [f"\n  {line}" for line in said.strip().splitlines()[-LAST_LINES:]]
+        raise _failure(host, name, "; ".join(errors) + "".join(last))
+    return name
+
+
+def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:
+    ssh = commands.kept_ssh(instance, pid)
+    session.as_root(host, ssh, script, what, instance.state_dir, STEP_TIMEOUT)
+
+
+def _failure(host: Host, step: Provisioner | str, why: str) -> ProvisionError:
+    return ProvisionError(
+        f"provisioning failed: {step}: {why}",
+        f"the instance is up for a look (fab ssh); fab up goes on. The full log is {host.log}",
+    )
+
+
+def _why(lines: list[str]) -> str:
+    """Return how a script failed, from what script.sh says at its end."""
+    if not lines or not lines[-1].startswith(MARK):
+        return ""
+    status, _, line = lines[-1].removeprefix(MARK).partition(" ")
+    place = f"line {line}: " if line else ""
+    last = [f"\n  {text}" for text in lines[:-1][-LAST_LINES:]]
+    return f"{place}exit status {status}{''.join(last)}"
+
+
+def _where(failure: dict[str, str]) -> str:
+    """Return where and why a playbook failed."""
+    place = f" ({failure['place']})" if failure["place"] else ""
+    return f'play "{failure["play"]}", task "{failure["task"]}"{place}: {failure["message"]}'
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _counted(counts: list[dict[str, int]]) -> str:
+    return "".join(f" ({found['ok']} ok, {found['changed']} changed)" for found in counts)
+
+
+def _at_task(started: list[list[int]]) -> str:
+    return "task {} of {}".format(*started[-1]) if started else ""
+
+
+def _events(folder: Path, kind: str) -> list[Any]:
+    """Return what callbacks/vagrantp.py told of one kind."""
+    try:
+        text = (folder / "events").read_text("utf-8")
+    except FileNotFoundError:
+        return []
+    return [event[kind] for event in map(json.loads, text.splitlines()) if kind in event]
+
+
+def _complaint(lines: list[str]) -> str:
+    """Pick what matters out of Ansible's output: its error, and where it found it."""
+    start = next(
+        (n for n, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))), None
+    )
+    if start is None:
+        return lines[-1] if lines else ""
+    text = lines[start].partition(" ")[2].removeprefix(": ")
+    origin = next((line for line in lines[start:] if line.startswith("Origin: ")), "")
+    return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text
+
+
+def _playbook(instance: Instance, step: Provisioner) -> Path:
+    if step.kind == "ours":
+        return MASTER / f"playbooks/{step.path}.yml"
+    return instance.source(step.path)
+
+
+def _in_project(instance: Instance, text: str) -> str:
+    """Return what was said of an accepted copy as if it were of the project's own file."""
+    return text.replace(str(instance.source(instance.folder)), str(instance.folder))
+
+
+def _galaxy(host: Host, folder: Path) -> Path | None:
+    """Return where the roles and collections are that a playbook in `folder` requires.
+
+    A folder of its own for each text of the requirements: it is there as a whole or not at all.
+    """
+    files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
+    if not files:
+        return None
+    texts = {path: _requirements(path) for path in files}
+    digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
+    cache = built.cache() / "galaxy"
+    target = cache / digest.hexdigest()[:20]
+    if target.is_dir():
+        return target
+    with host.scratch(cache) as work, host.progress.stage("fetch roles and collections"):
+        host.make_dir(work / "galaxy")
+        for path, text in texts.items():
+            for kind in _kinds(path, text):
+                try:
+                    host.change(
+                        commands.galaxy(kind, path, work / "galaxy"),
+                        what=f"ansible-galaxy {kind} install",
+                        timeout=STEP_TIMEOUT,
+                        env={"ANSIBLE_NOCOLOR": "1"},
+                        cwd=folder,
+                        explain=_complaint,
+                    )
+                except ProviderError as error:
+                    raise ProvisionError(f"{path}: {error.message}") from None
+        host.move(work / "galaxy", target)
+    return target
+
+
+def _requirements(path: Path) -> str:
+    with _readable(path):
+        return documents.text(path)
+
+
+def _kinds(path: Path, text: str) -> list[str]:
+    """Return what requirements ask for: role, collection. A list, as of old, is one of roles."""
+    with _readable(path):
+        found = documents.load(text)
+    if not isinstance(found, dict):
+        return ["role"] if found else []
+    return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise ProvisionError for a file that cannot be used."""
+    try:
+        yield
+    except documents.Unreadable as error:
+        raise ProvisionError(f"{path} must be a file {error}") from None

@@ -1,0 +1,1 @@
+"""What this host must be, and its removal of vagrantp."""

@@ -1,0 +1,153 @@
+"""Whether a VM and a container could be made on this host: the checks of `up`, and proofs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vagrantp.core.errors import ProviderError
+from vagrantp.core.places import state_root
+from vagrantp.core.system import SET_UP, Host, environment, is_installed
+from vagrantp.host import checks
+from vagrantp.host.checks import Finding, HostCheck
+from vagrantp.images import built
+from vagrantp.instance import commands
+from vagrantp.net import isolation
+from vagrantp.providers import accel
+
+SMALLEST = 512  # MiB that a guest needs
+# `podman run --init` looks for it there, too.
+CATATONIT = ("catatonit", "/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit")
+
+
+def examine(host: Host, as_json: bool) -> None:
+    """Print every check of this host as it is made.
+
+    Raises the error of the first one that failed: with them a VM or a container cannot be made.
+    """
+    listed, failed = [], []
+    for name, check in all_checks(host):
+        finding = checks.look(check)
+        listed.append({"name": name, **_shown(finding)})
+        if finding.outcome == "failed":
+            failed.append(finding)
+        if not as_json:
+            print(_line(name, finding), flush=True)
+    if as_json:
+        print(json.dumps({"schema": 1, "ok": not failed, "checks": listed}, indent=2))
+    if failed:
+        raise failed[0].error(f"{len(failed)} of {len(listed)} checks failed")
+
+
+def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
+    """Yield every check with its name. Those that try something do so when they are called."""
+    box = partial(built.is_built, host, "vm", built.FIRST)
+    image = partial(built.is_built, host, "container", built.FIRST)
+    needed = dict.fromkeys([*checks.TOOLS["vm"], *checks.TOOLS["container"], "nft", "ip"])
+    yield "tools", partial(checks.tools, needed)
+    for infra_type in ("vm", "container"):
+        # as if none were built: the next version may bring a new recipe
+        check = partial(checks.image_tools, infra_type, lambda: False)
+        yield f"image tools ({infra_type})", check
+    yield "memory", partial(checks.memory, SMALLEST)
+    yield "processors", partial(checks.cpus, 1)
+    yield "room to build images", partial(checks.build_room, "vm", box)
+    yield "libvirt", partial(checks.libvirt, host)
+    yield "vagrant-libvirt", partial(checks.vagrant_libvirt, host)
+    yield "storage pool", partial(checks.pool, host, box)
+    yield "libvirt network", partial(checks.libvirt_network, host)
+    yield "libvirt nwfilter", partial(nwfilter, host)
+    yield "kvm", partial(kvm, host)
+    yield "vm", partial(vm, host)
+    yield "podman", partial(checks.podman, host)
+    yield "cgroup controllers", partial(checks.cgroup, host)
+    yield "user ids", partial(checks.user_ids, host)
+    yield "container storage", partial(checks.container_storage, host, image)
+    yield "podman network", partial(checks.podman_network, host)
+    yield "container", partial(container, host)
+    yield "mounts", partial(checks.tools, checks.MOUNT_TOOLS)
+    yield "isolation", partial(isolated, host)
+    yield "packet filter", partial(packet_filter, host)
+
+
+def nwfilter(host: Host) -> Finding:
+    """Ask libvirt's driver of packet filters."""
+    names = host.answer(commands.virsh("nwfilter-list"))
+    return Finding("ok", f"answers, {len(names.split()) // 2} filters")
+
+
+def isolated(host: Host) -> Finding:
+    """Ask whether the rules that keep guests from the LAN are in force; change nothing."""
+    why = isolation.why_not_installed()
+    if not why and (os.getuid() == 0 or is_installed("sudo")):
+        why = "; ".join(isolation.live(host)["problems"])
+    return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
+
+
+def kvm(host: Host) -> Finding:
+    """Run a kernel under KVM for a moment. Where none runs VMs are emulated: only a warning."""
+    why = accel.why_not_kvm(host, afresh=True)
+    if why == accel.NO_KERNEL:
+        return Finding("warning", f"not tried: {why}")
+    if why:
+        advice = "until KVM works VMs are emulated, and slow; in a VM its own host has to allow it"
+        return Finding("warning", why, SET_UP if "Permission denied" in why else advice)
+    return Finding("ok", "a kernel runs under it")
+
+
+def vm(host: Host) -> Finding:
+    """Run a guest in software emulation for a moment, as every host with QEMU can."""
+    kernel = accel.kernel()
+    if host.dry:
+        host.change(["virsh", "start", "qemu-probe"], what="trying QEMU", timeout=1)
+    elif why := accel.why_not(host, "qemu", kernel):
+        raise ProviderError(why)
+    return checks.tried(host, f"{'a kernel' if kernel else 'firmware'} runs under QEMU")
+
+
+def container(host: Host) -> Finding:
+    """Run a container for a moment, out of a folder: no image is needed."""
+    paths = (shutil.which(place, path=environment()["PATH"]) for place in CATATONIT)
+    catatonit = next(filter(None, paths), None)
+    if catatonit is None:
+        return Finding("failed", "catatonit is not installed, a container's first process", SET_UP)
+    name = f"vagrantp-probe-{os.getpid()}"
+    with host.scratch(state_root()) as root:
+        host.write(root / "init", b"" if host.dry else Path(catatonit).read_bytes(), 0o755)
+        try:
+            argv = commands.container_probe(name, root)
+            host.change(argv, what="a container", timeout=60)
+        finally:
+            remove = ["podman", "rm", "--force", "--ignore", name]
+            host.change(remove, what="ending the trial", timeout=60)
+    return checks.tried(host, "one runs")
+
+
+def packet_filter(host: Host) -> Finding:
+    """See that nft stops a packet: on a veth pair between network namespaces of their own."""
+    nonce = secrets.token_hex(8)
+    argv = commands.packet_filter_probe(os.getuid() == 0, sys.executable, nonce)
+    answer = host.ask(argv)
+    if answer.stdout.splitlines() == [f"open {nonce}", "closed nothing"]:
+        return Finding("ok", "nft stops a packet that passes without it")
+    lines = (answer.stdout + answer.stderr).strip().splitlines()
+    why = lines[-1] if lines else "no reason given"
+    if f"closed {nonce}" in lines:
+        why = "a packet passes nft's rule against it"
+    return Finding("failed", why, checks.namespaces_mend())
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    return {"outcome": finding.outcome, "found": finding.found, "mend": finding.mend}
+
+
+def _line(name: str, finding: Finding) -> str:
+    mend = f"; to mend: {finding.mend}" if finding.mend else ""
+    return f"{finding.outcome:<7}  {name:<23}  {finding.found}{mend}"

@@ -1,0 +1,145 @@
+"""IMAGE as any OCI reference: what ssh and Ansible need is added to it, once for each image.
+
+That is done in a container that is isolated as every guest is, since the programs that do it are
+the image's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from vagrantp.core.errors import ProviderError
+from vagrantp.core.places import SCRIPTS, state_root
+from vagrantp.core.system import Host, as_json
+from vagrantp.images import built
+from vagrantp.instance.commands import NO_PROXY, STATE_ANNOTATION
+from vagrantp.instance.record import CONTAINER_ID
+
+ADD = SCRIPTS / "add_ssh.sh"
+ENTRY = built.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
+BUILD = "2"  # part of the digest: raise it when the code below makes another image
+ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
+NOT_FOR_SSH = ("HOME", "HOSTNAME", "PATH", "TERM", "USER", "container")
+LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")  # what says how text is encoded: locale(7)
+
+
+def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> str:
+    """Return the Podman reference of an image with ssh, made where it is not there yet.
+
+    `network`: makes podman's options for the network of a container, for the folder that has what
+    it may reach. Raises ProviderError when the image cannot be had, or nothing can be added to it.
+    """
+    if not built.is_in_podman(host, reference):
+        with host.progress.stage("download image", reference):
+            pull = ["podman", "pull", "--quiet", reference]
+            host.change(pull, what=f"downloading {reference}", timeout=built.DOWNLOAD_TIMEOUT)
+    if host.dry and not built.is_in_podman(host, reference):
+        return reference
+    identity, environment = _facts(host, reference)
+    script = _script(environment)
+    parts = f"{BUILD}{identity}{script}{ENTRY.read_text()}"
+    digest = hashlib.sha256(parts.encode()).hexdigest()
+    made = f"localhost/vagrantp-{built.slug(reference)}-{digest[:10]}:latest"
+    if built.is_in_podman(host, made):
+        return made
+    with host.lock(built.cache(), f"image {made}", f"another build of {reference}"):
+        if not built.is_in_podman(host, made):
+            with host.progress.stage("add ssh to the image", reference):
+                _build(host, reference, identity, script, made, f"build-{digest[:8]}", network)
+    return made
+
+
+def _facts(host: Host, reference: str) -> tuple[str, list[str]]:
+    """Return the id of an image and the environment that its containers have."""
+    [found] = as_json("podman", host.answer(["podman", "image", "inspect", reference]), list)
+    return found["Id"], (found.get("Config") or {}).get("Env") or []
+
+
+def _script(environment: list[str]) -> str:
+    """Return add_ssh.sh, with the image's environment for those who come by ssh."""
+    variables = dict(pair.split("=", 1) for pair in environment if "=" in pair)
+    path = variables.get("PATH", "")
+    lang = "" if any(name in variables for name in LOCALE) else "C.UTF-8"
+    for name in NOT_FOR_SSH:
+        variables.pop(name, None)
+    pairs = {name: f"{name}={value}" for name, value in variables.items()}
+    quoted = (pair.replace("\\", "\\\\").replace('"', '\\"') for pair in pairs.values())
+    names = [name for name in pairs if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)]
+    values = {
+        "exports": "".join(f"export {shlex.quote(pairs[name])}\n" for name in names),
+        "settings": " ".join(f'"{pair}"' for pair in quoted if "\n" not in pair),
+        "names": " ".join(names),
+        "path": path,
+        "lang": lang,
+        "entry": ENTRY.read_text("utf-8"),
+    }
+    start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    return start + ADD.read_text("utf-8")
+
+
+def _build(
+    host: Host,
+    reference: str,
+    identity: str,
+    script: str,
+    made: str,
+    name: str,
+    network: Callable[[Path], list[str]],
+) -> None:
+    folder = state_root() / name  # guard takes it for a guest, by this name
+    builder = f"vagrantp-{name}"
+    remove = ["podman", "rm", "--force", "--ignore", "--time", "0", builder]
+    host.change(remove, what="cleaning up", timeout=60)  # of a build that was killed
+    host.remove(folder)
+    host.make_dir(folder)
+    host.write(folder / "isolation.json", json.dumps({"lan_access": False, "lan_allow": []}))
+    host.write(folder / "forwards.json", json.dumps({"forwards": []}))
+    changes = (
+        'ENTRYPOINT ["/usr/local/sbin/vagrantp-entry"]',
+        "CMD []",
+        "USER 0",
+        "WORKDIR /",
+        "STOPSIGNAL SIGTERM",
+        "LABEL vagrantp.image=" + json.dumps(reference),
+    )
+    try:
+        host.change(
+            [
+                *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
+                *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
+                *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", NO_PROXY, "--entrypoint=/bin/sh"),
+                *(identity, "-c", script),
+            ],
+            what=f"preparing {reference}",
+            timeout=60,
+        )
+        query = ["podman", "inspect", "--type=container", "--format={{.Id}}", builder]
+        host.write(folder / CONTAINER_ID, "" if host.dry else host.answer(query))
+        host.change(
+            ["podman", "start", "--attach", builder],
+            what=f"adding ssh to {reference}",
+            timeout=ADD_TIMEOUT,
+            explain=_why,
+        )
+        host.change(
+            ["podman", "commit", "--quiet", *(f"--change={c}" for c in changes), builder, made],
+            what=f"keeping {reference} with ssh",
+            timeout=600,
+        )
+    except ProviderError as error:
+        needs = "an image needs a shell and apt-get, apk, dnf or pacman"
+        error.hint = f"{needs}; {error.hint}" if error.hint else needs
+        raise
+    finally:
+        host.change(remove, what="cleaning up", timeout=60)
+        host.remove(folder)
+
+
+def _why(lines: list[str]) -> str:
+    told = [line for line in lines if "rror" in line or line.startswith("E: ")]
+    return (told or lines or [""])[-1]

@@ -1,0 +1,1 @@
+"""Who an instance is, what it keeps, who is trusted."""

@@ -1,0 +1,253 @@
+"""Who an instance is and where its things stand. Settings -> machine.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vagrantp.core.places import state_root, xdg
+from vagrantp.settings.env import Settings, id_from
+from vagrantp.settings.keys import LanRule, PortForward, Provisioner
+
+CONTAINER_ID = "container"  # the file of a container's id, in its state folder; guard.py has it too
+VERSION = 1  # of machine.json, of domain metadata and of container labels
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One VM or container and its places. `folder` is the resolved project folder."""
+
+    name: str
+    id: str
+    folder: Path
+    infra_type: str
+
+    @property
+    def full_name(self) -> str:
+        """`<name>-<id>`: the domain's or container's name."""
+        return f"{self.name}-{self.id}"
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder that holds everything that is only this instance's."""
+        return state_root() / self.full_name
+
+    @property
+    def machine_json(self) -> Path:
+        """What the Vagrantfile reads."""
+        return self.state_dir / "machine.json"
+
+    @property
+    def ssh_config(self) -> Path:
+        """How ssh reaches it. It is there only once the instance was made in full."""
+        return self.state_dir / "ssh_config"
+
+    @property
+    def ssh_config_draft(self) -> Path:
+        """What `ssh_config` will be at the end of the `up` that makes it."""
+        return self.state_dir / "ssh_config.new"
+
+    @property
+    def key(self) -> Path:
+        """Its private key; the public one stands beside it in `.pub`."""
+        return self.state_dir / "id_ed25519"
+
+    @property
+    def host_key(self) -> Path:
+        """The private host key that the guest gets at creation, in the folder mounted there."""
+        return self.state_dir / "guest" / "ssh_host_ed25519_key"
+
+    @property
+    def user_script(self) -> Path:
+        """What lets the user log in, in the folder that a new guest reads."""
+        return self.host_key.with_name("user.sh")
+
+    @property
+    def known_hosts(self) -> Path:
+        """The one host key that ssh accepts."""
+        return self.state_dir / "known_hosts"
+
+    @property
+    def provision_log(self) -> Path:
+        """What provisioning said the last time."""
+        return self.state_dir / "logs" / "provision.log"
+
+    @property
+    def mac(self) -> str:
+        """A MAC of QEMU's range, stable and as unique as the id is."""
+        pairs = [self.id[i : i + 2] for i in range(0, 8, 2)]
+        return ":".join(["52", "54", *pairs])
+
+    @property
+    def lan_mac(self) -> str:
+        """The MAC of its card on a bridge of the host, as unique."""
+        return self.mac.replace("52:54:", "56:54:", 1)
+
+    @property
+    def forwards(self) -> Path:
+        """What vagrantp_guard/forward.py carries; its lock file is beside it."""
+        return self.state_dir / "forwards.json"
+
+    @property
+    def isolation_json(self) -> Path:
+        """What a container may reach, for the OCI hook."""
+        return self.state_dir / "isolation.json"
+
+    @property
+    def container_id(self) -> Path:
+        """The id of its container, by which the OCI hook knows it; there before its first start."""
+        return self.state_dir / CONTAINER_ID
+
+    @property
+    def hook_error(self) -> Path:
+        """Why the OCI hook has kept a container from starting, if it has."""
+        return self.state_dir / "hook.error"
+
+    def hooks_reason(self) -> str:
+        """Return what is in there, "" where there is none."""
+        try:
+            return self.hook_error.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    @property
+    def accepted(self) -> Path:
+        """What this host reads and runs of a project that its guest may write: trust.py."""
+        return state_root() / "trust" / self.id
+
+    def source(self, path: Path) -> Path:
+        """Return where a file that `.env` names is to be read: in an accepted copy, if any."""
+        name = inside(self.folder, path)
+        copies = self.accepted / "files"
+        return path if name is None or not copies.is_dir() else copies / name
+
+    def is_complete(self) -> bool:
+        """Say whether an `up` got to its end for it."""
+        return self.ssh_config.exists()
+
+    def machine(self) -> dict[str, Any]:
+        """Return machine.json as it is, or nothing when it is gone or unreadable."""
+        return _machine(self.machine_json)
+
+    @property
+    def lan(self) -> dict[str, Any] | None:
+        """Its card on a bridge of the host, as lan.py makes it, None where it has none."""
+        found: dict[str, Any] | None = self.machine().get("provider", {}).get("lan")
+        return found
+
+
+def new(settings: Settings, folder: Path) -> Instance:
+    """Return the instance that `settings` ask for in `folder`."""
+    return Instance(settings.name, id_from(folder), folder.resolve(), settings.infra_type)
+
+
+def remembered(folder: Path) -> Instance | None:
+    """Return the instance whose state folder is there for `folder`, whatever `.env` says now."""
+    return by_id(id_from(folder), folder.resolve())
+
+
+def by_id(identity: str, folder: Path | None = None) -> Instance | None:
+    """Return the instance whose state folder is there. `folder`: its project, if known."""
+    return next(iter(all_by_id(identity, folder)), None)
+
+
+def all_by_id(identity: str, folder: Path | None = None) -> list[Instance]:
+    """Return what has a state folder: more than one where NAME changed after a killed `up`."""
+    found = []
+    for path in sorted(state_root().glob(f"*-{identity}")):
+        made = _machine(path / "machine.json")
+        project = folder or Path(made.get("folder", "/"))
+        infra_type = made.get("settings", {}).get("infra_type", "")
+        name = path.name.removesuffix(f"-{identity}")
+        found.append(Instance(name, identity, project, infra_type))
+    return found
+
+
+def machines() -> dict[str, dict[str, Any]]:
+    """Return machine.json of every instance of this user, by full name."""
+    return {path.parent.name: _machine(path) for path in state_root().glob("*/machine.json")}
+
+
+def _machine(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        is_sound = all(isinstance(document[key], dict) for key in ("settings", "provider"))
+    except (OSError, ValueError, TypeError, LookupError):
+        return {}
+    return document if is_sound else {}
+
+
+def log(identity: str) -> Path:
+    """Return where what the providers said to a project's last verbs is; before that, in `.1`.
+
+    It is in no instance's folder: an `up` that fails takes that back.
+    """
+    return xdg("CACHE", ".cache") / "logs" / f"{identity}.log"
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Return the settings as machine.json has them: addresses as text."""
+    document: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
+    return document
+
+
+def as_written(key: str, value: object) -> str:
+    """Return a setting of machine.json as `.env` has it, "nothing" where it is not there."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        kinds: dict[str, Any] = {
+            "ports": PortForward,
+            "lan_allow": LanRule,
+            "provision_script": Provisioner,
+        }
+        value = ",".join(str(kinds[key](**item) if key in kinds else item) for item in value)
+    return "nothing" if value in (None, "") else str(value)
+
+
+def inside(folder: Path, path: Path) -> str | None:
+    """Return a path as it is below a folder, None where it is not, by its name."""
+    plain = Path(os.path.normpath(path))
+    return str(plain.relative_to(folder)) if plain.is_relative_to(folder) else None
+
+
+def differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, str, str]]:
+    """Return each key whose value is not that of `old`, of machine.json, then both as written."""
+    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
+    return [
+        (names.get(key, key.upper()), as_written(key, old.get(key)), as_written(key, value))
+        for key, value in as_json(settings).items()
+        if (old.get(key) or None) != (value or None)
+    ]
+
+
+def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> dict[str, Any]:
+    """Return machine.json's document with the settings called `keys` as they are in `settings`."""
+    document, values = instance.machine(), as_json(settings)
+    document["settings"] |= {key: values[key] for key in keys}
+    return document
+
+
+def document(instance: Instance, settings: Settings, provider: dict[str, Any]) -> str:
+    """Return machine.json: all resolved settings, who it is, and what its provider needs."""
+    return as_text(
+        {
+            "version": VERSION,
+            "instance": instance.full_name,
+            "name": instance.name,
+            "id": instance.id,
+            "folder": str(instance.folder),
+            "uid": os.getuid(),
+            "settings": as_json(settings),
+            "provider": provider,
+        }
+    )
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """Return machine.json's document as it is written."""
+    return json.dumps(document, indent=2, sort_keys=True)

@@ -1,0 +1,1 @@
+"""Subnets, bridges, ports, isolation."""

@@ -1,0 +1,279 @@
+"""PORTS: which port of the host leads where, and the process that carries what goes through."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Collection
+from ipaddress import ip_address
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from vagrantp_guard.contract import FORWARD
+
+from vagrantp.core.errors import ConflictError
+from vagrantp.core.places import state_root
+from vagrantp.core.progress import Check
+from vagrantp.core.system import Host, holder_of
+from vagrantp.guest import session
+from vagrantp.instance import commands
+from vagrantp.instance.record import Instance, machines
+from vagrantp.net.isolation import is_rootless
+from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import PortForward
+
+# For `auto`: below what Linux gives to outgoing connections (ip_local_port_range, from 32768 on).
+AUTO = range(20000, 32768)
+FIRST_FREE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+ECHO_SECONDS = 15
+# In the guest: says a word to whoever comes first.
+ECHO = """
+import socket, sys
+port, kind, word = int(sys.argv[1]), sys.argv[2], sys.argv[3].encode()
+with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as server:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("", port))
+    if kind == "tcp":
+        server.listen()
+        server.accept()[0].sendall(word)
+    else:
+        server.sendto(word, server.recvfrom(100)[1])
+"""
+
+# address, host, guest, protocol, as forward.py has them; auto: `host` was ours to choose
+Forward = dict[str, Any]
+
+
+def shown(forward: Forward) -> str:
+    """Return a forward as people read it."""
+    udp = "/udp" if forward["protocol"] == "udp" else ""
+    return f"{_end(forward)} -> {forward['guest']}{udp}"
+
+
+def _end(forward: Forward) -> str:
+    address = forward["address"]
+    return f"{f'[{address}]' if ':' in address else address}:{forward['host']}"
+
+
+def settle(host: Host, instance: Instance, settings: Settings) -> list[Forward]:
+    """Return the forwards of `settings`, each with a port of the host that it can have.
+
+    What the instance has already, it keeps. Raises ConflictError, saying who holds a port.
+    """
+    had = forwards(instance)
+    serving = [(f["host"], f["protocol"]) for f in had] if is_served(instance) else []
+    given = [(wanted.host, wanted.protocol) for wanted in settings.ports]
+    settled: list[Forward] = []
+    for wanted in settings.ports:
+        forward: Forward = {
+            "address": str(wanted.address),
+            "host": wanted.host,
+            "guest": wanted.guest,
+            "protocol": wanted.protocol,
+            "auto": wanted.host is None,
+        }
+        if wanted.host is None:
+            kept = [f["host"] for f in had if {**f, "host": None} == forward]
+            forward["host"] = kept[0] if kept else _free(instance, forward, given)
+            given.append((forward["host"], wanted.protocol))
+        if (forward["host"], wanted.protocol) not in serving:
+            _refuse_taken(host, forward)
+        settled.append(forward)
+    return settled
+
+
+def _free(instance: Instance, forward: Forward, given: Collection[tuple[int | None, str]]) -> int:
+    """Return a free port of the host, the same for the same project as long as it is free.
+
+    `given`: ports that this project's other forwards have, with their protocols.
+    """
+    start: int = int(instance.id, 16) + forward["guest"]
+    for step in range(len(AUTO)):
+        port: int = AUTO[(start + step) % len(AUTO)]
+        is_given = (port, forward["protocol"]) in given
+        if not is_given and not _why_not({**forward, "host": port}):
+            return port
+    raise ConflictError(f"no port from {AUTO[0]} to {AUTO[-1]} is free on {forward['address']}")
+
+
+def _why_not(forward: Forward) -> OSError | None:
+    """Return why a port cannot be had now, None when it can."""
+    address = forward["address"]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    is_udp = forward["protocol"] == "udp"
+    with socket.socket(family, socket.SOCK_DGRAM if is_udp else socket.SOCK_STREAM) as trial:
+        if family == socket.AF_INET6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if not is_udp:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address, forward["host"]))
+            if not is_udp:
+                trial.listen()
+        except OSError as error:
+            return error
+    return None
+
+
+def _refuse_taken(host: Host, forward: Forward) -> None:
+    error = _why_not(forward)
+    if error is None:
+        return
+    port, place = forward["host"], f"port {_end(forward)}/{forward['protocol']} of PORTS"
+    if isinstance(error, PermissionError):
+        first = FIRST_FREE.read_text().strip()
+        setting = f"net.ipv4.{FIRST_FREE.name}={port}"
+        hint = f"take one from {first} on, or: sudo sysctl --write {setting}"
+        raise ConflictError(f"{place} is not for ordinary users", hint)
+    if holder := _holder(host, forward):
+        raise ConflictError(f"{place} is taken by {holder}", "take another one, or auto:GUEST")
+    links = json.loads(host.answer(["ip", "-json", "address"]))
+    own = [a["local"] for link in links for a in link["addr_info"]]
+    raise ConflictError(
+        f"{place} cannot be had: {error.strerror}", f"this host is {', '.join(own)}"
+    )
+
+
+def _holder(host: Host, forward: Forward) -> str:
+    """Return who listens on a port: one of this user's projects, or a process; "" for nobody."""
+    kind = "--udp" if forward["protocol"] == "udp" else "--tcp"
+    query = ["ss", "--no-header", "--listening", "--numeric", "--processes", kind]
+    listing = host.ask([*query, f"sport = :{forward['host']}"]).stdout
+    pids = set(map(int, re.findall(r"pid=(\d+)", listing)))
+    for name, machine in machines().items():
+        if holder_of(state_root() / name / "forwards.lock") in pids:
+            return f"{name}, the project in {machine.get('folder')}"
+    names = re.findall(r'\("([^"]+)",pid=(\d+)', listing)
+    if names:
+        return f"{names[0][0]} (process {names[0][1]})"
+    return "a process of another user" if listing.strip() else ""
+
+
+def write(host: Host, instance: Instance, made: dict[str, Any]) -> None:
+    """Write down what is to be forwarded, for whatever starts the instance."""
+    is_inside = is_rootless(instance.infra_type)
+    spec = {
+        "target": commands.LOOPBACK if is_inside else made["address"],
+        "pid": 0,  # of the guest: known once it runs
+        "netns": None,
+        "forwards": made["forwards"],
+    }
+    host.write(instance.forwards, json.dumps(spec))
+
+
+def is_served(instance: Instance) -> bool:
+    """Say whether the forwards of an instance are carried now."""
+    return _carrier(instance) is not None
+
+
+def end(host: Host, instance: Instance) -> None:
+    """End the process that carries the forwards, if there is one."""
+    if carrier := _carrier(instance):
+        host.end(carrier)
+
+
+def _carrier(instance: Instance) -> int | None:
+    """Return the process that carries the forwards, None when there is none."""
+    return holder_of(instance.forwards.with_name("forwards.lock"))
+
+
+def ensure(host: Host, instance: Instance, pid: str, afresh: bool = False) -> None:
+    """Let the forwards of a running instance be carried. `pid`: of its first process, or QEMU's.
+
+    `afresh`: as they are written now. Raises ProviderError where one cannot be had.
+    """
+    if afresh:
+        end(host, instance)
+    if not forwards(instance) or is_served(instance):
+        return
+    argv = [sys.executable, "-IS", str(FORWARD), str(instance.forwards), "--pid", pid]
+    if is_rootless(instance.infra_type):
+        argv = ["podman", "unshare", *argv, "--netns", f"/proc/{pid}/ns/net"]
+    host.change(argv, what="forwarding ports", timeout=30)
+
+
+def forwards(instance: Instance) -> list[Forward]:
+    """Return the forwards that an instance has."""
+    found: list[Forward] = instance.machine().get("provider", {}).get("forwards", [])
+    return found
+
+
+def checks(host: Host, instance: Instance, settings: Settings, pid: str) -> list[Check]:
+    """Return whether each port leads to the guest; where nothing listens there, we do, for once.
+
+    `pid`: of the guest's QEMU or first process.
+    """
+    if not settings.ports:
+        return []
+    script = "cd /proc/net; grep -H . tcp tcp6 udp udp6"
+    listing = session.run(host, instance, pid, script).stdout
+    # of tcp only what listens, state 0A: proc_net_tcp.rst of the kernel
+    listening = {
+        (kind, int(port, 16))
+        for kind, port, state in re.findall(
+            r"^(tcp|udp)6?: *\d+: \w+:(\w+) \S+ (\w+)", listing, re.M
+        )
+        if kind == "udp" or state == "0A"
+    }
+    had = {_written(forward): forward for forward in forwards(instance)}
+    return [_check(host, instance, str(p), had.get(str(p)), listening, pid) for p in settings.ports]
+
+
+def _written(forward: Forward) -> str:
+    """Return a forward as `.env` has it."""
+    address, port = ip_address(forward["address"]), forward["host"]
+    port = None if forward["auto"] else port
+    return str(PortForward(address, port, forward["guest"], forward["protocol"]))
+
+
+def _check(
+    host: Host,
+    instance: Instance,
+    written: str,
+    forward: Forward | None,
+    listening: set[tuple[str, int]],
+    pid: str,
+) -> Check:
+    if forward is None:
+        return Check(f"port {written}", "open", "not forwarded: fab up", "FAILED")
+    name, kind, port = f"port {shown(forward)}", forward["protocol"], forward["guest"]
+    word = secrets.token_hex(8)
+    is_ours = (kind, port) not in listening
+    if not is_served(instance):
+        return Check(name, "open", "nothing carries it", "FAILED")
+    if is_ours:
+        echo = shlex.join(["python3", "-c", ECHO, str(port), kind, word])
+        script = f"sudo -n timeout {ECHO_SECONDS} {echo} </dev/null >/dev/null 2>&1 &"
+        session.run(host, instance, pid, f"command -v python3 >/dev/null || exit 3; {script}")
+    elif kind == "udp":  # what it would answer to is not known
+        return Check(name, "open", "carried; a service of the guest has it", "ok")
+    deadline, found = monotonic() + ECHO_SECONDS, "closed"
+    while found == "closed" and monotonic() < deadline:
+        found = _tried(forward, word if is_ours else "")
+        sleep(0.1)
+    return Check(name, "open", found, "ok" if found == "open" else "FAILED")
+
+
+def _tried(forward: Forward, word: str) -> str:
+    """Connect through a forward; say how it ends. `word`: what must come back, if that is known."""
+    address: str = forward["address"]
+    address = {"0.0.0.0": commands.LOOPBACK, "::": "::1"}.get(address, address)
+    is_udp = forward["protocol"] == "udp"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM if is_udp else socket.SOCK_STREAM) as client:
+        client.settimeout(1)
+        try:
+            client.connect((address, forward["host"]))
+            if is_udp:
+                client.send(word.encode())
+            found = client.recv(100).decode(errors="replace")
+        except TimeoutError:  # a service that waits for us to speak first
+            return "closed" if word else "open"
+        except OSError:
+            return "closed"
+    return "open" if found == word or not word else "closed"

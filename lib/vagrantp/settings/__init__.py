@@ -1,0 +1,1 @@
+""".env: its keys, what reads it, what documents it."""

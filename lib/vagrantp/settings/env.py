@@ -1,0 +1,341 @@
+"""`.env`, with the host's `defaults.env` beneath it, to frozen Settings. Starts no process."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import shlex
+import stat
+import unicodedata
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv.parser import parse_stream
+from voluptuous import All, MultipleInvalid, Schema
+
+from vagrantp.core import documents
+from vagrantp.core.documents import MAX_BYTES
+from vagrantp.core.errors import ConfigError
+from vagrantp.core.places import xdg
+from vagrantp.settings.keys import (
+    JINJA,
+    KEYS,
+    Key,
+    LanRule,
+    PortForward,
+    Provisioner,
+    items,
+    meant,
+    misfits,
+    one_line,
+)
+
+MAX_SHOWN = 100  # characters of a value in a message
+MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
+FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# python-dotenv's search for a comment takes time by the square of the blanks in a row
+LONG_BLANK = re.compile(r"[^\S\r\n]{100,}")
+UNREADABLE_HINT = "a comment starts with #, and every quote needs its other one"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings of a project. `memory` in MiB, `disk` in GiB."""
+
+    infra_type: Literal["vm", "container"]
+    memory: int
+    cpus: int
+    disk: int
+    name: str
+    image: str  # BOX or IMAGE, whichever the type has
+    image_sha256: str | None
+    accel: Literal["auto", "kvm", "tcg"]
+    lan_access: bool
+    lan_allow: tuple[LanRule, ...]
+    network_type: Literal["default", "bridge"]
+    bridge: str | None
+    fixed_ip: IPv4Address | None
+    gateway: IPv4Address | None
+    dns: IPv4Address | None
+    mac: str | None
+    ports: tuple[PortForward, ...]
+    ssh_user: str
+    ssh_key: tuple[Path, ...]
+    autostart: bool
+    mount: Literal["none", "ro", "rw"]
+    provision_script: tuple[Provisioner, ...]
+    provision_vars: Path | None
+    cloud_init: Path | None
+    hostname: str | None  # None: cloud-init makes it of a template
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value of one of our keys and where it was written."""
+
+    key: str
+    raw: str
+    path: Path
+    file: str  # the path as it is shown
+    line: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong, at `file:line`; line 0 stands for the file as a whole."""
+
+    file: str
+    line: int
+    text: str
+    hint: str | None = None
+    is_warning: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.text}" + (f"\n  hint: {self.hint}" if self.hint else "")
+
+
+def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Settings:
+    """Read `.env` of the project `folder`; `warn` is told what may be a mistake.
+
+    Raises ConfigError with every problem of both files at once, in file order.
+    """
+    defaults: list[Entry] = []
+    problems: list[Problem] = []
+    if os.path.lexists(defaults_path()):
+        defaults, problems = _read(defaults_path(), str(defaults_path()))
+    entries, more = _read(folder / ".env", ".env")
+    problems += more
+    is_whole = not any(problem.line == 0 for problem in problems)
+    written = {entry.key: entry for entry in (*defaults, *entries)}
+    values, more = _values(written)
+    problems += more
+    if is_whole:  # else what is missing may well be there
+        problems += [
+            Problem(".env", 0, f"missing required key {key.name} ({key.value})")
+            for key in KEYS.values()
+            if key.is_required and key.name not in written
+        ]
+    if any(not problem.is_warning for problem in problems):
+        # defaults.env first, as it is read first; what is missing comes last
+        files = [str(defaults_path()), ".env"]
+        problems.sort(key=lambda p: (files.index(p.file), p.line == 0, p.line))
+        raise ConfigError("\n".join(str(problem) for problem in problems))
+    for problem in problems:
+        warn(str(problem))
+    if values["NETWORK_TYPE"] == "default":  # of defaults.env, for others
+        values |= {"BRIDGE": None, "GATEWAY": None, "DNS": None}
+    if values["INFRA_TYPE"] == "container":
+        values |= {"IMAGE_SHA256": None, "CLOUD_INIT": None}
+    return Settings(
+        infra_type=values["INFRA_TYPE"],
+        memory=values["MEMORY"],
+        cpus=values["CPUS"],
+        disk=values["DISK"],
+        name=values.get("NAME") or name_from(folder),
+        image=str(values["BOX" if values["INFRA_TYPE"] == "vm" else "IMAGE"]),
+        image_sha256=values.get("IMAGE_SHA256"),
+        accel=values["ACCEL"],
+        lan_access=values["LAN_ACCESS"],
+        lan_allow=values.get("LAN_ALLOW", ()),
+        network_type=values["NETWORK_TYPE"],
+        bridge=values.get("BRIDGE"),
+        fixed_ip=values.get("FIXED_IP"),
+        gateway=values.get("GATEWAY"),
+        dns=values.get("DNS"),
+        mac=values.get("MAC"),
+        ports=values.get("PORTS", ()),
+        ssh_user=values["SSH_USER"],
+        ssh_key=values.get("SSH_KEY", ()),
+        autostart=values["AUTOSTART"],
+        mount=values["MOUNT"],
+        provision_script=values.get("PROVISION_SCRIPT", ()),
+        provision_vars=values.get("PROVISION_VARS"),
+        cloud_init=values.get("CLOUD_INIT"),
+        hostname=values.get("NAME") or _hostname(values.get("CLOUD_INIT"), name_from(folder)),
+    )
+
+
+def defaults_path() -> Path:
+    """Return where values for all projects of this host can stand."""
+    return xdg("CONFIG", ".config") / "defaults.env"
+
+
+def is_template(cloud_init: Path) -> bool:
+    """Say whether a #cloud-config is a template, which only cloud-init can look into."""
+    return _cloud_config(cloud_init)[1] is None
+
+
+def users_of(cloud_init: Path) -> list[str]:
+    """Return the users that a #cloud-config names; of a template, what looks like it."""
+    text, found = _cloud_config(cloud_init)
+    if found is None:
+        return re.findall(r"^\s*-?\s*name:\s*[\"']?([\w-]+)", text, re.MULTILINE)
+    users = found.get("users")
+    if isinstance(users, dict):
+        return [*filter(None, map(_word, users))]
+    named = users if isinstance(users, list) else []  # or a string, of "default" for one
+    return [*filter(None, (_word(user.get("name")) for user in named if isinstance(user, dict)))]
+
+
+def _hostname(cloud_init: Path | None, otherwise: str) -> str | None:
+    """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn)."""
+    _, found = _cloud_config(cloud_init) if cloud_init else ("", {})
+    if found is None:
+        return None
+    given = _word(found.get("hostname")) or _word(found.get("fqdn"))
+    return (given or otherwise).partition(".")[0]
+
+
+def _word(value: object) -> str:
+    """Return a value of YAML that can be a name, as text; "" of one that cannot."""
+    text = str(value) if isinstance(value, (str, int)) else ""
+    return text if len(text) <= MAX_NAME and text.isprintable() else ""
+
+
+def _cloud_config(path: Path) -> tuple[str, dict[Any, Any] | None]:
+    """Return the text of a #cloud-config, and its keys, None of one that is a template."""
+    try:
+        text = documents.text(path)
+        if JINJA.match(text):
+            return text, None
+        found = documents.load(text)
+    except documents.Unreadable as error:
+        raise ConfigError(f"{path} must be a file {error}") from None
+    return text, found if isinstance(found, dict) else {}
+
+
+def name_from(folder: Path) -> str:
+    """Make a host label of a folder's name: `it's my app` becomes `it-s-my-app`."""
+    text = unicodedata.normalize("NFKD", folder.resolve().name)
+    text = text.encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", text)[:63].strip("-") or "project"
+
+
+def id_from(folder: Path) -> str:
+    """Return the first 8 hex digits of the SHA-256 of the folder's resolved path."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
+
+
+def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the typed value of every key that is sound, and what is wrong with the others."""
+    raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
+    values = {name: KEYS[name].validate(text) for name, text in raw.items() if name not in written}
+    problems: dict[str, list[Problem]] = {}
+    for entry in written.values():
+        key = KEYS[entry.key]
+        steps: list[Callable[[Any], Any]] = [one_line, key.validate]
+        if key.locate:
+            steps.append(partial(key.locate, entry.path.parent))
+        try:
+            values[entry.key] = Schema(All(*steps))(entry.raw)
+        except MultipleInvalid as invalid:
+            problems[entry.key] = [
+                _problem(entry, f"{error.msg}, got {_shown(entry.raw, error.path)}", None)
+                for error in invalid.errors
+            ]
+            problems[entry.key][-1] = replace(problems[entry.key][-1], hint=key.hint)
+    for misfit in misfits(values, written):
+        entry = written[misfit.key]
+        if entry.file == ".env" or not misfit.is_idle:
+            got = "" if misfit.is_idle else f", got {_shown(entry.raw)}"
+            problem = _problem(entry, f"{misfit.text}{got}", misfit.hint)
+            problems.setdefault(misfit.key, []).append(problem)
+    for name, entry in written.items():
+        if name not in problems and not KEYS[name].is_built(values[name]):
+            problems[name] = [_unsupported(entry, KEYS[name])]
+    return values, [problem for found in problems.values() for problem in found]
+
+
+def _problem(entry: Entry, text: str, hint: str | None) -> Problem:
+    return Problem(entry.file, entry.line, f"{entry.key} {text}", hint)
+
+
+def _unsupported(entry: Entry, key: Key) -> Problem:
+    hint = key.hint if key.is_required else f"take {key.name} out; this version cannot honour it"
+    return _problem(entry, f"is not supported yet, got {_shown(entry.raw)}", hint)
+
+
+def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
+    """Quote a value, or its item at the index `where`, for a message.
+
+    Only its first line: with a quote left open, the next ones can be somebody's password.
+    """
+    text = items(raw)[int(str(where[0]))] if where else raw
+    line = text.splitlines()[0] if text else ""
+    kept = line[:MAX_SHOWN]
+    escaped = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in kept
+    )
+    return f'"{escaped}{"…" if kept != text else ""}"'
+
+
+def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
+    """Return our keys in the file, and what is wrong with its lines. Foreign keys are dropped."""
+    try:
+        text = _text(path, shown)
+    except ConfigError as error:
+        return [], [Problem(shown, 0, error.message, error.hint)]
+    entries: dict[str, Entry] = {}
+    foreign: set[str] = set()
+    problems = []
+    # the parser counts two line ends in a CRLF behind a line that it cannot read
+    stream = io.StringIO(LONG_BLANK.sub(" ", text), newline=None)
+    for binding in parse_stream(stream):
+        # `original` starts with the blank lines before the binding
+        source = binding.original.string
+        line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
+        name = binding.key or ""
+        if binding.error:
+            problems.append(Problem(shown, line, "cannot be read as KEY=value", UNREADABLE_HINT))
+        elif name in entries:
+            first = entries[name].line
+            hint = "take one of the two lines out"
+            problems.append(Problem(shown, line, f"{name} is already set in line {first}", hint))
+        elif name in KEYS:
+            entries[name] = Entry(name, binding.value or "", path, shown, line)
+        elif name not in foreign and FOREIGN.fullmatch(name):
+            foreign.add(name)
+            if key := meant(name):
+                text = f"warning: {name} is no key of vagrantp; did you mean {key}?"
+                problems.append(Problem(shown, line, text, is_warning=True))
+    return list(entries.values()), problems
+
+
+def _text(path: Path, shown: str) -> str:
+    """Return the text of a settings file. Raises ConfigError, without the name of the file."""
+    owner = None
+    try:
+        found = path.stat()
+        owner = found.st_uid
+        if stat.S_ISDIR(found.st_mode):
+            raise ConfigError("is a folder, not a file")
+        if not stat.S_ISREG(found.st_mode):  # a FIFO would keep us waiting
+            raise ConfigError("is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError("is a link to nothing", f"it leads to {path.readlink()}") from None
+        raise ConfigError(f"not found in {path.parent}", "fab init writes one") from None
+    except OSError as error:
+        is_ours = error.errno == errno.EACCES and owner == os.geteuid()
+        hint = f"chmod u+r {shlex.quote(shown)}" if is_ours else None
+        raise ConfigError(f"cannot be read: {error.strerror}", hint) from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError("larger than 1 MB, so no settings file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError("not UTF-8 text", "save it as UTF-8") from None
+    if "\0" in text:
+        raise ConfigError("holds NUL bytes, so no text", "save it as UTF-8")
+    return text

@@ -1,0 +1,91 @@
+"""Proves that a running instance is what `.env` says: one check for each promise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from vagrantp.core.errors import PromiseError
+from vagrantp.core.progress import Check, compare, table
+from vagrantp.core.system import Host
+from vagrantp.guest import mount, provision, session
+from vagrantp.instance import commands
+from vagrantp.instance import record as instances
+from vagrantp.net import isolation, ports, reach
+from vagrantp.providers import Found, provider_for
+from vagrantp.settings.env import Settings
+from vagrantp.verbs import lifecycle
+
+
+def verify(host: Host, settings: Settings, folder: Path, as_json: bool) -> None:
+    """Print every promise of `settings` and what was found, live.
+
+    Raises PromiseError when one is broken, StateError when the instance does not run.
+    """
+    found = lifecycle.running(host, folder)
+    checks = checks_of(host, found, settings)
+    print(_json(found, checks) if as_json else _table(checks))
+    failed = sum(check.outcome == "FAILED" for check in checks)
+    if failed:
+        raise PromiseError(f"{failed} of {len(checks)} promises are broken")
+
+
+def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
+    """Return every check of a running instance. Changes nothing."""
+    instance = found.instance
+    facts, why = session.ask(host, commands.ssh(instance))
+    promised = str(settings.fixed_ip or instance.machine()["provider"]["address"]).partition("/")[0]
+    own = facts.get("addresses", "").split()
+    addresses = [*own]
+    if facts:  # a rootless container has none that the host can route: it answered at a port
+        addresses.append(commands.LOOPBACK)
+    pid = provider_for(instance.infra_type).pid(host, instance)
+    return [
+        compare("type", settings.infra_type, instance.infra_type),
+        *provider_for(instance.infra_type).check(host, instance, settings),
+        *session.check(facts, settings),
+        *mount.check(instance, settings, facts),
+        compare("address", promised, promised if promised in addresses else " ".join(addresses)),
+        *_on_lan(host, instance, facts),
+        isolation.check(host, instance, settings),
+        *provision.proof(settings, facts),
+        compare("ssh", "answers", "answers" if facts else why),
+        *(reach.checks(host, instance, settings, pid, own) if facts else []),
+        *(ports.checks(host, instance, settings, pid) if facts else []),
+    ]
+
+
+def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> list[Check]:
+    """Return what a guest on a bridge of the host has there."""
+    lan = instance.lan
+    if not lan:
+        return []
+    gateway = facts.get("gateway")
+    if lan["address"]:
+        return [compare("gateway", lan["gateway"], gateway)]
+    leased = isolation.leased(host, lan)
+    given = [address for address in facts.get("addresses", "").split() if address in leased]
+    here = instance.machine()["provider"]["address"].rpartition(".")[0] + ".1"
+    return [
+        compare(f"address on {lan['bridge']}", "by DHCP", "by DHCP" if given else "none"),
+        compare(
+            "gateway", "not this host", gateway if gateway in (None, here) else "not this host"
+        ),
+    ]
+
+
+def _table(checks: list[Check]) -> str:
+    return table(
+        [("promise", "promised", "found", ""), *(tuple(asdict(c).values()) for c in checks)]
+    )
+
+
+def _json(found: Found, checks: list[Check]) -> str:
+    document = {
+        "schema": 1,
+        "instance": found.instance.full_name,
+        "ok": all(check.outcome != "FAILED" for check in checks),
+        "checks": [asdict(check) for check in checks],
+    }
+    return json.dumps(document, indent=2)
