@@ -26,7 +26,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from vagrantp_guard import resolver
-from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Guest
+from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Report
 from vagrantp_guard.guests import guests
 from vagrantp_guard.hooks import on_oci, on_qemu
 from vagrantp_guard.lan import configure, leased
@@ -50,13 +50,14 @@ def main(argv: list[str]) -> int:
 def _main(command: str, *arguments: str) -> int:
     if command == "check":
         with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
-            return _report(problems(), guests(), leased())
+            known = {guest.name: guest for guest in guests()}
+            return _answer(Report(tuple(problems()), known, leased()))
     if command == "inside":
         pid, folder = int(arguments[1]), Path(arguments[2])
         if arguments[0] == "load":
             load_inside(pid, folder)
             watch_container(pid, folder)
-        return _report(inside_problems(pid, folder), [], {})
+        return _answer(Report(tuple(inside_problems(pid, folder)), {}, {}))
     if command in ("bound", "renew"):
         configure(os.environ)
     elif command == "qemu":
@@ -101,8 +102,6 @@ def _unload() -> None:
     shutil.rmtree(RUN, ignore_errors=True)
 
 
-def _report(found: list[str], admitted: list[Guest], leased: dict[str, list[str]]) -> int:
-    """Print problems, guests by name, and what DHCP has given to the cards on bridges."""
-    known = {guest.name: guest.to_json() for guest in admitted}
-    print(json.dumps({"problems": found, "guests": known, "leased": leased}))
-    return 1 if found else 0
+def _answer(report: Report) -> int:
+    print(json.dumps(report.to_json()))
+    return 1 if report.problems else 0

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 class LanRule:
     """What a guest may reach. `network` None: the host itself; `port`, `protocol` None: all."""
 
-    network: IPv4Network | None
+    network: IPv4Network | IPv6Network | None
     port: int | None
     protocol: Literal["tcp", "udp"] | None
 
@@ -62,7 +62,7 @@ class LanRule:
     def from_json(cls, found: Mapping[str, Any]) -> LanRule:
         """Read a rule. Raises ValueError."""
         with _reading("rule"):
-            network = IPv4Network(found["network"]) if found["network"] else None
+            network = ip_network(found["network"]) if found["network"] else None
             port, protocol = found["port"] and int(found["port"]), found["protocol"]
             if protocol not in (None, "tcp", "udp") or not (network or port):
                 raise ValueError(f"{found} is no rule")
@@ -211,6 +211,27 @@ class Guest:
         flat = {"name": self.name, **self.nic.to_json(), "ip": str(self.ip)}
         pid = {} if self.pid is None else {"pid": self.pid}
         return {**flat, **self.policy.to_json(), **pid}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `guard check` answers. `guests` by name; `leased`: addresses by cards on bridges."""
+
+    problems: tuple[str, ...]
+    guests: Mapping[str, Guest]
+    leased: Mapping[str, list[str]]
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Report:
+        """Read a report. Raises ValueError."""
+        with _reading("report"):
+            guests = {name: Guest.from_json(guest) for name, guest in found["guests"].items()}
+            return cls(tuple(found["problems"]), guests, found["leased"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        guests = {name: guest.to_json() for name, guest in self.guests.items()}
+        return {"problems": [*self.problems], "guests": guests, "leased": {**self.leased}}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,15 @@ def record_of(name: str) -> Path:
 
 def policy_of(folder: Path) -> Policy:
     """Read what a container may reach. Raises Refused, ValueError."""
-    return Policy.from_json(_written(folder))
+    return checked(Policy.from_json(_written(folder)))
+
+
+def checked(policy: Policy) -> Policy:
+    """Return a policy that can be had. Raises Refused."""
+    for rule in policy.lan_allow:
+        if isinstance(rule.network, IPv6Network):
+            raise Refused(f"LAN_ALLOW has {rule.network}, and guests have no IPv6")
+    return policy
 
 
 def mount_of(folder: Path) -> Mount | None:

@@ -34,8 +34,10 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
             for protocol in ("tcp", "udp"):
                 places[f"{port} . % . {protocol} . 53"].append(IPv4Network(resolver))
         for rule in policy.lan_allow:
-            where = [rule.network] if rule.network else [IPv4Network(i.ip) for i in networks]
-            places[f"{port} . %{service(rule)}"] += where
+            if isinstance(rule.network, IPv4Network):
+                places[f"{port} . %{service(rule)}"].append(rule.network)
+            elif not rule.network:
+                places[f"{port} . %{service(rule)}"] += [IPv4Network(i.ip) for i in networks]
     allowed, allowed_ports = merged(places)
     fixed = [f"{port} . {lan.address.ip}" for port, lan, _ in cards if lan.address]
     clients = [f"{port} . {number(lan.mac)}" for port, lan, _ in cards]

@@ -59,9 +59,9 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
     for guest in known:
         for rule in guest.policy.lan_allow:
-            if rule.network:
+            if isinstance(rule.network, IPv4Network):
                 places[f"{guest.ip} . %{service(rule)}"].append(rule.network)
-            else:
+            elif not rule.network:
                 allowed_host.append(f"{guest.ip}{service(rule)}")
     allowed, allowed_ports = merged(places)
     # The port's name is in quotes: a veth's may start with a digit.

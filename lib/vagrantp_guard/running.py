@@ -21,7 +21,7 @@ from vagrantp_guard.contract import (
     Nic,
     Policy,
 )
-from vagrantp_guard.guests import guests, has_seed, is_recorded, policy_of, record
+from vagrantp_guard.guests import checked, guests, has_seed, is_recorded, policy_of, record
 from vagrantp_guard.system import VIRSH, Refused, is_private, run, run_inside, write
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def guest_of_domain(xml: str) -> Guest | None:
         "lan_allow": json.loads(values.get("lan_allow", "[]")),
         "lan": {**lan, **other[0].to_json()} if lan else None,
     }
-    return Guest(name, own, IPv4Address(values.get("address", "")), Policy.from_json(policy))
+    address = IPv4Address(values.get("address", ""))
+    return Guest(name, own, address, checked(Policy.from_json(policy)))
 
 
 def parsed(xml: str) -> tuple[ET.Element, ET.Element | None]:

@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from shlex import quote
 
 import pytest
-from vagrantp_guard.contract import HOST_NAME, RESOLVER_PORT
-from vagrantp_guard.resolver import DNSMASQ
-from vagrantp_guard.system import PATH
 
 from tests.attacks.lab import CONTAINER as CONTAINER_IN_LAB
 from tests.attacks.lab import Lab, Namespace
@@ -22,6 +19,8 @@ from tests.e2e.conftest import guest, run, status
 from tests.network import HERE
 
 ASK = HERE / "ask.py"
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+HOST_NAME, RESOLVER_PORT = "host.containers.internal", 53053
 FOUND, NO_SUCH_NAME = 0, 3  # response codes: RFC 1035, 4.1.1
 Question = tuple[str, str, str]
 
@@ -67,6 +66,8 @@ def lab() -> Iterator[Lab]:
 
 
 def test_questions_of_containers_get_to_the_resolver_of_ours(lab: Lab) -> None:
+    from vagrantp_guard.resolver import DNSMASQ  # which older versions have not
+
     own, other = CONTAINER_IN_LAB["ip"], "10.201.128.7"
     questions = of_all(own, other)
     questions += [("app-00000001", "A", "udp"), ("app-00000001.dns.podman", "A", "tcp")]
@@ -111,7 +112,7 @@ def test_a_container_learns_no_names_of_others(guests: MakeProject) -> None:
     assert found == [[NO_SUCH_NAME, 0]] * 9 + [[FOUND, 1]]
 
     # it comes back, and a container that starts meanwhile waits for it
-    run("pkill", "--exact", "--full", " ".join(DNSMASQ[DNSMASQ.index("dnsmasq") :]))
+    run("pkill", "--full", f"^dnsmasq .*--port={RESOLVER_PORT} ")
     done = app.fab("stop", "--force")
     assert done.returncode == 0, done.stderr
     done = app.fab("up")

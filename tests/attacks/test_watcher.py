@@ -6,12 +6,9 @@ import json
 import subprocess
 import sys
 
-from vagrantp_guard.contract import BRIDGES, OCI_HOOK, QEMU_HOOK, RUN
-from vagrantp_guard.system import PATH
-
 from tests.conftest import MASTER
 
-RECORD = {"name": "box-00000002", "bridge": BRIDGES["container"], "port": "veth2", "pid": 1}
+RECORD = {"name": "box-00000002", "bridge": "vagrantp1", "port": "veth2", "pid": 1}
 RECORD |= {"mac": "52:54:00:00:00:02", "ip": "10.201.128.5", "lan_access": False, "lan_allow": []}
 GUARD = f"""
 import sys
@@ -23,15 +20,15 @@ SCRIPT = """
 mount -t tmpfs none /run
 mkdir /run/own /run/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/own,workdir=/run/work none /etc
-mkdir -p "${qemu_hook%/*}" "${oci_hook%/*}"
-touch "$qemu_hook" "$oci_hook"
+mkdir -p /etc/libvirt/hooks/qemu.d /etc/containers/oci/hooks.d
+touch /etc/libvirt/hooks/qemu.d/vagrantp /etc/containers/oci/hooks.d/vagrantp.json
 ip link set lo up
 ip link add vagrantp1 type bridge && ip address add 10.201.128.1/24 dev vagrantp1
 ip link set vagrantp1 up
 guard() { "$python" -ISc "$program" "$@"; }
 resolver() { pidof dnsmasq || true; }
-mkdir -p "$run/guests"
-echo "$record" > "$run/guests/box-00000002.json"
+mkdir -p "/run/vagrantp/guests"
+echo "$record" > "/run/vagrantp/guests/box-00000002.json"
 
 guard load # and wait for the resolver
 guard check
@@ -44,12 +41,12 @@ while ! nft list table inet vagrantp > /dev/null 2>&1; do sleep 0.05; done
 guard load
 guard check
 
-kill -KILL "$(cat "$run/watch.lock")"
+kill -KILL "$(cat "/run/vagrantp/watch.lock")"
 while [ "$(resolver)" ]; do sleep 0.05; done
 guard check || true
 guard load
 guard check
-rm "$run/guests/box-00000002.json"
+rm "/run/vagrantp/guests/box-00000002.json"
 guard load
 while [ "$(resolver)" ]; do sleep 0.05; done
 guard check
@@ -58,11 +55,10 @@ guard check
 
 def test_the_resolver_of_containers_runs_while_they_do() -> None:
     own = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
-    names = {"run": str(RUN), "qemu_hook": str(QEMU_HOOK), "oci_hook": str(OCI_HOOK)}
-    names |= {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
+    names = {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
     done = subprocess.run(
         (*own, "timeout", "60", "sh", "-euc", SCRIPT),
-        env={"PATH": PATH, **names},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **names},
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vagrantp_guard import cli, guests, ruleset, running
-from vagrantp_guard.contract import Guest, Mount, Policy
+from vagrantp_guard.contract import Guest, Mount, Policy, Report
 from vagrantp_guard.system import Refused
 
 Json = dict[str, Any]
@@ -158,6 +158,15 @@ class _Text:
         return self.text
 
 
+def test_a_guest_that_is_to_reach_ipv6_does_not_start(tmp_path: Path) -> None:
+    rule = {"network": "fd00::/8", "port": 443, "protocol": "tcp"}
+    (tmp_path / "isolation.json").write_text(json.dumps({"lan_access": False, "lan_allow": [rule]}))
+    with pytest.raises(Refused, match="LAN_ALLOW has fd00::/8, and guests have no IPv6"):
+        guests.policy_of(tmp_path)
+    with pytest.raises(Refused, match="guests have no IPv6"):
+        running.guest_of_domain(DOMAIN.format(allow=json.dumps([rule])))
+
+
 def test_what_a_container_may_reach_is_not_for_others_to_write(tmp_path: Path) -> None:
     file = tmp_path / "isolation.json"
     file.write_text('{"lan_access": false, "lan_allow": []}')
@@ -210,7 +219,6 @@ def test_a_policy_of_an_older_version_is_read() -> None:
         {"bridge": "br0"},
         {"lan_allow": None},
         {"lan_allow": [{"network": None, "port": None, "protocol": None}]},
-        {"lan_allow": [{"network": "fd00::/8", "port": None, "protocol": None}]},
         {"lan": {"port": "vgl1234abcd"}},
         {"lan": "br0"},
         {"lan": {**json.loads(OF_A_VM)["lan"], "port": "eth0"}},
@@ -227,3 +235,12 @@ def test_a_mount_that_is_none_is_refused(change: Json) -> None:
     sound = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
     with pytest.raises(ValueError):
         Mount.from_json({**sound, **change})
+
+
+def test_a_report_is_read_as_it_was_written() -> None:
+    guest = Guest.from_json(json.loads(OF_A_VM))
+    report = Report(("the rules are gone",), {guest.name: guest}, {"vgl1234abcd": ["192.0.2.7"]})
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+    for found in ([], {}, {"problems": [], "guests": {"app": None}, "leased": {}}):
+        with pytest.raises(ValueError):
+            Report.from_json(found)  # type: ignore[arg-type]

@@ -134,3 +134,16 @@ def test_networkd_leaves_the_links_of_guests_alone(written: dict[str, str]) -> N
     [names] = re.findall("^Name=(.*)", written["/etc/systemd/network/05-vagrantp.network"], re.M)
     links = {*contract.BRIDGES.values(), f"{contract.TAPS}*", f"{contract.LAN_TAPS}*", "veth*"}
     assert set(names.split()) == links
+
+
+def test_what_is_no_python_has_copies_that_are_equal() -> None:
+    package = MASTER / "lib/vagrantp"
+    copies = {
+        MASTER / "Vagrantfile": (f'"{contract.METADATA_URI}"', f'"{contract.MOUNTS}/#{{'),
+        package / "providers/shim/docker": (f"%/*}}/{contract.CONTAINER_ID}",),
+        package / "guest/scripts/mount.sh": (f"project {contract.PROJECT} virtiofs ",),
+        package / "guest/session.py": (f'$2 == "{contract.PROJECT}"', f"%i {contract.PROJECT} "),
+    }
+    for path, texts in copies.items():
+        for text in texts:
+            assert text in path.read_text(), path

@@ -46,7 +46,6 @@ VOLUME = re.compile(
 )
 PROBE = re.compile(rf"vagrantp-(kvm|qemu)-probe-{os.getuid()}")  # of a killed trial: accel.py
 IMAGE = re.compile(r"localhost/vagrantp-.+-[0-9a-f]{10}:latest")
-STATE_FOLDER = re.compile(r".+-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _refuse(instances: list[Found]) -> None:
         for found in instances
     }
     for path in sorted(state_root().glob("*")):
-        if STATE_FOLDER.fullmatch(path.name) and path.is_dir():
+        if contract.NAME.fullmatch(path.name) and path.is_dir():
             listed.setdefault(path.name, f"its state folder only: {path}")
     if listed:
         lines = [f"\n  {name}: {what}" for name, what in listed.items()]
@@ -153,9 +152,10 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
     if subnets.NAME in _names(host, "net-list", "--all"):
         xml = as_xml(host.answer(commands.virsh("net-dumpxml", subnets.NAME)))
         stays = None if subnets.is_ours(xml) else "it is not one of ours"
+        bridge = contract.BRIDGES["vm"]
         for domain in domains:
             for source in domain.iterfind("devices/interface/source"):
-                if source.get("network") == subnets.NAME or source.get("bridge") == subnets.BRIDGE:
+                if source.get("network") == subnets.NAME or source.get("bridge") == bridge:
                     stays = f"{domain.findtext('name')} is on it"
         yield Leftover(
             f"libvirt network {subnets.NAME}", partial(_remove_libvirt_network, host), stays
