@@ -42,9 +42,11 @@ class Resolver:
         self.process: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
 
-    def start(self) -> None:
-        """Start it where a container is to have it and it does not run. Raises OSError."""
-        if self.process or not is_needed():
+    def keep(self) -> None:
+        """Have it run where a container is to have it, and not elsewhere. Raises OSError."""
+        if not is_needed():
+            return self.end()
+        if self.process:
             return
         null = subprocess.DEVNULL
         self.process = subprocess.Popen(
@@ -60,7 +62,7 @@ class Resolver:
             os.close(self.pidfd)
             self.process.kill()
             self.process.wait()
-            self.process = None
+            self.process, self.pidfd = None, -1
 
 
 def is_needed() -> bool:

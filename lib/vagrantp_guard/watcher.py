@@ -49,7 +49,7 @@ def _watching_host(lock: TextIO) -> None:
     resolver = Resolver(poll)
     while RUN.is_dir():
         try:
-            resolver.start()
+            resolver.keep()
             if not _keep_rules(lock, resolver):
                 return
         except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon

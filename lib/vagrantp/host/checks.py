@@ -39,7 +39,7 @@ from vagrantp.settings.env import Settings
 
 TOOLS = {
     "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
-    "container": ("vagrant", "ssh", "ssh-keygen", "podman"),
+    "container": ("vagrant", "ssh", "ssh-keygen", "podman", "dnsmasq"),
 }
 IMAGE_TOOLS = {
     "vm": ("mmdebstrap", "parted", "mke2fs", "grub-mkimage", "qemu-img"),
