@@ -184,7 +184,7 @@ def test_everything_goes_and_nothing_else(stage: Stage, capsys: pytest.CaptureFi
     stage.uninstall()
     assert stage.there() == foreign[0]
     root = stage.home / "root"
-    assert not stage.guard().exists() and not stage.settings().exists()
+    assert not stage.guard().parent.exists() and not stage.settings().exists()
     assert "guard unload" in (stage.folder / "calls").read_text()
     left = [path for path in stage.home.rglob("*") if path.name not in ("repos", "share", "state")]
     left = [path for path in left if not path.is_relative_to(root)]
@@ -239,7 +239,7 @@ def test_what_somebody_uses_stays(stage: Stage, capsys: pytest.CaptureFixture[st
         f"  keep    podman image {IMAGE}: container mine is made of it",
         "  keep    podman network vagrantp: container mine is on it",
         "  keep    the rules that keep guests from the LAN, and "
-        f"{stage.guard()}, {stage.settings()}: other users have instances",
+        f"{stage.guard().parent}, {stage.settings()}: other users have instances",
     ]
 
 

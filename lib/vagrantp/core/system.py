@@ -563,7 +563,7 @@ def is_installed(tool: str) -> bool:
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process id in a lock file of programs/forward.py, None when nobody holds it."""
+    """Return the process id in a lock file of forward.py, None when nobody holds it."""
     try:
         with path.open("rb") as file:
             lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)

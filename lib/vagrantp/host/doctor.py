@@ -87,7 +87,7 @@ def isolated(host: Host) -> Finding:
     """Ask whether the rules that keep guests from the LAN are in force; change nothing."""
     why = isolation.why_not_installed()
     if not why and (os.getuid() == 0 or is_installed("sudo")):
-        why = "; ".join(isolation.live(host)["problems"])
+        why = "; ".join(isolation.live(host).problems)
     return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
 
 

@@ -123,10 +123,10 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
     lan = found.instance.lan
     if not lan:
         return {"bridge": None, "lan_address": None}
-    fixed = lan["address"] and lan["address"].partition("/")[0]
+    fixed = lan.address and str(lan.address.ip)
     is_asked = not fixed and found.state == "running"
     leased = isolation.leased(host, lan) if is_asked else []
-    return {"bridge": lan["bridge"], "lan_address": fixed or next(iter(leased), None)}
+    return {"bridge": lan.bridge, "lan_address": fixed or next(iter(leased), None)}
 
 
 def _of_all(found: Found) -> dict[str, Any]:
@@ -155,8 +155,10 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     if found is None:
         return {"state": "absent", "folder": str(folder.resolve())}
     settings = found.instance.machine().get("settings", {})
-    isolated: str | None = isolation.text(settings) if settings else None
-    why = isolation.why_not(host, found.instance, settings) if found.state == "running" else ""
+    policy, why = isolation.policy_of(found.instance), ""
+    isolated = isolation.text(policy) if policy else None
+    if policy and found.state == "running":
+        why = isolation.why_not(host, found.instance, policy)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     is_open = ports.is_served(found.instance)
