@@ -28,11 +28,12 @@ from typing import Any
 import pygal
 from invoke.context import Context
 from vagrantp.core import metrics
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.system import Host, handle_signals
 from vagrantp.guest import session
 from vagrantp.images import built
-from vagrantp.instance import commands
 from vagrantp.instance import record as instances
+from vagrantp.instance import seed, ssh, vagrant
 
 from tests.conftest import FAB, MASTER, env_text
 
@@ -207,7 +208,7 @@ def _round_of_vms(times: Times, folder: Path, bare: Bare) -> None:
     _fab("vm ssh", folder, "ssh", "--command", "true", times=times)
     instance = instances.remembered(folder)
     assert instance
-    _timed("ssh", folder, *commands.ssh(instance, "true"), times=times)
+    _timed("ssh", folder, *ssh.ssh(instance, "true"), times=times)
     _fab("validate", folder, "validate", times=times)
     _timed("fab --version", folder, FAB, "--version", times=times)
     _fab("vm stop", folder, "stop", times=times)
@@ -251,9 +252,9 @@ def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
     box = built.ensure_box(Host(Context()), "debian-12")
     with tempfile.TemporaryDirectory(dir=work) as name, socket.create_server(("", 0)) as free:
         folder, port = Path(name), free.getsockname()[1]
-        _run(*commands.keygen(folder / "key", "bench"))
+        _run(*ssh.keygen(folder / "key", "bench"))
         files = _seed(folder / "seed", (folder / "key.pub").read_text()).iterdir()
-        _run(*commands.seed_iso(folder / "seed.iso", [session.BOOT, session.GROW, *files]))
+        _run(*seed.iso(folder / "seed.iso", [session.BOOT, session.GROW, *files]))
         free.close()
         image = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt/box.img"
         cpu = "host" if accel == "kvm" else "qemu64"
@@ -372,21 +373,21 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     link.parent.mkdir(parents=True)
     link.symlink_to(files)
     files = [session.BOOT, session.GROW, *_seed(work / "seed").iterdir()]
-    _run(*commands.seed_iso(work / SEED, files))
+    _run(*seed.iso(work / SEED, files))
     size = str((work / SEED).stat().st_size)
     pool = ("--pool", built.POOL)
-    _run(*commands.virsh("vol-create-as", built.POOL, SEED, size, "--format", "raw"))
+    _run(*virsh("vol-create-as", built.POOL, SEED, size, "--format", "raw"))
     bare = Bare(folder, {"VAGRANT_HOME": str(home), "DRIVER": driver})
     try:
-        _run(*commands.virsh("vol-upload", SEED, str(work / SEED), *pool))
+        _run(*virsh("vol-upload", SEED, str(work / SEED), *pool))
         _vagrant("before", bare, "up")  # uploads the box
         _vagrant("before", bare, "destroy", "--force")
         yield bare
     finally:
         _vagrant("after", bare, "destroy", "--force")
-        for line in _run(*commands.virsh("vol-list", *pool)).splitlines():
+        for line in _run(*virsh("vol-list", *pool)).splitlines():
             if line.split() and line.split()[0].startswith(("bench-VAGRANTSLASH-", SEED)):
-                _run(*commands.virsh("vol-delete", line.split()[0], *pool))
+                _run(*virsh("vol-delete", line.split()[0], *pool))
 
 
 @contextmanager
@@ -399,7 +400,7 @@ def _bare_container(work: Path) -> Iterator[Bare]:
         folder,
         {
             "VAGRANT_HOME": str(work / "home"),
-            "PATH": f"{commands.SHIM}:{os.environ['PATH']}",
+            "PATH": f"{vagrant.SHIM}:{os.environ['PATH']}",
             "VAGRANTP_ID": "bench",
             "IMAGE": built.ensure_container_image(Host(Context()), "debian-12"),
             "SEED": str(seed),
@@ -410,9 +411,9 @@ def _bare_container(work: Path) -> Iterator[Bare]:
 def _seed(folder: Path, key: str = INSECURE_KEY) -> Path:
     """Make what a guest of our image starts with, for a key: by default Vagrant's insecure one."""
     folder.mkdir()
-    _run(*commands.keygen(folder / "ssh_host_ed25519_key", "bench"))
+    _run(*ssh.keygen(folder / "ssh_host_ed25519_key", "bench"))
     (folder / "hostname").write_text("bench\n")
-    (folder / "user.sh").write_text(commands.user_script("vagrant", key))
+    (folder / "user.sh").write_text(seed.user_script("vagrant", key))
     return folder
 
 

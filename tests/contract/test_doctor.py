@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from vagrantp.providers import accel
+from vagrantp.providers.libvirt import accel
 
 from tests.conftest import MASTER, NO_LIBVIRT, NO_PODMAN, MakeProject
 

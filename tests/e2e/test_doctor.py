@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vagrantp.providers import accel
+from vagrantp.providers.libvirt import accel
 
 from tests.conftest import MakeProject, Project, inventory
 from tests.e2e.conftest import volumes, wait_for

@@ -11,8 +11,8 @@ from time import monotonic, sleep
 
 import pytest
 from invoke.context import Context
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.system import Host
-from vagrantp.instance import commands
 from vagrantp.net import subnets as addresses
 
 from tests import network
@@ -170,7 +170,7 @@ def test_no_packet_gets_out_however_a_container_starts(guests: MakeProject, plac
 def vm_subnet() -> str:
     """Return the first three numbers of the network `vagrantp` of VMs, or of what it will be."""
     host = Host(Context())
-    found = host.ask(commands.virsh("net-dumpxml", addresses.NAME))
+    found = host.ask(virsh("net-dumpxml", addresses.NAME))
     if found.ok:
         return str(found.stdout).partition("<ip address='")[2].partition(".1'")[0]
     return str(addresses.free_subnet(host, addresses.FOR_LIBVIRT, [])).removesuffix(".0/24")
@@ -229,8 +229,8 @@ def test_a_vm_reaches_what_env_says(guests: MakeProject, place: Place) -> None:
         sudo(f"printf %s {quote(text)} > {path}")
     sudo("systemctl add-wants sysinit.target first.service; sync")
     name = status(app)["instance"]
-    run(*commands.virsh("destroy", name))
-    run(*commands.virsh("start", name))
+    run(*virsh("destroy", name))
+    run(*virsh("start", name))
     up(app, **own)
     deadline = monotonic() + 300
     while app.fab("ssh", "--command", "true").returncode and monotonic() < deadline:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from vagrantp.providers import accel
+from vagrantp.providers.libvirt import accel
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 import pytest
-from vagrantp.instance import commands
+from vagrantp.core.libvirt import virsh
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
@@ -120,7 +120,7 @@ def test_the_folder_is_there_as_promised(guests: MakeProject, values: dict[str, 
 
     # nothing of it outlives the guest, and whoever starts that, it is there again
     name = status(app)["instance"]
-    stop = commands.virsh("destroy", name) if values == VM else ("podman", "stop", "-t0", name)
+    stop = virsh("destroy", name) if values == VM else ("podman", "stop", "-t0", name)
     run(*stop)
     assert "bindfs" not in run("ps", "axo", "comm").split()
     if values == VM:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject
@@ -56,10 +54,9 @@ def test_a_paused_guest(guests: MakeProject, values: dict[str, object]) -> None:
     assert status(app)["state"] == "absent"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root changes what a user's Podman has set")
 def test_status_reads_a_containers_limits_live(guests: MakeProject) -> None:
     app = guests("live").write(CONTAINER)
     assert app.fab("up").returncode == 0
-    run("podman", "update", "--memory=300m", "--cpus=0.5", status(app)["instance"])
+    run("podman", "update", "--memory=200m", "--cpus=0.5", status(app)["instance"])
     found = status(app)
-    assert (found["memory_mib"], found["cpus"]) == (300, 0.5)
+    assert (found["memory_mib"], found["cpus"]) == (200, 0.5)

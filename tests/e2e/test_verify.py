@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from invoke.context import Context
 from vagrantp.core.system import Host
-from vagrantp.providers import accel
+from vagrantp.providers.libvirt import accel
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, NO_LIBVIRT, VM, MakeProject, Project

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from vagrantp.core.places import MASTER
-from vagrantp.instance import commands, record
+from vagrantp.guest import ansible, shell
+from vagrantp.instance import record, seed, ssh, vagrant
 from vagrantp.instance.record import Instance
-from vagrantp.providers import accel
+from vagrantp.providers.libvirt import accel, domain
+from vagrantp.providers.podman import options
 from vagrantp.settings.env import Settings
 from vagrantp_guard.contract import LanNic
 
@@ -55,7 +57,7 @@ def _state(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_vagrant_reads_nothing_but_our_own() -> None:
-    argv, env = commands.vagrant(VM, Path("/data/vagrant"), "/usr/bin", "up", "--no-provision")
+    argv, env = vagrant.command(VM, Path("/data/vagrant"), "/usr/bin", "up", "--no-provision")
     assert argv == ["vagrant", "up", "--no-provision"]
     assert env == {
         "VAGRANTP_MACHINE": "/state/vagrantp/app-0a1b2c3d/machine.json",
@@ -70,12 +72,12 @@ def test_vagrant_reads_nothing_but_our_own() -> None:
 
 
 def test_only_a_container_sees_the_shim() -> None:
-    _, env = commands.vagrant(CONTAINER, Path("/data"), "/usr/bin", "up")
+    _, env = vagrant.command(CONTAINER, Path("/data"), "/usr/bin", "up")
     assert env["PATH"] == f"{MASTER}/lib/vagrantp/providers/shim:/usr/bin"
 
 
 def test_ssh() -> None:
-    assert commands.ssh(VM, "--", "exit 42") == [
+    assert ssh.ssh(VM, "--", "exit 42") == [
         *("ssh", "-F", "/state/vagrantp/app-0a1b2c3d/ssh_config"),
         *("app-0a1b2c3d", "--", "exit 42"),
     ]
@@ -83,7 +85,7 @@ def test_ssh() -> None:
 
 def test_ssh_config_quotes_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", '/a "b" 100%')
-    lines = commands.ssh_config(VM, "10.201.0.5", 22, "vagrant").splitlines()
+    lines = ssh.ssh_config(VM, "10.201.0.5", 22, "vagrant").splitlines()
     folder = r"/a \"b\" 100%%/vagrantp/app-0a1b2c3d"
     assert lines[0] == "Host app-0a1b2c3d"
     assert f'  IdentityFile "{folder}/id_ed25519"' in lines
@@ -96,7 +98,7 @@ def test_ssh_config_quotes_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_card_on_a_bridge_has_the_way_out() -> None:
     lan = {"mac": "56:54:0a:1b:2c:3d", "address": "192.168.1.5/24", "resolvers": []}
     lan |= {"gateway": "192.168.1.1", "dns": "192.168.1.2", "port": "vgl0a1b2c3d", "bridge": "br0"}
-    made = commands.seed_networks(LanNic.from_json(lan), "52:54:0a:1b:2c:3d")
+    made = seed.networks(LanNic.from_json(lan), "52:54:0a:1b:2c:3d")
     assert "MACAddress=52:54:0a:1b:2c:3d" in made["10-host.network"]
     assert "UseRoutes=no" in made["10-host.network"]
     assert made["10-lan.network"].splitlines() == [
@@ -107,7 +109,7 @@ def test_a_card_on_a_bridge_has_the_way_out() -> None:
 
 
 def test_vm_for_the_vagrantfile() -> None:
-    made = commands.vm(VM, SETTINGS, accel="tcg", box="box", lan=None, address="10.201.0.5")
+    made = domain.vm(VM, SETTINGS, accel="tcg", box="box", lan=None, address="10.201.0.5")
     assert made == {
         "driver": "qemu",
         "cpu": {"mode": "custom", "model": "qemu64"},
@@ -136,14 +138,14 @@ def test_vm_for_the_vagrantfile() -> None:
         "lan": None,
         "address": "10.201.0.5",
     }
-    made = commands.vm(VM, SETTINGS, accel="kvm", lan=None, address="10.201.0.5")
+    made = domain.vm(VM, SETTINGS, accel="kvm", lan=None, address="10.201.0.5")
     assert made["driver"] == "kvm"
     assert made["cpu"] == {"mode": "host-model"}
 
 
 def test_container_for_the_vagrantfile() -> None:
     address = IPv4Address("10.201.1.9")
-    made = commands.container(
+    made = options.container(
         CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, False, ["--limit"]
     )
     assert made == {
@@ -182,22 +184,20 @@ def test_container_for_the_vagrantfile() -> None:
 
 def test_a_container_with_a_quota_has_no_volume_beside_it() -> None:
     address = IPv4Address("10.201.1.9")
-    made = commands.container(
-        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, True, []
-    )
+    made = options.container(CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, True, [])
     assert made["has_quota"]
     assert {f"--storage-opt=size={SETTINGS.disk}G", "--image-volume=ignore"} < {*made["options"]}
 
 
 def test_a_rootless_container_has_a_port_for_ssh_and_no_network_of_ours() -> None:
-    made = commands.rootless_container(CONTAINER, SETTINGS, "image:1", 1000, [])
+    made = options.rootless_container(CONTAINER, SETTINGS, "image:1", 1000, [])
     assert made["address"] == "127.0.0.1"
     assert "--publish=127.0.0.1::22" in made["options"]
     assert not [o for o in made["options"] if o.startswith(("--network", "--ip", "--mac"))]
 
 
 @pytest.mark.parametrize(
-    ("most", "hard", "options"),
+    ("most", "hard", "expected"),
     [
         (192730, None, ["--pids-limit=16384", "--ulimit=nofile=1024:524288"]),
         (32768, None, ["--pids-limit=4915", "--ulimit=nofile=1024:524288"]),
@@ -210,12 +210,12 @@ def test_a_rootless_container_has_a_port_for_ssh_and_no_network_of_ours() -> Non
         (32768, (512, -1), ["--pids-limit=4915", "--ulimit=nofile=512:512"]),
     ],
 )
-def test_process_limits(most: int, hard: tuple[int, int] | None, options: list[str]) -> None:
-    assert commands.process_limits(most, hard) == options
+def test_process_limits(most: int, hard: tuple[int, int] | None, expected: list[str]) -> None:
+    assert options.process_limits(most, hard) == expected
 
 
 def test_libvirt_network() -> None:
-    assert commands.libvirt_network("vagrantp", IPv4Network("10.201.7.0/24")) == (
+    assert domain.nat_network("vagrantp", IPv4Network("10.201.7.0/24")) == (
         '<network><name>vagrantp</name><forward mode="nat" />'
         '<bridge name="vagrantp0" stp="off" delay="0" />'
         '<ip address="10.201.7.1" netmask="255.255.255.0">'
@@ -227,7 +227,7 @@ def test_libvirt_network() -> None:
 
 
 def test_dhcp_entry() -> None:
-    assert commands.dhcp_host(VM, VM.mac, "10.201.7.9") == (
+    assert domain.dhcp_host(VM, VM.mac, "10.201.7.9") == (
         '<host mac="52:54:0a:1b:2c:3d" name="vagrantp-0a1b2c3d" ip="10.201.7.9" />'
     )
 
@@ -284,7 +284,7 @@ def test_every_name_of_a_connection_leads_to_the_guest() -> None:
     from ansible import constants
     from ansible.plugins.loader import connection_loader
 
-    variables = json.loads(commands.connection(VM, "av", 2222))
+    variables = json.loads(ansible.connection(VM, "av", 2222))
     assert variables["ansible_connection"] == "ssh"
     connection_loader.get("ssh", class_only=True)
     options = constants.config.get_configuration_definitions("connection", "ssh")
@@ -307,11 +307,11 @@ def test_every_name_of_a_connection_leads_to_the_guest() -> None:
 
 def test_a_script_for_a_guest_is_the_same_in_any_login_shell() -> None:
     script = """printf '%s|' "$@" 'a\\\\b' !1 "$((1 + 1))" """
-    command = commands.as_root(script, "it's", "a b").removeprefix("sudo -n ")
-    for shell in ("sh", "bash"):
-        done = subprocess.run([shell, "-c", command], capture_output=True, text=True, check=True)
+    command = shell.as_root(script, "it's", "a b").removeprefix("sudo -n ")
+    for login in ("sh", "bash"):
+        done = subprocess.run([login, "-c", command], capture_output=True, text=True, check=True)
         assert done.stdout == "it's|a b|a\\\\b|!1|2|"
-    without_words = commands.shell(script).removesuffix(" sh")
+    without_words = shell.shell(script).removesuffix(" sh")
     assert not set("\\!\n`") & set(without_words)  # what fish and tcsh read otherwise
 
 
@@ -332,13 +332,13 @@ def test_a_script_for_a_guest_is_the_same_in_any_login_shell() -> None:
     ],
 )
 def test_a_script_is_called_as_its_first_line_says(first_line: bytes, expected: list[str]) -> None:
-    assert commands.provision_script(Path("/home/av/it's"), first_line) == expected
+    assert shell.provision_script(Path("/home/av/it's"), first_line) == expected
 
 
 def test_a_cloud_config_stays_as_it_is() -> None:
     theirs = "## template: jinja\n#cloud-config\nusers: [default, é]\n"
     settings = replace(SETTINGS, hostname=None)
-    files = commands.seed_cloud_init(VM, settings, theirs, None, "key")
+    files = seed.cloud_init(VM, settings, theirs, None, "key")
     assert _parts(files["user-data"]) == [theirs]
     assert json.loads(files["meta-data"]) == {
         "instance-id": "app-0a1b2c3d",
@@ -347,7 +347,7 @@ def test_a_cloud_config_stays_as_it_is() -> None:
 
 
 def test_a_written_name_outranks_that_of_a_cloud_config() -> None:
-    files = commands.seed_cloud_init(VM, SETTINGS, "#cloud-config\nhostname: x\n", None, "key")
+    files = seed.cloud_init(VM, SETTINGS, "#cloud-config\nhostname: x\n", None, "key")
     _, ours = _parts(files["user-data"])
     assert json.loads(ours.removeprefix("#cloud-config\n")) == {
         "merge_how": "dict(replace)+list()+str()",
@@ -357,7 +357,7 @@ def test_a_written_name_outranks_that_of_a_cloud_config() -> None:
 
 
 def test_a_cloud_image_gets_a_boothook() -> None:
-    files = commands.seed_cloud_init(VM, SETTINGS, None, "user=av\n", "it's a key")
+    files = seed.cloud_init(VM, SETTINGS, None, "user=av\n", "it's a key")
     [hook] = _parts(files["user-data"])
     assert hook.startswith("#cloud-boothook\n#!/bin/sh\nkey='it'\"'\"'s a key'\n")
     assert hook.endswith("user=av\n")

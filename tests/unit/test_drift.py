@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vagrantp.core.errors import ConfigError, StateError
+from vagrantp.core.errors import ConfigError
 from vagrantp.instance import record
+from vagrantp.instance.drift import Change, drift
 from vagrantp.settings import env
 from vagrantp.settings.keys import KEYS
-from vagrantp.verbs import lifecycle
 
 from tests.conftest import CONTAINER, MASTER, VM, env_text
 
 Values = dict[str, object]
-Tell = Callable[[Values, Values], list[lifecycle.Change]]
+Tell = Callable[[Values, Values], list[Change]]
 BRIDGE: Values = {"NETWORK_TYPE": "bridge", "BRIDGE": "br0", "FIXED_IP": "192.0.2.9/24"}
 URL = {"BOX": "https://example.org/a.qcow2"}
 # What `.env` has beside the key, where that makes no sense alone; what it is, and becomes.
@@ -59,14 +59,14 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
         (tmp_path / f"{name}.yml").write_text("#cloud-config\n")
         (tmp_path / f"{name}.pub").write_text("ssh-ed25519 AAAAC3\n")
 
-    def tell(old: Values, new: Values) -> list[lifecycle.Change]:
+    def tell(old: Values, new: Values) -> list[Change]:
         (tmp_path / ".env").write_text(env_text(old))
         settings = env.load(tmp_path)
         made = record.new(settings, tmp_path)
         made.state_dir.mkdir(parents=True, exist_ok=True)
         made.machine_json.write_text(record.document(made, settings, {}))
         (tmp_path / ".env").write_text(env_text(new))
-        return lifecycle.drift(made, env.load(tmp_path))
+        return drift(made, env.load(tmp_path))
 
     return tell
 
@@ -120,15 +120,3 @@ def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
     same: Values = {**VM, **everything, **URL, "INFRA_TYPE": "vm", "FIXED_IP": "192.0.2.9/24"}
     same |= {"NETWORK_TYPE": "bridge"}
     assert changed(same, same) == []
-
-
-def test_what_needs_rm_is_told_with_what_it_was() -> None:
-    made = record.Instance("app", "0a1b2c3d", Path("/app"), "vm")
-    change = lifecycle.Change("DISK", "8", "5", "to a new instance")
-    with pytest.raises(StateError) as caught:
-        lifecycle._refuse_what_needs_rm(made, [change])
-    assert str(caught.value) == (
-        "app-0a1b2c3d was made with other settings:\n"
-        "  DISK: 8 → 5 (a disk grows, and never shrinks)\n"
-        "  hint: these need a new instance: fab rm, then fab up; or take the change back"
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from vagrantp.providers import libvirt
+from vagrantp.providers.libvirt import ended
 
 START = """2026-11-27 13:00:00.123+0000: starting up libvirt version: 11.3.0, qemu version: 10.0.13
 LC_ALL=C \\
@@ -38,4 +38,4 @@ Code=00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
 @pytest.mark.parametrize("last", SAID)
 def test_the_last_words_of_qemu(last: str) -> None:
     before = START + SAID["KVM internal error. Suberror: 1"]  # of another run
-    assert libvirt.last_words(before + START + SAID[last]) == last
+    assert ended.last_words(before + START + SAID[last]) == last

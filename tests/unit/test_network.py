@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vagrantp.core.errors import ConfigError, ConflictError
-from vagrantp.instance import commands
 from vagrantp.net import subnets
+from vagrantp.providers.libvirt import domain
 from vagrantp.settings.keys import fixed_ip
 
 SUBNET = IPv4Network("10.201.0.0/24")
@@ -72,7 +72,7 @@ def test_which_network_is_ours(bridge: str, address: str, is_ours: bool) -> None
     xml = f"<network><bridge name='{bridge}'/><ip address='{address}'/></network>"
     assert subnets.is_ours(ET.fromstring(xml)) == is_ours
     assert not subnets.is_ours(ET.fromstring("<network><bridge name='vagrantp0'/></network>"))
-    made = commands.libvirt_network(subnets.NAME, SUBNET)
+    made = domain.nat_network(subnets.NAME, SUBNET)
     assert subnets.is_ours(ET.fromstring(made))
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vagrantp.instance import commands
+from vagrantp.instance import seed
 
 KEY = r"ssh-ed25519 AAAA C:\new\table\\\c"  # a dash's echo reads ends of lines and of itself
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,7 +39,7 @@ def etc(tmp_path: Path) -> Path:
 def _run(etc: Path, shell: str, keys: str) -> None:
     inside = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
     as_user = ["busybox", "sh"] if shell == "busybox" else [shell]
-    script = commands.user_script("root", keys)
+    script = seed.user_script("root", keys)
     argv = [*inside, "sh", "-c", SCRIPT, "sh", etc, *as_user, "-c", script]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,8 +9,8 @@ from vagrantp_guard.contract import PROJECT
 
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
-from vagrantp.guest import session
-from vagrantp.instance import commands
+from vagrantp.guest import session, shell
+from vagrantp.instance import guard
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
@@ -41,7 +41,7 @@ def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[s
 
     The guest gets it right when it starts anew.
     """
-    wish = commands.mount(instance, settings)
+    wish = guard.mount(instance, settings)
     user = [int(word) for word in facts.get("user", "").split()]
     if wish is None or not user or [wish.uid, wish.gid] == user:
         return False
@@ -65,5 +65,5 @@ def ensure(
     """
     if instance.infra_type == "container" or _found(instance, facts) == settings.mount:
         return facts
-    session.as_root(host, ssh, commands.mount_inside(settings.mount), f"mounting {PLACE}", cwd)
+    session.as_root(host, ssh, shell.mount_inside(settings.mount), f"mounting {PLACE}", cwd)
     return session.ask(host, ssh, cwd)[0]

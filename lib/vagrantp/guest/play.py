@@ -77,7 +77,7 @@ def main() -> None:
 def _lead_to_the_guest() -> None:
     """Make Ansible's localhost the guest, and every connection but ssh an error.
 
-    Where ssh leads the extra variables of commands.connection() say, which nothing in a playbook
+    Where ssh leads the extra variables of ansible.connection() say, which nothing in a playbook
     outranks.
     """
     from ansible.errors import AnsibleError

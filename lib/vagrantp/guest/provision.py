@@ -25,9 +25,9 @@ from vagrantp.core.errors import (
 from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host, is_installed
-from vagrantp.guest import session
+from vagrantp.guest import ansible, session, shell
 from vagrantp.images import built
-from vagrantp.instance import commands
+from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance, as_json, as_written
 from vagrantp.settings import env
 from vagrantp.settings.env import Settings
@@ -108,7 +108,7 @@ def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Pr
     playbook, variables = _playbook(instance, step), _variables(instance, settings)
     galaxy = _galaxy(host, playbook.parent)
     with host.scratch(built.cache()) as folder:
-        argv = commands.playbook_check(playbook, _name(settings), variables, galaxy, folder)
+        argv = ansible.playbook_check(playbook, _name(settings), variables, galaxy, folder)
         try:
             host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
         except ProviderError as error:
@@ -156,9 +156,9 @@ def _run_playbook(
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
     with host.scratch(instance.state_dir) as folder:
         user, port = _login(host, instance, settings)
-        host.write(folder / "connection.json", commands.connection(instance, user, port))
+        host.write(folder / "connection.json", ansible.connection(instance, user, port))
         name = _name(settings)
-        argv = commands.playbook(instance, pid, playbook, name, variables, galaxy, folder)
+        argv = ansible.playbook(instance, pid, playbook, name, variables, galaxy, folder)
         host.progress.done(lambda: _at_task(_events(folder, "tasks")))
 
         def tell(line: str) -> None:
@@ -214,11 +214,11 @@ def _run_script(
 ) -> str:
     script = SCRIPT.read_text("utf-8")
     path = instance.source(step.path)
-    how = commands.provision_script(path, first_line(path))
+    how = shell.provision_script(path, first_line(path))
     lines: list[str] = []
     try:
         host.change(
-            commands.kept_ssh(instance, pid, commands.as_root(script, *how)),
+            ssh.kept_ssh(instance, pid, shell.as_root(script, *how)),
             what=str(step),
             timeout=STEP_TIMEOUT,
             cwd=instance.state_dir,
@@ -253,8 +253,8 @@ def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
 
 
 def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:
-    ssh = commands.kept_ssh(instance, pid)
-    session.as_root(host, ssh, script, what, instance.state_dir, STEP_TIMEOUT)
+    argv = ssh.kept_ssh(instance, pid)
+    session.as_root(host, argv, script, what, instance.state_dir, STEP_TIMEOUT)
 
 
 def _failure(host: Host, step: Provisioner | str, why: str) -> ProvisionError:
@@ -344,7 +344,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
             for kind in _kinds(path, text):
                 try:
                     host.change(
-                        commands.galaxy(kind, path, work / "galaxy"),
+                        ansible.galaxy(kind, path, work / "galaxy"),
                         what=f"ansible-galaxy {kind} install",
                         timeout=STEP_TIMEOUT,
                         env={"ANSIBLE_NOCOLOR": "1"},

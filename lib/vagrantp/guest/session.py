@@ -15,7 +15,8 @@ from vagrantp.core.errors import ProviderError, VagrantpError
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
-from vagrantp.instance import commands
+from vagrantp.guest import shell
+from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
@@ -117,7 +118,7 @@ def run(host: Host, instance: Instance, pid: str, script: str) -> Result:
 
     `pid`: of its QEMU or first process.
     """
-    return _answer(host, commands.kept_ssh(instance, pid), script, instance.state_dir)
+    return _answer(host, ssh.kept_ssh(instance, pid), script, instance.state_dir)
 
 
 def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
@@ -128,7 +129,7 @@ def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result
     """
     word = secrets.token_hex(16) + " "
     marked = f"{{ ({script}\n); printf '\\n%s\\n' \"$?\"; }} | sed 's/^/{word}/'"
-    result = host.ask([*ssh, commands.shell(marked)], timeout=60, cwd=cwd)
+    result = host.ask([*ssh, shell.shell(marked)], timeout=60, cwd=cwd)
     lines = [line.partition(word)[2] for line in result.stdout.split("\n") if word in line]
     status = lines.pop() if lines else ""
     result.stdout = "\n".join(lines)
@@ -156,7 +157,7 @@ def as_root(
     timeout: float = ROOT_TIMEOUT,
 ) -> None:
     """Run a shell script in a guest as root. `what` names it in an error; `timeout` in seconds."""
-    argv = [*ssh, commands.as_root(script)]
+    argv = [*ssh, shell.as_root(script)]
     host.change(argv, what=what, timeout=timeout, cwd=cwd)
 
 

@@ -28,13 +28,15 @@ from vagrantp.core.errors import (
     UnansweredError,
     VagrantpError,
 )
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import MASTER, state_root
 from vagrantp.core.system import SET_UP, Host, as_json, as_xml, is_installed
 from vagrantp.images import boxes, built
-from vagrantp.instance import commands
+from vagrantp.instance import vagrant
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net import isolation, lan, ports, subnets
-from vagrantp.providers import quota
+from vagrantp.providers.libvirt import domain
+from vagrantp.providers.podman import quota
 from vagrantp.settings.env import Settings
 
 TOOLS = {
@@ -221,7 +223,7 @@ def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
             return Finding("failed", text, "put the project into a folder of its own")
     found = tools(MOUNT_TOOLS)
     if found.outcome == "ok" and settings.infra_type == "vm":
-        answer = host.answer(commands.virsh("domcapabilities", "--virttype", "qemu"))
+        answer = host.answer(virsh("domcapabilities", "--virttype", "qemu"))
         daemons = [json.loads(path.read_text(encoding="utf-8")) for path in VHOST.glob("*.json")]
         if "<value>virtiofs</value>" not in answer or not any(d["type"] == "fs" for d in daemons):
             return Finding("failed", "QEMU and libvirt have no virtiofs, which MOUNT needs", SET_UP)
@@ -281,22 +283,22 @@ def cpus(wanted: int) -> Finding:
 
 def libvirt(host: Host) -> Finding:
     """Ask libvirt for its version, and for a QEMU that it can use."""
-    answer = host.answer(commands.virsh("version"))
-    host.answer(commands.virsh("domcapabilities", "--virttype", "qemu"))
+    answer = host.answer(virsh("version"))
+    host.answer(virsh("domcapabilities", "--virttype", "qemu"))
     version = re.search(r"^Running hypervisor: (.*)$", answer, re.MULTILINE)
     return Finding("ok", f"answers, {version[1] if version else 'QEMU'}")
 
 
 def libvirt_network(host: Host) -> Finding:
     """Look whether libvirt's network of our name is one of ours, or which one would be made."""
-    if subnets.NAME not in host.answer(commands.virsh("net-list", "--all", "--name")).split():
+    if subnets.NAME not in host.answer(virsh("net-list", "--all", "--name")).split():
         subnet = subnets.free_subnet(host, subnets.FOR_LIBVIRT, also_taken=[])
         return Finding("ok", f"the first up makes it, {subnet}")
-    xml = as_xml(host.answer(commands.virsh("net-dumpxml", subnets.NAME)))
+    xml = as_xml(host.answer(virsh("net-dumpxml", subnets.NAME)))
     if not subnets.is_ours(xml):
         text = f"the libvirt network {subnets.NAME} is not one of ours"
-        virsh = "virsh -c qemu:///system"
-        mend = f"{virsh} net-destroy {subnets.NAME}; {virsh} net-undefine {subnets.NAME}"
+        tool = "virsh -c qemu:///system"
+        mend = f"{tool} net-destroy {subnets.NAME}; {tool} net-undefine {subnets.NAME}"
         return Finding("failed", text, mend, ConflictError)
     return Finding("ok", "there")
 
@@ -306,9 +308,9 @@ def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
 
     A `disk` in GiB that would not fit is a warning.
     """
-    if built.POOL not in host.answer(commands.virsh("pool-list", "--name")).split():
+    if built.POOL not in host.answer(virsh("pool-list", "--name")).split():
         return Finding("failed", f"libvirt has no active storage pool {built.POOL}", SET_UP)
-    xml = as_xml(host.answer(commands.virsh("pool-dumpxml", built.POOL)))
+    xml = as_xml(host.answer(virsh("pool-dumpxml", built.POOL)))
     path = Path(xml.findtext("target/path", "/"))
     # libvirt's own figure of a folder is as old as its last look, and has what only root may fill
     is_folder = xml.get("type") == "dir" and path.is_dir()
@@ -405,7 +407,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     if owner is None and kind == "vm" and not instance.state_dir.is_dir():
         # nothing is known of it: not what a killed `up` of ours left
         there = built.volumes_in_pool(host)
-        for volume in commands.volumes(instance):
+        for volume in domain.volumes(instance):
             if volume in there:
                 text = f"a volume {volume} is in the pool {built.POOL}, and not this project's"
                 mend = f"'virsh -c qemu:///system vol-delete {volume} {built.POOL}' removes it"
@@ -423,7 +425,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
 
 def has_disk(host: Host, instance: Instance) -> bool:
     """Say whether the disk of a VM is in the pool."""
-    return commands.volumes(instance)[0] in built.volumes_in_pool(host)
+    return domain.volumes(instance)[0] in built.volumes_in_pool(host)
 
 
 def vagrant_libvirt(host: Host) -> Finding:
@@ -431,7 +433,7 @@ def vagrant_libvirt(host: Host) -> Finding:
     home = built.vagrant_home()
     host.make_dir(home)
     with host.scratch(state_root()) as folder:
-        argv, env = commands.vagrant_probe(folder, home)
+        argv, env = vagrant.probe(folder, home)
         what = "loading vagrant-libvirt"
         try:
             with host.progress.stage("try vagrant-libvirt"):
@@ -482,9 +484,9 @@ def _existing(path: Path) -> Path:
 
 def _owner_of_domain(host: Host, name: str) -> str | None:
     """Say who made the domain `name`, as far as its metadata tells; None: there is none."""
-    if not host.ask(commands.virsh("domstate", name)).ok:
+    if not host.ask(virsh("domstate", name)).ok:
         return None
-    metadata = host.ask(commands.virsh("metadata", name, METADATA_URI))
+    metadata = host.ask(virsh("metadata", name, METADATA_URI))
     # libvirt 11 answers with nothing, and no error, where there is none
     is_there = metadata.ok and metadata.stdout.strip()
     return _owner(dict(as_xml(metadata.stdout).attrib) if is_there else {})

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from vagrantp.core.errors import ProviderError, cleaned_up_by
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import state_root
 from vagrantp.core.system import SET_UP, Host, environment, is_installed
 from vagrantp.host import checks
 from vagrantp.host.checks import Finding, HostCheck
 from vagrantp.images import built
-from vagrantp.instance import commands
+from vagrantp.images.oci import NO_PROXY
+from vagrantp.instance.vagrant import PROBES
 from vagrantp.net import isolation
-from vagrantp.providers import accel
+from vagrantp.providers.libvirt import accel
 
 SMALLEST = 512  # MiB that a guest needs
 # `podman run --init` looks for it there, too.
@@ -79,7 +81,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
 
 def nwfilter(host: Host) -> Finding:
     """Ask libvirt's driver of packet filters."""
-    names = host.answer(commands.virsh("nwfilter-list"))
+    names = host.answer(virsh("nwfilter-list"))
     return Finding("ok", f"answers, {len(names.split()) // 2} filters")
 
 
@@ -123,15 +125,22 @@ def container(host: Host) -> Finding:
         host.write(root / "init", b"" if host.dry else Path(catatonit).read_bytes(), 0o755)
         remove = ["podman", "rm", "--force", "--ignore", name]
         with cleaned_up_by(lambda: host.change(remove, what="ending the trial", timeout=60)):
-            argv = commands.container_probe(name, root)
+            argv = _container_probe(name, root)
             host.change(argv, what="a container", timeout=60)
     return checks.tried(host, "one runs")
+
+
+def _container_probe(name: str, root: Path) -> list[str]:
+    """Return argv that runs the file `init` in the folder `root` as a container with limits."""
+    limits = ["--memory=64m", "--memory-swap=64m", "--cpus=1"]
+    options = ["--rm", "--init", "--network=none", NO_PROXY, *limits, f"--name={name}"]
+    return ["podman", "run", *options, "--rootfs", str(root), "/init", "-V"]
 
 
 def packet_filter(host: Host) -> Finding:
     """See that nft stops a packet: on a veth pair between network namespaces of their own."""
     nonce = secrets.token_hex(8)
-    argv = commands.packet_filter_probe(os.getuid() == 0, sys.executable, nonce)
+    argv = _packet_filter_probe(os.getuid() == 0, sys.executable, nonce)
     answer = host.ask(argv)
     if answer.stdout.splitlines() == [f"open {nonce}", "closed nothing"]:
         return Finding("ok", "nft stops a packet that passes without it")
@@ -140,6 +149,13 @@ def packet_filter(host: Host) -> Finding:
     if f"closed {nonce}" in lines:
         why = "a packet passes nft's rule against it"
     return Finding("failed", why, checks.namespaces_mend())
+
+
+def _packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:
+    """Return argv that tries a packet filter in namespaces of its own, which end with it."""
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"]
+    as_root = [] if is_root else ["--map-root-user"]
+    return [*own, *as_root, str(PROBES / "packet-filter"), python, nonce]
 
 
 def _shown(finding: Finding) -> dict[str, Any]:

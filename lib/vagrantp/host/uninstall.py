@@ -19,13 +19,15 @@ from typing import Any
 from vagrantp_guard import contract
 
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import MASTER, state_root, xdg
 from vagrantp.core.system import Host, as_json, as_xml, is_installed
 from vagrantp.host import fabricyaml, links
 from vagrantp.images import built
-from vagrantp.instance import commands
+from vagrantp.instance.found import Found
 from vagrantp.net import subnets
-from vagrantp.providers import Found, accel, provider_for
+from vagrantp.providers import provider_for
+from vagrantp.providers.libvirt import accel
 
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
@@ -143,14 +145,14 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
         if volume.get("pool") == built.POOL and VOLUME.fullmatch(name):
             path = volume.findtext("target/path", "")
             user = _user_of_volume(path, volumes, domains)
-            argv = commands.virsh("vol-delete", name, "--pool", built.POOL)
+            argv = virsh("vol-delete", name, "--pool", built.POOL)
             yield Leftover(
                 f"volume {name} in pool {built.POOL}",
                 partial(_run, host, argv),
                 f"{user} stands on it" if user else None,
             )
     if subnets.NAME in _names(host, "net-list", "--all"):
-        xml = as_xml(host.answer(commands.virsh("net-dumpxml", subnets.NAME)))
+        xml = as_xml(host.answer(virsh("net-dumpxml", subnets.NAME)))
         stays = None if subnets.is_ours(xml) else "it is not one of ours"
         bridge = contract.BRIDGES["vm"]
         for domain in domains:
@@ -169,8 +171,8 @@ def _volumes(host: Host) -> list[ET.Element]:
     """
     volumes = []
     for pool in _names(host, "pool-list"):
-        host.ask(commands.virsh("pool-refresh", pool))  # else files made past libvirt do not show
-        listing = host.answer(commands.virsh("vol-list", pool))
+        host.ask(virsh("pool-refresh", pool))  # else files made past libvirt do not show
+        listing = host.answer(virsh("vol-list", pool))
         names = re.findall(r"^ *(\S.*?) {2,}/.*$", listing, re.MULTILINE)
         where = f"--pool {shlex.quote(pool)}"
         found = _documents(host, [f"vol-dumpxml {shlex.quote(n)} {where}" for n in names])
@@ -193,8 +195,8 @@ def _user_of_volume(path: str, volumes: list[ET.Element], domains: list[ET.Eleme
 
 def _remove_libvirt_network(host: Host) -> None:
     if subnets.NAME in _names(host, "net-list"):
-        _run(host, commands.virsh("net-destroy", subnets.NAME))
-    _run(host, commands.virsh("net-undefine", subnets.NAME))
+        _run(host, virsh("net-destroy", subnets.NAME))
+    _run(host, virsh("net-undefine", subnets.NAME))
 
 
 def _of_podman(host: Host) -> Iterator[Leftover]:
@@ -260,13 +262,13 @@ def _remove_folder(host: Host, path: Path) -> None:
 
 
 def _names(host: Host, *listing: str) -> list[str]:
-    lines = host.answer(commands.virsh(*listing, "--name")).splitlines()
+    lines = host.answer(virsh(*listing, "--name")).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
 def _documents(host: Host, queries: list[str]) -> list[ET.Element]:
     """Return the XML documents that virsh answers to several queries. Raises ProviderError."""
-    text = host.answer(commands.virsh("; ".join(queries))) if queries else ""
+    text = host.answer(virsh("; ".join(queries))) if queries else ""
     documents = list(as_xml(f"<all>{text}</all>"))
     if len(documents) != len(queries):
         raise ProviderError("libvirt's volumes or VMs are changing just now", "try again")

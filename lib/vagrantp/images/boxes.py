@@ -17,7 +17,7 @@ from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
 from vagrantp.images import built, cloud, disks
 from vagrantp.images.built import Box, vagrant_home
-from vagrantp.instance import commands
+from vagrantp.instance import vagrant
 
 METADATA = "metadata.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
@@ -92,7 +92,7 @@ def _download(host: Host, name: str) -> None:
         what=f"downloading the box {name}",
         timeout=built.DOWNLOAD_TIMEOUT,
         cwd=home,  # a file of that name in the project is not what is meant
-        env=commands.vagrant_environment(home, home),
+        env=vagrant.base_environment(home, home),
     )
 
 

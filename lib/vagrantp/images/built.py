@@ -22,10 +22,11 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vagrantp.core.errors import ProviderError, cleaned_up_by
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import xdg
 from vagrantp.core.system import Host
 from vagrantp.images import disks
-from vagrantp.instance.commands import USER_SCRIPT, virsh
+from vagrantp.instance.seed import USER_SCRIPT
 
 RECIPES = Path(__file__).parent / "recipes"
 SUITES = {"debian-12": "bookworm"}  # the catalogue

@@ -19,9 +19,10 @@ from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import SCRIPTS, state_root
 from vagrantp.core.system import Host, as_json
 from vagrantp.images import built
-from vagrantp.instance.commands import NO_PROXY
 
 ADD = SCRIPTS / "add_ssh.sh"
+# Podman's default copies http_proxy and the like, with the password in it.
+NO_PROXY = "--http-proxy=false"
 ENTRY = built.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
 BUILD = "2"  # part of the digest: raise it when the code below makes another image
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution

@@ -11,7 +11,7 @@ from vagrantp_guard import contract
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.progress import Check
 from vagrantp.core.system import SET_UP, Host
-from vagrantp.instance import commands
+from vagrantp.instance import guard
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
@@ -41,7 +41,7 @@ def why_not_installed() -> str | None:
 
 def live(host: Host) -> contract.Report:
     """Return what `guard` says of the live rules. Raises ProviderError when it cannot be asked."""
-    return _report(host, commands.guard("check"))
+    return _report(host, guard.argv("check"))
 
 
 def _report(host: Host, argv: list[str]) -> contract.Report:
@@ -89,7 +89,7 @@ def policy_of(instance: Instance) -> contract.Policy | None:
 
 def check(host: Host, instance: Instance, settings: Settings) -> Check:
     """Return whether the rules of a running instance are in force, and are those of `settings`."""
-    policy = commands.policy(settings, instance.lan)
+    policy = guard.policy(settings, instance.lan)
     why = why_not(host, instance, policy)
     found = f"{BROKEN}: {why}" if why else text(policy)
     return Check("isolation", text(policy), found, "FAILED" if why else "ok")
@@ -129,18 +129,18 @@ def restore(host: Host, instance: Instance) -> None:
     """Load the rules of a running instance anew, from what it may reach by now."""
     if is_rootless(instance.infra_type):
         pid = _pid(host, instance)
-        host.change(commands.guard_inside("load", pid, instance), what="isolating it", timeout=60)
+        host.change(guard.inside("load", pid, instance), what="isolating it", timeout=60)
     else:
         _sync(host)
 
 
 def _sync(host: Host) -> None:
-    host.change(commands.guard("sync"), what="isolating guests", timeout=60)
+    host.change(guard.argv("sync"), what="isolating guests", timeout=60)
 
 
 def _problems_inside(host: Host, instance: Instance) -> tuple[str, ...]:
     try:
-        argv = commands.guard_inside("check", _pid(host, instance), instance)
+        argv = guard.inside("check", _pid(host, instance), instance)
         return _report(host, argv).problems
     except ProviderError as error:
         return (error.message,)

@@ -21,7 +21,7 @@ from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host, holder_of
 from vagrantp.guest import session
-from vagrantp.instance import commands
+from vagrantp.instance import network
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
@@ -158,7 +158,7 @@ def write(host: Host, instance: Instance, made: dict[str, Any]) -> None:
     """Write down what is to be forwarded, for whatever starts the instance."""
     is_inside = is_rootless(instance.infra_type)
     spec = {
-        "target": commands.LOOPBACK if is_inside else made["address"],
+        "target": network.LOOPBACK if is_inside else made["address"],
         "pid": 0,  # of the guest: known once it runs
         "netns": None,
         "forwards": made["forwards"],
@@ -262,7 +262,7 @@ def _check(
 def _tried(forward: Forward, word: str) -> str:
     """Connect through a forward; say how it ends. `word`: what must come back, if that is known."""
     address: str = forward["address"]
-    address = {"0.0.0.0": commands.LOOPBACK, "::": "::1"}.get(address, address)
+    address = {"0.0.0.0": network.LOOPBACK, "::": "::1"}.get(address, address)
     is_udp = forward["protocol"] == "udp"
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM if is_udp else socket.SOCK_STREAM) as client:

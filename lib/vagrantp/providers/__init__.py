@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
+from vagrantp.instance.found import Found, State
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
-
-State = Literal["absent", "running", "paused", "stopped", "broken"]
-UP = ("running", "paused")  # a stop ends these
-
-
-@dataclass(frozen=True)
-class Found:
-    """An instance of ours as its provider knows it now. `memory` in MiB, `disk` in GiB."""
-
-    instance: Instance
-    state: State
-    uid: int
-    reason: str | None = None
-    address: str | None = None
-    memory: int | None = None
-    cpus: float | None = None
-    disk: int | None = None
-    console: str | None = None
-    vnc: str | None = None
-    is_up: bool = False  # running or paused, as its provider says, be it broken besides
 
 
 class Provider(Protocol):
@@ -53,11 +33,14 @@ class Provider(Protocol):
     def adopt(self, host: Host, instance: Instance) -> None:
         """Put an instance that an older version made on record, as this version needs it."""
 
-    def state(self, host: Host, instance: Instance) -> State:
-        """Return the state that the instance is in."""
+    def live(self, host: Host, instance: Instance) -> tuple[State, str]:
+        """Return the state that it is in, and the process id of its QEMU or its first process.
+
+        "" where that is not known. One question.
+        """
 
     def pid(self, host: Host, instance: Instance) -> str:
-        """Return the process id of its QEMU or its first process, "" when it does not run."""
+        """Return that process id where it runs, "" where it does not."""
 
     def why_ended(self, host: Host, instance: Instance) -> VagrantpError | None:
         """Return why an instance that was started does not run; None where it does, or never did.

@@ -1,38 +1,40 @@
-"""Instances and settings, as text and as JSON (docs/json.md)."""
+"""fab status"""
 
 from __future__ import annotations
 
-import json
-import os
+import json as jsons
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import ConfigError, ProviderError
-from vagrantp.core.progress import table
+from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
-from vagrantp.instance import record as instances
+from vagrantp.instance.drift import Change, drift
+from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
-from vagrantp.providers import Found, provider_for
 from vagrantp.settings import env
-from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import KEYS
-from vagrantp.verbs import lifecycle
+from vagrantp.verbs.ls import SCHEMA, facts_of
+from vagrantp.verbs.steps.find import find
+from vagrantp.verbs.tasks import here, verb
 
-SCHEMA = 1
-HOW = {  # to get what `.env` asks for by now
+HOW = {  # to get what `.env` asks for now
     "at once": "fab up applies it",
     "at the next start": "applies at the next start",
     "to a new instance": "needs fab rm, then fab up",
 }
-SIZES = (("memory_mib", "MiB"), ("cpus", ""), ("disk_gib", "GiB"))
 
 
-def text(host: Host, folder: Path, as_json: bool) -> str:
+@verb
+def status(host: Host, json: bool = False, verbose: bool = False) -> None:
+    """Show this project's instance, live from its provider."""
+    print(_text(host, here(), as_json=json))
+
+
+def _text(host: Host, folder: Path, as_json: bool) -> str:
     """Return the status of a project's instance."""
     facts = _facts(host, folder)
     if as_json:
-        return json.dumps({"schema": SCHEMA, **facts}, indent=2)
+        return jsons.dumps({"schema": SCHEMA, **facts}, indent=2)
     closed = "" if facts.get("state") != "running" else " (nothing carries it: fab up)"
     facts["ports"] = ", ".join(
         ports.shown(port) + ("" if port["open"] else closed) for port in facts.get("ports", [])
@@ -52,70 +54,29 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in shown.items())
 
 
-def listing(host: Host, as_json: bool) -> str:
-    """Return every instance of this user, live, whatever became of its project."""
-    found = sorted(_all(host), key=lambda one: one.instance.full_name)
-    facts = [_of_all(one) for one in found]
-    if as_json:
-        return json.dumps({"schema": SCHEMA, "instances": facts}, indent=2)
-    if not facts:
-        return "there is no instance"
-    rows: list[tuple[str, ...]] = [
-        ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "folder")
-    ]
-    for one, fact in zip(found, facts, strict=True):
-        sizes = [f"{fact[key] or '?'} {unit}" for key, unit in SIZES]
-        leads = ", ".join(map(ports.shown, fact["ports"]))
-        rest = (fact["folder"], f"({one.reason})" if one.reason else "")
-        cells = (fact["instance"], fact["type"], fact["state"], fact["address"], leads, *sizes)
-        rows.append((*(str(cell or "-") for cell in cells), " ".join(filter(None, rest))))
-    return table(rows)
-
-
-def _all(host: Host) -> list[Found]:
-    """Return all instances that a provider knows or that have a state folder, orphans marked."""
-    made = {
-        known.full_name: known
-        for name in instances.machines()
-        if (known := instances.by_id(name[-8:])) and known.full_name == name
+def _facts(host: Host, folder: Path) -> dict[str, Any]:
+    found = find(host, folder)
+    if found.state == "absent":
+        return {"state": "absent", "folder": str(folder.resolve())}
+    settings = found.instance.machine().get("settings", {})
+    policy, why = isolation.policy_of(found.instance), ""
+    isolated = isolation.text(policy) if policy else None
+    if policy and found.state == "running":
+        why = isolation.why_not(host, found.instance, policy)
+    if why:
+        found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
+    is_open = ports.is_served(found.instance)
+    facts = facts_of(found)
+    return {
+        **facts,
+        **_on_lan(host, found),
+        "ports": [{**port, "open": is_open} for port in facts["ports"]],
+        "isolation": isolated,
+        "mount": settings.get("mount", "none"),
+        "console": found.console,
+        "vnc": found.vnc,
+        "changes": [asdict(change) for change in _changes(found, folder)],
     }
-    found: dict[str, Found] = {}
-    for infra_type in ("vm", "container"):
-        try:
-            listed = provider_for(infra_type).list_all(host)
-        except ProviderError as error:
-            why = f"not known: {error.message}"
-            for known in made.values():
-                if known.infra_type == infra_type:
-                    found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
-            continue
-        for one in listed:
-            if one.uid == os.getuid():
-                found[one.instance.full_name] = _with_project(lifecycle.judged(one))
-    for name in made.keys() - found.keys():
-        provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
-        why = f"{provider} has it no more: fab rm --name {name}"
-        found[name] = Found(made[name], "broken", os.getuid(), reason=why)
-    return list(found.values())
-
-
-def _with_project(found: Found) -> Found:
-    if found.instance.folder.is_dir() or found.reason:
-        return found
-    return replace(found, reason=f"its folder is gone: fab rm --name {found.instance.full_name}")
-
-
-def settings_text(settings: Settings) -> str:
-    """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = instances.as_json(settings)
-    values["box"] = values["image"]
-    lines = [
-        f"  {key.name}={instances.as_written(name, values[name])}"
-        for key in KEYS.values()
-        if values.get(name := key.name.lower()) not in (None, [])
-        and key.infra_type in (None, settings.infra_type)
-    ]
-    return "\n".join([".env is valid", *lines])
 
 
 def _on_lan(host: Host, found: Found) -> dict[str, Any]:
@@ -129,56 +90,10 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
     return {"bridge": lan.bridge, "lan_address": fixed or next(iter(leased), None)}
 
 
-def _of_all(found: Found) -> dict[str, Any]:
-    """Return what `ls` and `status` both tell of an instance."""
-    return {
-        "state": found.state,
-        "reason": found.reason,
-        "instance": found.instance.full_name,
-        "name": found.instance.name,
-        "id": found.instance.id,
-        "type": found.instance.infra_type,
-        "folder": str(found.instance.folder),
-        "address": found.address,
-        "memory_mib": found.memory,
-        "cpus": found.cpus,
-        "disk_gib": found.disk,
-        "ports": [
-            {key: forward[key] for key in ("address", "host", "guest", "protocol")}
-            for forward in ports.forwards(found.instance)
-        ],
-    }
-
-
-def _facts(host: Host, folder: Path) -> dict[str, Any]:
-    found = lifecycle.find(host, folder)
-    if found is None:
-        return {"state": "absent", "folder": str(folder.resolve())}
-    settings = found.instance.machine().get("settings", {})
-    policy, why = isolation.policy_of(found.instance), ""
-    isolated = isolation.text(policy) if policy else None
-    if policy and found.state == "running":
-        why = isolation.why_not(host, found.instance, policy)
-    if why:
-        found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
-    is_open = ports.is_served(found.instance)
-    facts = _of_all(found)
-    return {
-        **facts,
-        **_on_lan(host, found),
-        "ports": [{**port, "open": is_open} for port in facts["ports"]],
-        "isolation": isolated,
-        "mount": settings.get("mount", "none"),
-        "console": found.console,
-        "vnc": found.vnc,
-        "changes": [asdict(change) for change in _changes(found, folder)],
-    }
-
-
-def _changes(found: Found, folder: Path) -> list[lifecycle.Change]:
-    """Return what `.env` asks for by now and the instance was not made with."""
+def _changes(found: Found, folder: Path) -> list[Change]:
+    """Return what `.env` asks for now and the instance was not made with."""
     try:
         settings = env.load(folder)
     except ConfigError:  # gone or broken: status works all the same
         return []
-    return lifecycle.drift(found.instance, settings) if found.instance.machine() else []
+    return drift(found.instance, settings) if found.instance.machine() else []

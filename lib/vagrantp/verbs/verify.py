@@ -1,31 +1,33 @@
-"""Proves that a running instance is what `.env` says: one check for each promise."""
+"""fab verify: one check for each promise."""
 
 from __future__ import annotations
 
-import json
+import json as jsons
 from dataclasses import asdict
-from pathlib import Path
 
 from vagrantp.core.errors import PromiseError
 from vagrantp.core.progress import Check, compare, table
 from vagrantp.core.system import Host
 from vagrantp.guest import mount, provision, session
-from vagrantp.instance import commands
+from vagrantp.instance import network, ssh
 from vagrantp.instance import record as instances
+from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports, reach
-from vagrantp.providers import Found, provider_for
+from vagrantp.providers import provider_for
+from vagrantp.settings import env
 from vagrantp.settings.env import Settings
-from vagrantp.verbs import lifecycle
+from vagrantp.verbs.steps.find import running
+from vagrantp.verbs.tasks import here, verb
 
 
-def verify(host: Host, settings: Settings, folder: Path, as_json: bool) -> None:
-    """Print every promise of `settings` and what was found, live.
-
-    Raises PromiseError when one is broken, StateError when the instance does not run.
-    """
-    found = lifecycle.running(host, folder)
+@verb
+def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
+    """Prove that the running instance is what .env says."""
+    folder = here()
+    settings = env.load(folder, host.progress.say)
+    found = running(host, folder)
     checks = checks_of(host, found, settings)
-    print(_json(found, checks) if as_json else _table(checks))
+    print(_json(found, checks) if json else _table(checks))
     failed = sum(check.outcome == "FAILED" for check in checks)
     if failed:
         raise PromiseError(f"{failed} of {len(checks)} promises are broken")
@@ -34,12 +36,12 @@ def verify(host: Host, settings: Settings, folder: Path, as_json: bool) -> None:
 def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
     """Return every check of a running instance. Changes nothing."""
     instance = found.instance
-    facts, why = session.ask(host, commands.ssh(instance))
+    facts, why = session.ask(host, ssh.ssh(instance))
     promised = str(settings.fixed_ip or instance.machine()["provider"]["address"]).partition("/")[0]
     own = facts.get("addresses", "").split()
     addresses = [*own]
     if facts:  # a rootless container has none that the host can route: it answered at a port
-        addresses.append(commands.LOOPBACK)
+        addresses.append(network.LOOPBACK)
     pid = provider_for(instance.infra_type).pid(host, instance)
     return [
         compare("type", settings.infra_type, instance.infra_type),
@@ -88,4 +90,4 @@ def _json(found: Found, checks: list[Check]) -> str:
         "ok": all(check.outcome != "FAILED" for check in checks),
         "checks": [asdict(check) for check in checks],
     }
-    return json.dumps(document, indent=2)
+    return jsons.dumps(document, indent=2)

@@ -12,10 +12,10 @@ from pathlib import Path
 from time import monotonic, sleep, time
 
 from vagrantp.core.errors import ProviderError, cleaned_up_by
+from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import state_root, xdg
 from vagrantp.core.system import Host
 from vagrantp.images import built
-from vagrantp.instance import commands
 
 DEVICE = Path("/dev/kvm")
 TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
@@ -84,7 +84,7 @@ def _cache() -> Path:
 
 def _this_host(host: Host) -> list[str]:
     """Return what a result holds for. The first word is for results of older trials: firmware."""
-    versions = host.answer(commands.virsh("version"))
+    versions = host.answer(virsh("version"))
     return ["kernel", platform.release(), platform.node(), versions, oct(DEVICE.stat().st_mode)]
 
 
@@ -120,7 +120,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
                 return f"{what} does not run under it: {error.message}"
             deadline = monotonic() + PROBE_SECONDS[kind]
             while monotonic() < deadline:
-                state = host.answer(commands.virsh("domstate", "--reason", name)).strip()
+                state = host.answer(virsh("domstate", "--reason", name)).strip()
                 if state == "shut off (shutdown)":
                     return None
                 if not state.startswith(("running", "in shutdown")):
@@ -135,12 +135,12 @@ def _into_pool(host: Host, name: str, file: Path) -> str:
     size = str(file.stat().st_size)
     _virsh(host, "vol-create-as", built.POOL, volume, size, "--format", "raw")
     _virsh(host, "vol-upload", volume, str(file), "--pool", built.POOL)
-    return host.answer(commands.virsh("vol-path", volume, "--pool", built.POOL)).strip()
+    return host.answer(virsh("vol-path", volume, "--pool", built.POOL)).strip()
 
 
 def remove(host: Host, name: str) -> None:
     """Remove what a trial has made, or one that was killed."""
-    state = host.ask(commands.virsh("domstate", name))
+    state = host.ask(virsh("domstate", name))
     if state.ok:
         if state.stdout.strip() != "shut off":
             with suppress(ProviderError):  # it may end just now
@@ -152,7 +152,7 @@ def remove(host: Host, name: str) -> None:
 
 
 def _virsh(host: Host, *arguments: str) -> None:
-    host.change(commands.virsh(*arguments), what=f"virsh {arguments[0]}", timeout=60)
+    host.change(virsh(*arguments), what=f"virsh {arguments[0]}", timeout=60)
 
 
 def probe(name: str, kind: str, files: list[str]) -> str:

@@ -18,10 +18,11 @@ from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check, compare, plain
 from vagrantp.core.system import Host, as_json
 from vagrantp.images import built, oci
-from vagrantp.instance import commands
+from vagrantp.instance import guard, network
+from vagrantp.instance.found import UP, Found, State
 from vagrantp.instance.record import Instance
 from vagrantp.net import lan, subnets
-from vagrantp.providers import UP, Found, State, quota
+from vagrantp.providers.podman import options, quota
 from vagrantp.settings.env import Settings
 
 STATES: dict[str, State] = {
@@ -84,10 +85,10 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
     _isolate(host, instance, settings, own)
     limits = _process_limits(host)
     if os.getuid() != 0:
-        return commands.rootless_container(instance, settings, image, os.getuid(), limits)
-    address = _take_address(host, instance.state_dir, commands.fixed_ip(settings))
+        return options.rootless_container(instance, settings, image, os.getuid(), limits)
+    address = _take_address(host, instance.state_dir, network.fixed_ip(settings))
     uid, has_quota = os.getuid(), without is None
-    return commands.container(
+    return options.container(
         instance, settings, image, subnets.NAME, address, uid, own, has_quota, limits
     )
 
@@ -95,13 +96,13 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
 def _process_limits(host: Host) -> list[str]:
     """Return podman's options for as many processes and open files as this host may give."""
     hard = None
-    if not host.ask(commands.with_open_files("true")).ok:  # this host is itself a container
+    if not host.ask(options.with_open_files("true")).ok:  # this host is itself a container
         kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
         files, processes = (resource.getrlimit(kind)[1] for kind in kinds)
         hard = files, processes
     kernel = Path("/proc/sys/kernel")
     most = min(int((kernel / name).read_text()) for name in ("pid_max", "threads-max"))
-    return commands.process_limits(most, hard)
+    return options.process_limits(most, hard)
 
 
 def _image(host: Host, image: str) -> str:
@@ -133,15 +134,15 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
     """See that a stopped container gets FIXED_IP, or the address that it had; return it."""
     had = str(instance.machine()["provider"]["address"])
     own = instance.state_dir / "address"
-    if had == commands.LOOPBACK or not own.exists():
+    if had == network.LOOPBACK or not own.exists():
         return had  # a user's: it is on no network of this host
-    wanted = commands.fixed_ip(settings) or IPv4Address(had)
+    wanted = network.fixed_ip(settings) or IPv4Address(had)
     if had == str(IPv4Interface(wanted).ip) == own.read_text(encoding="ascii"):
         return had
     address = _take_address(host, instance.state_dir, wanted)
     # The file and machine.json differ until the end: what is killed in between is done again.
     name, where = instance.full_name, ["podman", "network"]
-    card = [f"--ip={address}", f"--mac-address={commands.mac(instance, settings)}"]
+    card = [f"--ip={address}", f"--mac-address={network.mac(instance, settings)}"]
     if subnets.NAME in _inspect(host, instance, "{{json .NetworkSettings.Networks}}"):
         argv = [*where, "disconnect", subnets.NAME, name]
         host.change(argv, what="giving its address up", timeout=60)
@@ -152,10 +153,10 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
 
 def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
     """Return the address and port of its ssh server."""
-    if made["address"] != commands.LOOPBACK:
+    if made["address"] != network.LOOPBACK:
         return made["address"], 22
     published = _ask(host, "port", instance.full_name, "22/tcp")  # 127.0.0.1:40123
-    return commands.LOOPBACK, int(published.rpartition(":")[2])
+    return network.LOOPBACK, int(published.rpartition(":")[2])
 
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
@@ -166,8 +167,8 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
 def _isolate(
     host: Host, instance: Instance, settings: Settings, own: contract.LanNic | None
 ) -> None:
-    mount = commands.mount(instance, settings)
-    document = {**commands.policy(settings, own).to_json(), "mount": mount and mount.to_json()}
+    mount = guard.mount(instance, settings)
+    document = {**guard.policy(settings, own).to_json(), "mount": mount and mount.to_json()}
     host.write(instance.isolation_json, json.dumps(document))
 
 
@@ -177,20 +178,21 @@ def adopt(host: Host, instance: Instance) -> None:
         host.write(instance.container_id, _inspect(host, instance, "{{.Id}}"))
 
 
-def state(host: Host, instance: Instance) -> State:
-    """Return the state that the container is in."""
-    query = ("inspect", "--type", "container", "--format", "{{.State.Status}}")
+def live(host: Host, instance: Instance) -> tuple[State, str]:
+    """Return the state of a container and the process id, on the host, of its first process."""
+    query = ("inspect", "--type", "container", "--format", "{{.State.Status}} {{.State.Pid}}")
     answer = host.ask(["podman", *query, instance.full_name])
     if not answer.ok and "no such container" in answer.stderr.lower():
-        return "absent"
+        return "absent", ""
     said = answer.stdout if answer.ok else _ask(host, *query, instance.full_name)  # says why
-    return STATES.get(said.strip(), "broken")
+    status, _, number = said.strip().partition(" ")
+    return STATES.get(status, "broken"), number
 
 
 def pid(host: Host, instance: Instance) -> str:
     """Return the process id, on the host, of its first process, "" when it does not run."""
-    status, _, number = _inspect(host, instance, "{{.State.Status}} {{.State.Pid}}").partition(" ")
-    return number if STATES.get(status) == "running" else ""
+    state, number = live(host, instance)
+    return number if state == "running" else ""
 
 
 def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
@@ -249,7 +251,7 @@ def enforce(host: Host, instance: Instance, settings: Settings) -> None:
     if "disk" in failed:
         resize(host, instance, settings)
     if failed & {"memory", "cpus"}:
-        argv = ["podman", "update", *commands.container_limits(settings), instance.full_name]
+        argv = ["podman", "update", *options.limits(settings), instance.full_name]
         host.change(argv, what="setting the limits", timeout=60)
     _resize_shared_memory(host, instance, settings)
 
@@ -261,7 +263,7 @@ def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) ->
     except FileNotFoundError:  # it has just stopped
         return
     found = re.search(r" /dev/shm .* - tmpfs .*\bsize=(\d+)k", mounts)
-    wanted = commands.shared_memory(settings)
+    wanted = options.shared_memory(settings)
     if found is None or int(found[1]) == wanted:
         return
     inside = [] if os.getuid() == 0 else ["podman", "unshare"]  # where a user's Podman mounts

@@ -1,0 +1,20 @@
+"""The system's libvirt, asked and changed by virsh(1)."""
+
+from __future__ import annotations
+
+from vagrantp.core.system import Host
+
+
+def virsh(*arguments: str) -> list[str]:
+    """Return argv of one virsh command on the system's libvirt."""
+    return ["virsh", "--quiet", "--connect", "qemu:///system", *arguments]
+
+
+def ask(host: Host, *arguments: str) -> str:
+    """Return virsh's answer. Raises ProviderError when libvirt refuses it or does not answer."""
+    return host.answer(virsh(*arguments))
+
+
+def change(host: Host, *arguments: str) -> None:
+    """Let virsh change something. Raises ProviderError when libvirt refuses."""
+    host.change(virsh(*arguments), what=f"virsh {arguments[0]}", timeout=60)

@@ -1,0 +1,54 @@
+"""An instance as it is found now, and whether it can be used as it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vagrantp.instance.record import Instance
+
+State = Literal["absent", "running", "paused", "stopped", "broken"]
+UP = ("running", "paused")  # a stop ends these
+
+
+@dataclass(frozen=True)
+class Found:
+    """An instance of ours as its provider knows it now. `memory` in MiB, `disk` in GiB."""
+
+    instance: Instance
+    state: State
+    uid: int
+    reason: str | None = None
+    address: str | None = None
+    memory: int | None = None
+    cpus: float | None = None
+    disk: int | None = None
+    console: str | None = None
+    vnc: str | None = None
+    live: State = "absent"  # as its provider says, be it broken besides
+    is_unfinished: bool = False  # what a killed `up` has left
+
+    @property
+    def name(self) -> str:
+        """Its name, in full."""
+        return self.instance.full_name
+
+
+def judged(found: Found) -> Found:
+    """Tell an instance that cannot be used as it is from a sound one."""
+    instance = found.instance
+    found = replace(found, live=found.state)
+    if not instance.state_dir.is_dir():
+        return replace(found, state="broken", reason="its state folder with the keys is gone")
+    if not instance.is_complete():
+        why, is_unfinished = "it was never made in full", bool(instance.machine())
+        return replace(found, state="broken", reason=why, is_unfinished=is_unfinished)
+    if not instance.machine():
+        return replace(found, state="broken", reason="its machine.json is gone or cannot be read")
+    return found
+
+
+def absent(instance: Instance) -> Found:
+    """Return that there is no such instance."""
+    return Found(instance, "absent", os.getuid())

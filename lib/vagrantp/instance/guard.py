@@ -1,0 +1,40 @@
+"""What is asked of the keeper of the packet filter, and how it is called."""
+
+from __future__ import annotations
+
+import os
+
+from vagrantp_guard import contract
+
+from vagrantp.instance.record import Instance
+from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGE, SSH_USER
+
+
+def policy(settings: Settings, lan: contract.LanNic | None = None) -> contract.Policy:
+    """Return what a guest may reach. `lan`: its card on a bridge of the host."""
+    return contract.Policy(settings.lan_access, settings.lan_allow, lan)
+
+
+def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
+    """Return how `guard` is to share the project folder with a guest, None where it is not.
+
+    All in it belongs to who logs in. Which number that is the guest knows: until it was asked, it
+    is what the first user gets, and in our own image, which has one, the second.
+    """
+    if settings.mount == "none":
+        return None
+    is_second = settings.ssh_user != SSH_USER and settings.image == BUILT_IMAGE
+    likely = 0 if settings.ssh_user == "root" else 1001 if is_second else 1000
+    uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
+    return contract.Mount(settings.mount, instance.folder, uid, gid)
+
+
+def argv(*arguments: str) -> list[str]:
+    """Return argv of the keeper of the packet filter, which root alone may be."""
+    return [*([] if os.getuid() == 0 else ["sudo", "-n"]), str(contract.GUARD), *arguments]
+
+
+def inside(verb: str, pid: str, instance: Instance) -> list[str]:
+    """Return argv for the rules in a user's container. `verb`: check, load."""
+    return ["podman", "unshare", str(contract.GUARD), "inside", verb, pid, str(instance.state_dir)]

@@ -1,0 +1,240 @@
+"""What a verb does to an instance: from the state that it is in to the one that is wanted.
+
+Pure, so that a table can have a row for every state, change and verb (tests/unit/test_plan.py).
+The steps are taken by verbs/steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vagrantp.instance.drift import AT_START, PROVISIONING, Change
+from vagrantp.instance.found import UP, Found
+
+When = Literal["once", "always", "never"]  # once: where the guest does not say that it was done
+Changes = tuple[Change, ...]
+NEEDS_UP = {"paused": "fab up resumes it", "stopped": "fab up starts it"}
+
+
+# What a verb wants.
+
+
+@dataclass(frozen=True)
+class WantUp:
+    """An instance that runs as `.env` has it."""
+
+    provisioning: When = "once"
+
+
+@dataclass(frozen=True)
+class WantLogin:
+    """A shell in a running one, or a command's end."""
+
+
+@dataclass(frozen=True)
+class WantStopped:
+    """One that does not run. `force`: at once."""
+
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class WantGone:
+    """None, and nothing that was made for it."""
+
+
+@dataclass(frozen=True)
+class WantProvisioned:
+    """A running one, on which PROVISION_SCRIPT was run again."""
+
+
+Wanted = WantUp | WantLogin | WantStopped | WantGone | WantProvisioned
+
+
+# How it gets there.
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """End in a StateError."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Ask whether what its guest may have changed is used (trust.py)."""
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """Ask whether an instance in use may be removed."""
+
+    in_use: str
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove it and all that was made for it. `why`: what to say first."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class RemoveLeftovers:
+    """Remove what an `up` by another NAME has left when it was killed."""
+
+
+@dataclass(frozen=True)
+class CheckPlaybooks:
+    """Find mistakes in the playbooks before anything is made for them."""
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make it from nothing, and start it."""
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Put an instance that an older version made on record as this version needs it."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start a stopped one with these changes. `by_vagrant`: which writes the domain again."""
+
+    changes: Changes = ()
+    resizes: bool = False
+    by_vagrant: bool = False
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Let a paused one go on."""
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Give a running one what it can have `now`, and what it has lost; announce what is `later`."""
+
+    now: Changes = ()
+    later: Changes = ()
+    resizes: bool = False
+    forwards: bool = False  # its ports, other than before
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write changes down that take effect by what comes next."""
+
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class Provision:
+    """Take the steps of PROVISION_SCRIPT in a running one."""
+
+    when: When
+
+
+@dataclass(frozen=True)
+class Login:
+    """Become ssh."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop a running one: gracefully, or at once."""
+
+    force: bool
+
+
+Step = (
+    Refuse | Accept | Confirm | Remove | RemoveLeftovers | CheckPlaybooks | Create | Adopt | Start
+    | Resume | Apply | Record | Provision | Login | Stop
+)  # fmt: skip
+
+
+def decide(found: Found, changes: Sequence[Change], wanted: Wanted) -> tuple[Step, ...]:
+    """Return the steps that lead from an instance as it was found to what a verb wants.
+
+    `changes`: what `.env` asks for and it was not made with. No steps: nothing is to be done.
+    """
+    match wanted:
+        case WantUp():
+            return Accept(), *_to_run(found, tuple(changes), wanted.provisioning)
+        case WantStopped():
+            return _to_stop(found, wanted.force)
+        case WantGone():
+            return _to_remove(found)
+        case WantLogin():
+            return _refusal(found) or (Login(),)
+        case WantProvisioned():
+            asked = tuple(change for change in changes if change.key.lower() in PROVISIONING)
+            return _refusal(found) or (Accept(), Record(asked), Provision("always"))
+
+
+def _refusal(found: Found) -> tuple[Step, ...]:
+    """Return the step that says why an instance cannot be used, nothing where it runs."""
+    name = found.name
+    if found.state == "running":
+        return ()
+    if found.state == "absent":
+        return (Refuse(f"there is no instance for {found.instance.folder}", "fab up makes it"),)
+    if found.state == "broken":
+        return (Refuse(f"{name} is broken: {found.reason}", "fab rm, then fab up"),)
+    is_now = "paused" if found.state == "paused" else "not running"
+    return (Refuse(f"{name} is {is_now}", NEEDS_UP[found.state]),)
+
+
+def _to_run(found: Found, changes: Changes, provisioning: When) -> tuple[Step, ...]:
+    check = () if provisioning == "never" else (CheckPlaybooks(),)
+    create = (RemoveLeftovers(), *check, Create(), Provision(provisioning))
+    if found.state == "absent":
+        return create
+    if found.state == "broken":
+        if not found.is_unfinished:
+            return _refusal(found)
+        return Remove(f"{found.name} is broken: {found.reason}; making it again"), *create
+    if fixed := [change for change in changes if change.applies == "to a new instance"]:
+        return (_refusal_of(found, fixed),)
+    keys = {change.key.lower() for change in changes}
+    resizes = "disk" in keys
+    if found.state == "stopped":
+        by_vagrant = found.instance.infra_type == "vm" and bool(keys & {*AT_START})
+        return Adopt(), Start(changes, resizes, by_vagrant), Provision(provisioning)
+    now = tuple(change for change in changes if change.applies == "at once")
+    later = tuple(change for change in changes if change.applies != "at once")
+    resume = (Resume(),) if found.state == "paused" else ()
+    return Adopt(), *resume, Apply(now, later, resizes, "ports" in keys), Provision(provisioning)
+
+
+def _refusal_of(found: Found, changes: Sequence[Change]) -> Refuse:
+    notes = {"DISK": " (a disk grows, and never shrinks)"}
+    told = [f"{change}{notes.get(change.key, '')}" for change in changes]
+    return Refuse(
+        f"{found.name} was made with other settings:\n  " + "\n  ".join(told),
+        "these need a new instance: fab rm, then fab up; or take the change back",
+    )
+
+
+def _to_stop(found: Found, force: bool) -> tuple[Step, ...]:
+    if found.state == "absent":
+        return _refusal(found)
+    if found.live not in UP:
+        return ()
+    # What is frozen obeys no signal, and Podman sends it none. libvirt pulls the plug all the same.
+    is_resumed = found.live == "paused" and not (force and found.instance.infra_type == "vm")
+    return (Resume(), Stop(force)) if is_resumed else (Stop(force),)
+
+
+def _to_remove(found: Found) -> tuple[Step, ...]:
+    if found.state == "absent":
+        return ()
+    if found.live in UP:
+        return Confirm(f"{found.name} is {found.live}"), Remove()
+    return (Remove(),)

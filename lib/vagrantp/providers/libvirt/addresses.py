@@ -1,0 +1,75 @@
+"""Our NAT network of libvirt, and the addresses that it keeps for VMs."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from ipaddress import IPv4Address, IPv4Network
+
+from vagrantp.core.errors import ConflictError, ProviderError
+from vagrantp.core.libvirt import ask, change, virsh
+from vagrantp.core.system import Host, as_xml
+from vagrantp.instance import network
+from vagrantp.instance.record import Instance
+from vagrantp.net import subnets
+from vagrantp.providers.libvirt import domain
+from vagrantp.settings.env import Settings
+
+
+def ensure_network(host: Host, instance: Instance) -> IPv4Network:
+    """Make the NAT network if it is not there, start it, and return its subnet."""
+    xml = host.ask(virsh("net-dumpxml", subnets.NAME))
+    if xml.ok:
+        ip = as_xml(xml.stdout).find("ip")
+        if ip is None:
+            raise ProviderError(f"the libvirt network {subnets.NAME} is not one of ours")
+        subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
+    else:
+        subnet = subnets.free_subnet(host, subnets.FOR_LIBVIRT, also_taken=[])
+        file = instance.state_dir / "network.xml"  # virsh reads this from a file only
+        host.write(file, domain.nat_network(subnets.NAME, subnet))
+        change(host, "net-define", str(file))
+        change(host, "net-autostart", subnets.NAME)
+        host.remove(file)
+    if subnets.NAME not in ask(host, "net-list", "--name").split():
+        change(host, "net-start", subnets.NAME)
+    return subnet
+
+
+def reserve(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    subnet: IPv4Network,
+    fixed: IPv4Address | None,
+) -> str:
+    """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
+    mac = network.mac(instance, settings)
+    everyones = dhcp_hosts(host)
+    entries = [entry for entry in everyones if id_of(entry) != instance.id]
+    if holder := next((e.get("name") for e in entries if e.get("mac") == mac), None):
+        raise ConflictError(f"MAC {mac} is taken by {holder}")
+    # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
+    # Under --dry there may be no network yet, and then no lease.
+    leases = host.ask(virsh("net-dhcp-leases", subnets.NAME))
+    taken = subnets.leased(leases.stdout, but_to=mac)
+    taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
+    address = str(subnets.choose_address(subnet, instance.id, taken, fixed))
+    action = "modify" if len(entries) < len(everyones) else "add-last"
+    update_dhcp(host, action, domain.dhcp_host(instance, mac, address))
+    return address
+
+
+def update_dhcp(host: Host, action: str, xml: str) -> None:
+    is_active = subnets.NAME in ask(host, "net-list", "--name").split()
+    where = ["--config", *(["--live"] if is_active else [])]
+    change(host, "net-update", subnets.NAME, action, "ip-dhcp-host", xml, *where)
+
+
+def id_of(entry: ET.Element) -> str:
+    """Return the id of the instance that a DHCP entry is for."""
+    return entry.get("name", "").rpartition("-")[2]
+
+
+def dhcp_hosts(host: Host) -> list[ET.Element]:
+    xml = host.ask(virsh("net-dumpxml", subnets.NAME))
+    return as_xml(xml.stdout).findall("ip/dhcp/host") if xml.ok else []

@@ -1,0 +1,127 @@
+"""What Podman and the Vagrantfile are given for a container."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Any
+
+from vagrantp_guard import contract
+
+from vagrantp.images.oci import NO_PROXY
+from vagrantp.instance.network import LOOPBACK, mac
+from vagrantp.instance.record import VERSION, Instance
+from vagrantp.settings.env import Settings
+
+# What systemd gives a service: soft and hard DefaultLimitNOFILE=, systemd-system.conf(5) …
+OPEN_FILES = (1024, 524288)
+# … and DefaultTasksMax=, in hundredths of what the kernel can have: at least Podman's own limit, at
+# most what a container of systemd's has (systemd-nspawn@.service).
+TASKS, FEWEST_TASKS, MOST_TASKS = 15, 2048, 16384
+
+
+def container(
+    instance: Instance,
+    settings: Settings,
+    image: str,
+    network: str,
+    address: IPv4Address,
+    uid: int,
+    lan: contract.LanNic | None,
+    has_quota: bool,
+    limits: list[str],
+) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a container of root's: image and options.
+
+    `lan`: its card on a bridge of the host, which `guard` makes. `has_quota`: DISK is enforced.
+    `limits`: podman's options for its processes.
+    """
+    options = [
+        *limits,
+        f"--network={network}",
+        f"--ip={address}",
+        f"--mac-address={mac(instance, settings)}",
+    ]
+    if lan and lan.dns:
+        options.append(f"--dns={lan.dns}")
+    if has_quota:  # a volume would be beside it
+        options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
+    made = _container(instance, settings, image, str(address), uid, options)
+    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota}
+
+
+def rootless_container(
+    instance: Instance, settings: Settings, image: str, uid: int, limits: list[str]
+) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a container of a user's.
+
+    The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
+    `limits`: podman's options for its processes.
+    """
+    options = [*limits, f"--publish={LOOPBACK}::22"]
+    return _container(instance, settings, image, LOOPBACK, uid, options)
+
+
+def _container(
+    instance: Instance, settings: Settings, image: str, address: str, uid: int, special: list[str]
+) -> dict[str, Any]:
+    labels = {
+        "vagrantp.id": instance.id,
+        "vagrantp.name": instance.name,
+        "vagrantp.folder": str(instance.folder),
+        "vagrantp.uid": str(uid),
+        "vagrantp.version": str(VERSION),
+        "vagrantp.address": address,
+        "vagrantp.autostart": "yes" if settings.autostart else "no",
+    }
+    options = [
+        "--init",
+        f"--hostname={settings.hostname}",
+        *limits(settings),
+        f"--shm-size={shared_memory(settings)}k",
+        *special,
+        f"--volume={instance.host_key.parent}:{contract.SEED_MOUNT}:ro,Z",
+        f"--annotation={contract.ANNOTATION}={instance.state_dir}",
+        "--cap-drop=NET_ADMIN",
+        "--cap-drop=NET_RAW",
+        NO_PROXY,
+        *(f"--label={key}={value}" for key, value in labels.items()),
+    ]
+    return {
+        "image": image,
+        "address": address,
+        "user": settings.ssh_user,
+        "key": str(instance.key),
+        "options": options,
+    }
+
+
+def limits(settings: Settings) -> list[str]:
+    """Return podman's options for the limits. No swap on top: the memory is what is written."""
+    memory = f"{settings.memory}m"
+    return [f"--memory={memory}", f"--memory-swap={memory}", f"--cpus={settings.cpus}"]
+
+
+def shared_memory(settings: Settings) -> int:
+    """Return the size of a container's /dev/shm in KiB: half of MEMORY, as in a VM (tmpfs(5))."""
+    return settings.memory * 1024 // 2
+
+
+def with_open_files(*argv: str) -> list[str]:
+    """Return argv that runs a command with a container's limits of open files."""
+    return ["prlimit", "--nofile={}:{}".format(*OPEN_FILES), *argv]
+
+
+def process_limits(most: int, hard: tuple[int, int] | None) -> list[str]:
+    """Return podman's options for the numbers of processes and open files in a container.
+
+    `most`: processes that this host's kernel can have. `hard`: limits of open files and processes
+    that nobody on this host may raise (-1: none), None where the usual ones can be had.
+    """
+    tasks = min(MOST_TASKS, max(FEWEST_TASKS, most * TASKS // 100))
+    (soft, files), processes = OPEN_FILES, -1
+    if hard:
+        files, processes = min(files, hard[0]), min(most, hard[1])
+    options = [f"--pids-limit={tasks}", f"--ulimit=nofile={min(soft, files)}:{files}"]
+    if processes != -1:  # Podman's own may be more than that
+        options.append(f"--ulimit=nproc={processes}:{processes}")
+    return options

@@ -1,0 +1,100 @@
+"""fab ls"""
+
+from __future__ import annotations
+
+import json as jsons
+import os
+from dataclasses import replace
+from typing import Any
+
+from vagrantp.core.errors import ProviderError
+from vagrantp.core.progress import table
+from vagrantp.core.system import Host
+from vagrantp.instance import record as instances
+from vagrantp.instance.found import Found, judged
+from vagrantp.net import ports
+from vagrantp.providers import provider_for
+from vagrantp.verbs.tasks import verb
+
+SCHEMA = 1  # of docs/json.md
+SIZES = (("memory_mib", "MiB"), ("cpus", ""), ("disk_gib", "GiB"))
+
+
+@verb
+def ls(host: Host, json: bool = False, verbose: bool = False) -> None:
+    """Show every instance of yours on this host."""
+    print(_text(host, as_json=json))
+
+
+def _text(host: Host, as_json: bool) -> str:
+    """Return every instance of this user, live, whatever became of its project."""
+    found = sorted(_all(host), key=lambda one: one.name)
+    facts = [facts_of(one) for one in found]
+    if as_json:
+        return jsons.dumps({"schema": SCHEMA, "instances": facts}, indent=2)
+    if not facts:
+        return "there is no instance"
+    rows: list[tuple[str, ...]] = [
+        ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "folder")
+    ]
+    for one, fact in zip(found, facts, strict=True):
+        sizes = [f"{fact[key] or '?'} {unit}" for key, unit in SIZES]
+        leads = ", ".join(map(ports.shown, fact["ports"]))
+        rest = (fact["folder"], f"({one.reason})" if one.reason else "")
+        cells = (fact["instance"], fact["type"], fact["state"], fact["address"], leads, *sizes)
+        rows.append((*(str(cell or "-") for cell in cells), " ".join(filter(None, rest))))
+    return table(rows)
+
+
+def _all(host: Host) -> list[Found]:
+    """Return all instances that a provider knows or that have a state folder, orphans marked."""
+    made = {
+        known.full_name: known
+        for name in instances.machines()
+        if (known := instances.by_id(name[-8:])) and known.full_name == name
+    }
+    found: dict[str, Found] = {}
+    for infra_type in ("vm", "container"):
+        try:
+            listed = provider_for(infra_type).list_all(host)
+        except ProviderError as error:
+            why = f"not known: {error.message}"
+            for known in made.values():
+                if known.infra_type == infra_type:
+                    found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
+            continue
+        for one in listed:
+            if one.uid == os.getuid():
+                found[one.name] = _with_project(judged(one))
+    for name in made.keys() - found.keys():
+        provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
+        why = f"{provider} has it no more: fab rm --name {name}"
+        found[name] = Found(made[name], "broken", os.getuid(), reason=why)
+    return list(found.values())
+
+
+def _with_project(found: Found) -> Found:
+    if found.instance.folder.is_dir() or found.reason:
+        return found
+    return replace(found, reason=f"its folder is gone: fab rm --name {found.name}")
+
+
+def facts_of(found: Found) -> dict[str, Any]:
+    """Return what `ls` and `status` both tell of an instance."""
+    return {
+        "state": found.state,
+        "reason": found.reason,
+        "instance": found.name,
+        "name": found.instance.name,
+        "id": found.instance.id,
+        "type": found.instance.infra_type,
+        "folder": str(found.instance.folder),
+        "address": found.address,
+        "memory_mib": found.memory,
+        "cpus": found.cpus,
+        "disk_gib": found.disk,
+        "ports": [
+            {key: forward[key] for key in ("address", "host", "guest", "protocol")}
+            for forward in ports.forwards(found.instance)
+        ],
+    }

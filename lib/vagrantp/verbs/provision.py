@@ -1,0 +1,28 @@
+"""fab provision"""
+
+from __future__ import annotations
+
+from vagrantp.core.system import Host
+from vagrantp.instance.drift import drift
+from vagrantp.instance.plan import WantProvisioned, decide
+from vagrantp.settings import env
+from vagrantp.verbs import steps
+from vagrantp.verbs.steps.find import find, locked
+from vagrantp.verbs.tasks import accepts, here, verb
+
+
+@verb
+def provision(host: Host, accept: bool = False, verbose: bool = False, wait: bool = True) -> None:
+    """Run PROVISION_SCRIPT again; --accept as of up."""
+    folder = here()
+    settings = env.load(folder, host.progress.say)
+    with locked(host, env.id_from(folder)) as host:
+        found = find(host, folder)
+        changes = drift(found.instance, settings) if found.instance.machine() else []
+        plan = decide(found, changes, WantProvisioned())
+        done = steps.take(host, plan, found, accepts(accept), settings)
+        print(
+            f"{found.name} is provisioned: {done}"
+            if done
+            else f"{found.name} has no PROVISION_SCRIPT"
+        )

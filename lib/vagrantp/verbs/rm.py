@@ -1,0 +1,62 @@
+"""fab rm"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vagrantp_guard import contract
+
+from vagrantp.core.errors import ProviderError, StateError
+from vagrantp.core.system import Host
+from vagrantp.instance import record as instances
+from vagrantp.instance import trust
+from vagrantp.instance.plan import WantGone, decide
+from vagrantp.instance.record import Instance
+from vagrantp.settings import env
+from vagrantp.verbs import steps
+from vagrantp.verbs.steps.find import find_by, locked
+from vagrantp.verbs.steps.remove import remove_logs
+from vagrantp.verbs.tasks import here, is_sure, verb
+
+
+@verb
+def rm(
+    host: Host, force: bool = False, name: str = "", verbose: bool = False, wait: bool = True
+) -> None:
+    """Remove it and everything made for it.
+
+    --name NAME-ID removes an instance of any project, as ls calls it.
+    """
+    print(_remove(host, here(), is_sure(force), name))
+
+
+def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str) -> str:
+    """Remove the instance of a project and everything made for it; return what was done.
+
+    `is_sure` is asked before a running one is removed. `name`: of an instance, wherever its project
+    is or was.
+    """
+    if name and not contract.NAME.fullmatch(name):
+        raise StateError(f"{name} is no name of an instance", "fab ls shows them: NAME-ID")
+    identity = name[-8:] or env.id_from(folder)
+    with locked(host, identity) as host:
+        left = instances.by_id(identity, None if name else folder.resolve())
+        known = left or Instance("", identity, folder, "")
+        found = find_by(host, identity, known)
+        if left and found.state == "absent":
+            found = replace(found, state="broken", reason="its state folder is all that is left")
+        if found.state == "absent":
+            remove_logs(host, identity)
+        plan = decide(found, [], WantGone())
+        if not plan or (name and name != found.name):
+            return f"nothing to remove for {name or folder}"
+        steps.take(host, plan, found, is_sure)
+        if host.dry:
+            return f"{found.name} would be removed"
+        trust.forget(host, found.instance)
+        if find_by(host, identity, found.instance).state != "absent":
+            raise ProviderError(f"{found.name} is still there")
+        remove_logs(host, identity)
+        return f"{found.name} is removed"

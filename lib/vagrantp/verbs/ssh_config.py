@@ -1,0 +1,18 @@
+"""fab ssh-config"""
+
+from __future__ import annotations
+
+from vagrantp.core.errors import StateError
+from vagrantp.core.system import Host
+from vagrantp.instance import record as instances
+from vagrantp.verbs.tasks import here, verb
+
+
+@verb
+def ssh_config(host: Host, verbose: bool = False) -> None:
+    """Print an OpenSSH Host block, for IDEs, scp and rsync."""
+    folder = here()
+    known = instances.remembered(folder)
+    if known is None or not known.is_complete():
+        raise StateError(f"there is no instance for {folder}", "fab up makes it")
+    print(known.ssh_config.read_text(encoding="utf-8").rstrip())

@@ -1,0 +1,13 @@
+"""fab stats"""
+
+from __future__ import annotations
+
+from vagrantp.core import metrics
+from vagrantp.core.system import Host
+from vagrantp.verbs.tasks import verb
+
+
+@verb
+def stats(host: Host, json: bool = False, verbose: bool = False) -> None:
+    """Show the measured times of all operations, per verb and type."""
+    print(metrics.stats(as_json=json))

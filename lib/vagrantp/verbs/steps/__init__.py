@@ -1,0 +1,83 @@
+"""Takes the steps of a plan (instance/plan.py), each by a function of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vagrantp.core.errors import StateError
+from vagrantp.core.system import Host
+from vagrantp.guest import provision as guest_provision
+from vagrantp.instance import plan, trust
+from vagrantp.instance.found import Found
+from vagrantp.instance.record import Instance
+from vagrantp.providers import provider_for
+from vagrantp.settings.env import Settings
+from vagrantp.verbs.steps import apply, create, provision, remove, start, stop
+
+Sure = Callable[[str], bool]  # asks a person
+
+
+def take(
+    host: Host,
+    steps: Sequence[plan.Step],
+    found: Found,
+    is_sure: Sure = lambda _: False,
+    settings: Settings | None = None,
+    wanted: Instance | None = None,
+) -> str:
+    """Take the steps that lead from an instance as it was found; return what the last one says.
+
+    `settings` and `wanted`, an instance to be made: for steps that make or change one.
+    Raises StateError where a step refuses, or `is_sure` does.
+    """
+    instance, said = found.instance, ""
+    for step in steps:
+        match step:
+            case plan.Refuse(message, hint):
+                raise StateError(message, hint)
+            case plan.Confirm(in_use):
+                if not is_sure(in_use):
+                    raise StateError(in_use, "fab stop first, or remove it with fab rm --force")
+            case plan.Remove(why):
+                if why:
+                    host.progress.say(why)
+                remove.remove(host, instance)
+            case plan.Resume():
+                with host.progress.stage("resume"):
+                    provider_for(instance.infra_type).resume(host, instance)
+            case plan.Stop(force):
+                stop.stop(host, instance, force)
+            case _ if settings:
+                said = _make(host, step, instance, is_sure, settings, wanted or instance)
+    return said
+
+
+def _make(
+    host: Host,
+    step: plan.Step,
+    instance: Instance,
+    is_sure: Sure,
+    settings: Settings,
+    wanted: Instance,
+) -> str:
+    """Take a step that makes or changes an instance as `settings` have it."""
+    match step:
+        case plan.Accept():
+            trust.accept(host, wanted, settings, is_sure)
+        case plan.RemoveLeftovers():
+            remove.remove_leftovers(host, wanted)
+        case plan.CheckPlaybooks():
+            guest_provision.check(host, wanted, settings)
+        case plan.Create():
+            create.create(host, wanted, settings)
+        case plan.Adopt():
+            provider_for(instance.infra_type).adopt(host, instance)
+        case plan.Start():
+            start.start(host, instance, settings, step)
+        case plan.Apply():
+            apply.apply(host, instance, settings, step)
+        case plan.Record(changes):
+            apply.record(host, instance, settings, changes)
+        case plan.Provision(when):
+            return provision.provision(host, wanted, settings, when)
+    return ""

@@ -1,0 +1,112 @@
+"""Gives a running instance what has changed in `.env`, as far as it can have that now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vagrantp.core.errors import ProviderError, VagrantpError, cleaning_up_after
+from vagrantp.core.system import SET_UP, Host
+from vagrantp.host import checks
+from vagrantp.instance import plan, ssh
+from vagrantp.instance import record as instances
+from vagrantp.instance.drift import AT_START, Change
+from vagrantp.instance.record import Instance
+from vagrantp.net import isolation, ports
+from vagrantp.providers import provider_for
+from vagrantp.providers.libvirt import domain
+from vagrantp.settings.env import Settings
+from vagrantp.verbs.steps import check as checking
+
+
+def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) -> None:
+    """Give a running instance what it can have while it runs, and what it has lost."""
+    for change in (*step.now, *step.later):
+        host.progress.say(f"{change} {change.applies}")
+    is_larger = step.resizes and resize(host, instance, settings)
+    if is_larger:
+        checking.grow(host, instance, ssh.ssh(instance))
+    record(host, instance, settings, step.now, is_done=False)
+    is_isolated = _isolate(host, instance, settings)
+    if host.dry:
+        return
+    provider = provider_for(instance.infra_type)
+    had = instance.machine()["settings"]  # until its next start
+    current = replace(settings, **{key: had[key] for key in AT_START if key in had})
+    if step.now:
+        provider.enforce(host, instance, current)
+    if is_larger:
+        checking.check(host, instance, current, instance.ssh_config)
+    if step.now or not is_isolated:
+        provider.isolate(host, instance, settings)
+        isolation.restore(host, instance)
+        try:
+            checking.check_isolation(host, instance, settings)
+        except BaseException as error:
+            with cleaning_up_after(error):
+                provider.stop(host, instance, force=True)
+            raise
+    is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
+    if is_lost and not step.forwards:
+        host.progress.say("its ports were not forwarded any more; they are again")
+    if is_lost or step.forwards:
+        ports.ensure(host, instance, provider.pid(host, instance), afresh=step.forwards)
+    record(host, instance, settings, step.now)
+
+
+def _isolate(host: Host, instance: Instance, settings: Settings) -> bool:
+    """Say whether a running instance is isolated; where it is not, put the host's rules back.
+
+    Stops it where that fails.
+    """
+    if why := isolation.why_not_installed():  # that says nothing of the rules there are
+        raise ProviderError(f"guests cannot be kept from the LAN: {why}", SET_UP)
+    try:
+        is_isolated = isolation.check(host, instance, settings).outcome == "ok"
+        if not is_isolated:
+            isolation.ensure(host, instance.infra_type)
+    except VagrantpError as error:
+        with cleaning_up_after(error):
+            provider_for(instance.infra_type).stop(host, instance, force=True)
+        raise
+    return is_isolated
+
+
+def resize(host: Host, instance: Instance, settings: Settings) -> bool:
+    """Make the disk larger; return whether a file system has to follow.
+
+    Its change is written down only then, so what fails in between is done again.
+    """
+    if instance.infra_type == "vm":
+        checks.before_growth(host, settings)
+    provider_for(instance.infra_type).resize(host, instance, settings)
+    return instance.infra_type == "vm"
+
+
+def record(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    changes: Sequence[Change],
+    is_done: bool = True,
+) -> None:
+    """Write changed settings down: first for what makes them so, then as what the instance has.
+
+    What is interrupted before it `is_done` is still a change the next time.
+    """
+    if not changes:
+        return
+    keys = [change.key.lower() for change in changes]
+    document = instances.amended(instance, settings, keys)
+    provider = document["provider"]
+    sizes = (*AT_START, "disk")
+    provider |= {key: document["settings"][key] for key in sizes if key in provider}
+    if "ports" in keys:
+        provider["forwards"] = ports.settle(host, instance, settings)
+        ports.write(host, instance, provider)
+    if "metadata" in provider:
+        address = provider["address"]
+        provider["metadata"] = domain.metadata(instance, settings, address, instance.lan)
+    if not is_done:
+        document["settings"] = instance.machine()["settings"]
+    host.write(instance.machine_json, instances.as_text(document))

@@ -1,0 +1,93 @@
+"""Reads back what was made of an instance, from its provider and from inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from vagrantp.core.errors import ProviderError, UnansweredError
+from vagrantp.core.system import SET_UP, Host
+from vagrantp.guest import mount, session
+from vagrantp.instance import ssh
+from vagrantp.instance.record import Instance
+from vagrantp.net import isolation
+from vagrantp.providers import libvirt, provider_for
+from vagrantp.settings.env import Settings
+
+SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
+
+
+def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) -> None:
+    """Wait for ssh and read back what was made, from the provider and from inside."""
+    provider = provider_for(instance.infra_type)
+    facts, argv = _reach(host, instance, ssh_config)
+    if mount.learn_user(host, instance, settings, facts):
+        with host.progress.stage("start again", f"as /project is {settings.ssh_user}'s"):
+            ssh.close_connections(host, instance)
+            provider.isolate(host, instance, settings)
+            provider.stop(host, instance, force=False)
+            provider.start(host, instance)
+        facts, argv = _reach(host, instance, ssh_config)
+    with host.progress.stage("check"), explained(host, instance):
+        facts = mount.ensure(host, instance, settings, facts, argv, instance.state_dir)
+        provider.enforce(host, instance, settings)
+        checks = provider.check(host, instance, settings)
+        checks += session.check(facts, settings)
+        checks += mount.check(instance, settings, facts)
+    failed = [
+        f"{check.name}: promised {check.promised}, found {check.found}"
+        for check in checks
+        if check.outcome == "FAILED"
+    ]
+    if failed:
+        raise ProviderError("it is not what .env says:\n  " + "\n  ".join(failed))
+
+
+def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str], list[str]]:
+    """Wait for ssh; return the guest's facts, and the argv of the connection that `ssh` will find.
+
+    `config`: its ssh_config. That argv is for the state folder.
+    """
+    provider = provider_for(instance.infra_type)
+    argv = ssh.kept_ssh(instance, provider.pid(host, instance), config=config)
+    with host.progress.stage("wait for ssh"):
+        facts = session.wait(
+            host,
+            argv,
+            SSH_TIMEOUT[instance.infra_type],
+            partial(provider.why_ended, host, instance),
+            cwd=instance.state_dir,
+            needs="gateway" if instance.lan else "hostname",
+        )
+    return facts, argv
+
+
+def grow(host: Host, instance: Instance, argv: list[str]) -> None:
+    """Let the root file system of a VM fill its disk. `argv`: the ssh that reaches it."""
+    with host.progress.stage("grow the root file system"):
+        session.wait(host, argv, SSH_TIMEOUT["vm"], partial(libvirt.why_ended, host, instance))
+        session.grow(host, argv)
+
+
+def check_isolation(host: Host, instance: Instance, settings: Settings) -> None:
+    """Raise ProviderError where a running instance is not isolated as its settings say."""
+    found = isolation.check(host, instance, settings)
+    if found.outcome == "FAILED":
+        raise ProviderError(f"{instance.full_name} is {found.found}; it was stopped", SET_UP)
+
+
+@contextmanager
+def explained(host: Host, instance: Instance) -> Iterator[None]:
+    """Let what fails as an instance that was started has ended fail with why that is."""
+    try:
+        yield
+    except UnansweredError:
+        raise
+    except ProviderError as error:
+        provider, why = provider_for(instance.infra_type), None
+        with suppress(ProviderError):
+            if instance.full_name in (f.name for f in provider.list_all(host)):
+                why = provider.why_ended(host, instance)
+        raise why or error from None

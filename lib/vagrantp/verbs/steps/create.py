@@ -1,0 +1,112 @@
+"""Makes an instance from nothing, or leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vagrantp.core.errors import cleaning_up_after
+from vagrantp.core.system import Host
+from vagrantp.guest import session
+from vagrantp.host import checks
+from vagrantp.instance import record as instances
+from vagrantp.instance import seed, ssh, trust
+from vagrantp.instance.record import Instance
+from vagrantp.net import ports
+from vagrantp.providers import provider_for, vagrant
+from vagrantp.settings import env
+from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import SSH_USER
+from vagrantp.verbs.steps import check as checking
+from vagrantp.verbs.steps.remove import clean_up
+from vagrantp.verbs.steps.start import boot
+
+
+def create(host: Host, instance: Instance, settings: Settings) -> None:
+    """Create an instance from nothing, or leave nothing behind."""
+    provider = provider_for(instance.infra_type)
+    host.progress.about(instance.full_name, instance.infra_type)
+    checks.before_create(host, instance, settings)
+    clean_up(host, instance)
+    try:
+        host.make_dir(instance.host_key.parent)
+        _make_keys(host, instance, settings)
+        forwards = ports.settle(host, instance, settings)
+        made = {**provider.prepare(host, instance, settings), "forwards": forwards}
+        ports.write(host, instance, made)
+        host.write(instance.machine_json, instances.document(instance, settings, made))
+
+        def make() -> None:
+            # what Vagrant destroys cannot say why it has ended
+            with host.progress.stage("create"), checking.explained(host, instance):
+                vagrant.run(host, instance, "up", "--no-provision", "--no-destroy-on-error")
+
+        def check() -> None:
+            _connect(host, instance, settings, made)
+            checking.check(host, instance, settings, instance.ssh_config_draft)
+
+        if host.dry:
+            return make()
+        boot(host, instance, settings, make, check)
+        checking.check_isolation(host, instance, settings)
+        ports.ensure(host, instance, provider.pid(host, instance))
+        host.move(instance.ssh_config_draft, instance.ssh_config)
+    except BaseException as error:
+        host.progress.say(f"taking back what was made of {instance.full_name}")
+        with cleaning_up_after(error):  # where that fails, the next `up` or `rm` tries again
+            clean_up(host, instance)
+            trust.forget(host, instance)
+        raise
+
+
+def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str, Any]) -> None:
+    """Write down how ssh reaches a new instance. `made`: what its provider prepared."""
+    draft = instance.ssh_config_draft
+    address, port = provider_for(instance.infra_type).endpoint(host, instance, made)
+    if "key" in made:
+        host.write(draft, ssh.ssh_config(instance, address, port, made["user"]))
+        if not made.get("grows", True):
+            checking.grow(host, instance, ssh.ssh(instance, config=draft))
+        return
+    # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
+    argv, environment = vagrant.command(instance, "ssh-config")
+    answer = host.answer(argv, env=environment)
+    lines = (line.strip().partition(" ") for line in answer.splitlines())
+    login = {name: value.strip('"') for name, _, value in lines}
+    user, key = login["User"], login["IdentityFile"]
+    host.write(instance.key, Path(key).read_bytes())
+    host.remove(instance.key.with_suffix(".pub"))  # it is of another key, and ssh would go by it
+    host.write(instance.known_hosts, "")
+    host.write(draft, ssh.ssh_config(instance, address, port, user, first=True))
+    by_draft = ssh.ssh(instance, config=draft)
+    checking.grow(host, instance, by_draft)
+    if settings.ssh_user != SSH_USER or settings.ssh_key:
+        asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
+        own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
+        script = seed.user_script(asked, own + _keys_in(map(instance.source, settings.ssh_key)))
+        session.as_root(host, by_draft, script, "letting the user in")
+        session.as_root(host, by_draft, ssh.RELOAD_SSHD, "having sshd read its settings")
+        user = asked
+    host.write(draft, ssh.ssh_config(instance, address, port, user))
+
+
+def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
+    """Make the key that logs in and the key that the guest shows, both before it exists."""
+    for key in (instance.key, instance.host_key):
+        argv = ssh.keygen(key, instance.full_name)
+        host.change(argv, what="making a key pair", timeout=30)
+    if host.dry:
+        return
+    public = instance.host_key.with_suffix(".pub").read_text(encoding="utf-8")
+    host.write(instance.known_hosts, f"{instance.full_name} {public}")
+    files = [instance.key.with_suffix(".pub"), *map(instance.source, settings.ssh_key)]
+    user, theirs = settings.ssh_user, settings.cloud_init
+    is_made_later = theirs is not None and user in env.users_of(instance.source(theirs))
+    host.write(instance.user_script, seed.user_script(user, _keys_in(files), is_made_later))
+
+
+def _keys_in(files: Iterable[Path]) -> str:
+    """Return the lines of files of public keys, without comments and empty ones."""
+    lines = [line.strip() for path in files for line in path.read_text("utf-8").splitlines()]
+    return "\n".join(line for line in lines if line and line[0] != "#")

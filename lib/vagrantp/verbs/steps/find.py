@@ -1,0 +1,78 @@
+"""Which instance a project has, asked of its provider; and the lock of what changes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from vagrantp.core.errors import ProviderError, StateError, UnansweredError
+from vagrantp.core.places import state_root
+from vagrantp.core.system import Host, refuse_open
+from vagrantp.instance import plan
+from vagrantp.instance import record as instances
+from vagrantp.instance.found import Found, absent, judged
+from vagrantp.instance.record import Instance
+from vagrantp.providers import provider_for
+from vagrantp.settings import env
+
+
+def find(host: Host, folder: Path) -> Found:
+    """Return the instance of a project, live from its provider, in state `absent` for none.
+
+    Works without `.env`: by the state folder, or, where that is gone, by the metadata.
+    """
+    identity, known = env.id_from(folder), instances.remembered(folder)
+    return find_by(host, identity, known or Instance("", identity, folder, ""))
+
+
+def find_by(host: Host, identity: str, known: Instance) -> Found:
+    """Return the instance of an id. `known`: what is known of it, by its state folder perhaps."""
+    if known.infra_type:
+        host.progress.about(known.full_name, known.infra_type)
+    types = [known.infra_type] if known.infra_type else ["vm", "container"]
+    for infra_type in types:
+        try:
+            listing = provider_for(infra_type).list_all(host)
+        except ProviderError as error:
+            if len(types) == 1 or isinstance(error, UnansweredError):
+                raise
+            continue  # nothing tells that this provider was ever used here
+        for found in listing:
+            if found.instance.id == identity and found.uid == os.getuid():
+                host.progress.about(found.name, found.instance.infra_type)
+                return judged(found)
+    return absent(known)
+
+
+def running(host: Host, folder: Path) -> Found:
+    """Return the running instance of a project. Raises StateError when it does not run."""
+    refuse_others(env.id_from(folder))
+    found = find(host, folder)
+    for refusal in plan.decide(found, [], plan.WantLogin()):
+        if isinstance(refusal, plan.Refuse):
+            raise StateError(refusal.message, refusal.hint)
+    return found
+
+
+@contextmanager
+def locked(host: Host, identity: str) -> Iterator[Host]:
+    """Give the host with the project's log, for a verb that has the project to itself."""
+    other, log = "another verb in this project", instances.log(identity)
+    with host.lock(state_root(), identity, other, is_patient=host.is_patient):
+        refuse_others(identity)
+        try:
+            yield replace(host, log=log)
+        except ProviderError as error:
+            if log.exists() and "hint: " not in str(error):  # several may be told as one
+                error.hint = f"the full log is {log}"
+            raise
+
+
+def refuse_others(identity: str) -> None:
+    """Raise StateError when somebody else could have put a key or a setting in."""
+    root = state_root()
+    for folder in (root, *root.glob(f"*-{identity}")):
+        refuse_open(folder)

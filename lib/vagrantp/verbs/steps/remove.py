@@ -1,0 +1,58 @@
+"""Removes an instance and whatever was made for it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from vagrantp.core.errors import ProviderError, StateError
+from vagrantp.core.system import Host
+from vagrantp.host import checks
+from vagrantp.instance import record as instances
+from vagrantp.instance import ssh
+from vagrantp.instance.record import Instance
+from vagrantp.instance.vagrant import mark
+from vagrantp.net import ports
+from vagrantp.providers import provider_for, vagrant
+
+
+def remove(host: Host, instance: Instance) -> None:
+    """Remove whatever there is of the instance, as a stage."""
+    with host.progress.stage("remove"):
+        clean_up(host, instance)
+
+
+def clean_up(host: Host, instance: Instance) -> None:
+    """Remove whatever there is of the instance, then its folder.
+
+    Without Vagrant, which takes seconds to start and knows of nothing that is not found here.
+    """
+    host.outlast(mark(instance))
+    if instance.infra_type:
+        provider_for(instance.infra_type).clean_up(host, instance)
+    else:  # its machine.json is lost, and no provider knows it: parts may be there
+        for infra_type in ("vm", "container"):
+            with suppress(ProviderError):
+                provider_for(infra_type).clean_up(host, instance)
+    ports.end(host, instance)
+    ssh.close_connections(host, instance)
+    vagrant.forget(host, instance)
+    host.remove(instance.state_dir)
+
+
+def remove_leftovers(host: Host, wanted: Instance) -> None:
+    """Remove what an `up` by another NAME has left when it was killed.
+
+    Raises StateError where the domain of a complete VM is gone, and its disk is not.
+    """
+    for known in instances.all_by_id(wanted.id, wanted.folder):
+        if known.is_complete() and known.infra_type == "vm" and checks.has_disk(host, known):
+            text = f"libvirt has {known.full_name} no more, but its disk"
+            raise StateError(text, "fab rm removes that as well, then fab up")
+        if known.full_name != wanted.full_name:
+            remove(host, known)
+
+
+def remove_logs(host: Host, identity: str) -> None:
+    """Remove what the providers said to the last verbs of an instance."""
+    for path in instances.log(identity).parent.glob(f"{identity}.log*"):
+        host.remove(path)

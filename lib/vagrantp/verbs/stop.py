@@ -1,0 +1,32 @@
+"""fab stop"""
+
+from __future__ import annotations
+
+from vagrantp.core.errors import ProviderError
+from vagrantp.core.system import Host
+from vagrantp.instance.found import UP
+from vagrantp.instance.plan import WantStopped, decide
+from vagrantp.providers import provider_for
+from vagrantp.settings import env
+from vagrantp.verbs import steps
+from vagrantp.verbs.steps.find import find, locked
+from vagrantp.verbs.tasks import here, verb
+
+
+@verb
+def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = True) -> None:
+    """Stop it gracefully; --force pulls the plug."""
+    folder = here()
+    with locked(host, env.id_from(folder)) as host:
+        found = find(host, folder)
+        plan = decide(found, [], WantStopped(force))
+        steps.take(host, plan, found)
+        if not plan:
+            print(f"{found.name} is stopped already")
+        elif host.dry:
+            print(f"{found.name} would be stopped")
+        else:
+            state, _ = provider_for(found.instance.infra_type).live(host, found.instance)
+            if state in UP:
+                raise ProviderError(f"{found.name} is still {state}")
+            print(f"{found.name} is stopped")

@@ -1,0 +1,97 @@
+"""fab up"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from vagrantp_guard.contract import LanNic, Policy
+
+from vagrantp.core.errors import VagrantpError
+from vagrantp.core.system import Host
+from vagrantp.guest import mount
+from vagrantp.instance import record as instances
+from vagrantp.instance.drift import drift
+from vagrantp.instance.plan import Create, WantUp, When, decide
+from vagrantp.instance.record import Instance
+from vagrantp.net import isolation, ports
+from vagrantp.settings import env
+from vagrantp.verbs import steps
+from vagrantp.verbs.steps.find import find, locked
+from vagrantp.verbs.tasks import accepts, here, verb
+
+
+@verb
+def up(
+    host: Host,
+    provision: bool = False,
+    no_provision: bool = False,
+    accept: bool = False,
+    verbose: bool = False,
+    wait: bool = True,
+) -> None:
+    """Create or start this project's VM or container.
+
+    Provisions it the first time, with --provision again, with --no-provision not at all. With
+    --accept, takes what its guest may have changed (MOUNT=rw) without a question.
+    """
+    wanted = WantUp(_when_to_provision(provision, no_provision))
+    folder = here()
+    settings = env.load(folder, host.progress.say)
+    instance = instances.new(settings, folder)
+    host.progress.about(instance.full_name, instance.infra_type)
+    with locked(host, instance.id) as host:
+        started = monotonic()
+        if settings.mount == "rw":
+            host.progress.say(f"warning: {mount.WARNING}")
+        found = find(host, folder)
+        changes = drift(found.instance, settings) if found.instance.machine() else []
+        plan = decide(found, changes, wanted)
+        if Create() not in plan:
+            instance = found.instance
+        steps.take(host, plan, found, accepts(accept), settings, instance)
+        if host.dry:
+            print(f"{instance.full_name} would be running")
+        elif found.state == "running":
+            print(summary(instance, "is running already"))
+        else:
+            print(summary(instance, "is running", monotonic() - started))
+
+
+def _when_to_provision(always: bool, never: bool) -> When:
+    """Return what --provision and --no-provision ask for."""
+    if always and never:
+        raise VagrantpError("--provision and --no-provision exclude each other")
+    return "always" if always else "never" if never else "once"
+
+
+def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
+    """Return what `up` ends with."""
+    from humanize import naturalsize, precisedelta
+
+    machine = instance.machine()
+    settings, provider = machine["settings"], machine["provider"]
+    leads = ", ".join(map(ports.shown, ports.forwards(instance)))
+    shared = settings.get("mount", "none")
+    cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
+    memory = naturalsize(settings["memory"] * 1024**2, binary=True)
+    is_limited = settings["infra_type"] == "vm" or provider.get("has_quota")
+    disk = f"{settings['disk']} GiB disk" if is_limited else "disk not limited"
+    took = ""
+    if seconds is not None:
+        took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
+    return "\n".join(
+        [
+            f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
+            f"{disk}){took}",
+            f"  address    {provider['address']}",
+            *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
+            *([f"  ports      {leads}"] if leads else []),
+            *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
+            f"  isolation  {isolation.text(Policy.from_json(settings))}",
+            "  next       fab ssh",
+        ]
+    )
+
+
+def _on_lan(lan: LanNic) -> str:
+    return f"{lan.address or 'an address by DHCP'} on {lan.bridge}"

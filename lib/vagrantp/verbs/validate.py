@@ -1,0 +1,33 @@
+"""fab validate"""
+
+from __future__ import annotations
+
+from vagrantp.core.system import Host
+from vagrantp.instance import record as instances
+from vagrantp.settings import env
+from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import KEYS
+from vagrantp.verbs.tasks import here, verb
+
+
+@verb
+def validate(host: Host, verbose: bool = False) -> None:
+    """Check .env and print the resolved settings; create nothing."""
+    folder = here()
+    settings = env.load(folder, host.progress.say)
+    wanted = instances.new(settings, folder)
+    host.progress.about(wanted.full_name, wanted.infra_type)
+    print(_text(settings))
+
+
+def _text(settings: Settings) -> str:
+    """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
+    values = instances.as_json(settings)
+    values["box"] = values["image"]
+    lines = [
+        f"  {key.name}={instances.as_written(name, values[name])}"
+        for key in KEYS.values()
+        if values.get(name := key.name.lower()) not in (None, [])
+        and key.infra_type in (None, settings.infra_type)
+    ]
+    return "\n".join([".env is valid", *lines])
