@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp.guest.ansible import PLAY
+from vagrantp.guest.playbooks import PLAY
 
 PLAYBOOK = """
 - hosts: all

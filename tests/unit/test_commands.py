@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from vagrantp.core.places import MASTER
-from vagrantp.guest import ansible, shell
+from vagrantp.guest import playbooks, shell
 from vagrantp.instance import record, seed, ssh, vagrant
 from vagrantp.instance.record import Instance
 from vagrantp.providers.libvirt import accel, domain
@@ -284,7 +284,7 @@ def test_every_name_of_a_connection_leads_to_the_guest() -> None:
     from ansible import constants
     from ansible.plugins.loader import connection_loader
 
-    variables = json.loads(ansible.connection(VM, "av", 2222))
+    variables = json.loads(playbooks.connection(VM, "av", 2222))
     assert variables["ansible_connection"] == "ssh"
     connection_loader.get("ssh", class_only=True)
     options = constants.config.get_configuration_definitions("connection", "ssh")

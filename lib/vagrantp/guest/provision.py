@@ -25,7 +25,7 @@ from vagrantp.core.errors import (
 from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host, is_installed
-from vagrantp.guest import ansible, session, shell
+from vagrantp.guest import playbooks, session, shell
 from vagrantp.images import built
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance, as_json, as_written
@@ -108,7 +108,7 @@ def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Pr
     playbook, variables = _playbook(instance, step), _variables(instance, settings)
     galaxy = _galaxy(host, playbook.parent)
     with host.scratch(built.cache()) as folder:
-        argv = ansible.playbook_check(playbook, _name(settings), variables, galaxy, folder)
+        argv = playbooks.playbook_check(playbook, _name(settings), variables, galaxy, folder)
         try:
             host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
         except ProviderError as error:
@@ -156,9 +156,9 @@ def _run_playbook(
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
     with host.scratch(instance.state_dir) as folder:
         user, port = _login(host, instance, settings)
-        host.write(folder / "connection.json", ansible.connection(instance, user, port))
+        host.write(folder / "connection.json", playbooks.connection(instance, user, port))
         name = _name(settings)
-        argv = ansible.playbook(instance, pid, playbook, name, variables, galaxy, folder)
+        argv = playbooks.playbook(instance, pid, playbook, name, variables, galaxy, folder)
         host.progress.done(lambda: _at_task(_events(folder, "tasks")))
 
         def tell(line: str) -> None:
@@ -344,7 +344,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
             for kind in _kinds(path, text):
                 try:
                     host.change(
-                        ansible.galaxy(kind, path, work / "galaxy"),
+                        playbooks.galaxy(kind, path, work / "galaxy"),
                         what=f"ansible-galaxy {kind} install",
                         timeout=STEP_TIMEOUT,
                         env={"ANSIBLE_NOCOLOR": "1"},
