@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from vagrantp.core.system import Host
 
 
@@ -13,6 +15,18 @@ def virsh(*arguments: str) -> list[str]:
 def ask(host: Host, *arguments: str) -> str:
     """Return virsh's answer. Raises ProviderError when libvirt refuses it or does not answer."""
     return host.answer(virsh(*arguments))
+
+
+@cache
+def version(host: Host) -> str:
+    """Return what libvirt and QEMU say of their versions. Asked once."""
+    return ask(host, "version")
+
+
+@cache
+def capabilities(host: Host) -> str:
+    """Return the XML of what domains can have here, by software emulation. Asked once."""
+    return ask(host, "domcapabilities", "--virttype", "qemu")
 
 
 def change(host: Host, *arguments: str) -> None:

@@ -13,13 +13,14 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from vagrantp_guard.contract import METADATA_URI
+from vagrantp_guard import contract
 
+from vagrantp.core import libvirt
 from vagrantp.core.errors import (
     ConflictError,
     HostLimitError,
@@ -83,8 +84,20 @@ class Finding:
 HostCheck = Callable[[], Finding]
 
 
-def before_create(host: Host, instance: Instance, settings: Settings) -> None:
-    """Raise every reason why `instance` cannot be made here, all at once; tell the warnings."""
+@dataclass
+class Learned:
+    """What the checks have found out, for who makes the instance."""
+
+    card: contract.LanNic | None = None  # on a bridge of the host
+    forwards: list[ports.Forward] = field(default_factory=list)
+
+
+def before_create(host: Host, instance: Instance, settings: Settings) -> Learned:
+    """Return what was found out, where `instance` can be made here; tell the warnings.
+
+    Raises every reason why it cannot, all at once.
+    """
+    learned = Learned()
     infra_type = settings.infra_type
     is_ours = settings.image in built.SUITES
     if is_ours:
@@ -96,7 +109,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
     if infra_type == "vm":
         checks += [
-            partial(libvirt, host),
+            partial(libvirt_answers, host),
             partial(libvirt_network, host),
             partial(pool, host, is_built, settings.disk),
         ]
@@ -115,9 +128,9 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     checks += [
         partial(isolated, host, infra_type),
         partial(mountable, host, instance, settings),
-        partial(on_lan, host, instance, settings),
+        partial(on_lan, host, instance, settings, learned),
         partial(own_mac, host, instance, settings),
-        partial(free_ports, host, instance, settings),
+        partial(free_ports, host, instance, settings, learned),
         partial(name_is_free, host, instance),
         partial(memory, settings.memory),
         partial(cpus, settings.cpus),
@@ -126,6 +139,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> None:
     if is_ours:
         checks += [partial(image_tools, infra_type, is_built)]
     refuse(host, [look(check) for check in checks])
+    return learned
 
 
 def before_start(host: Host, instance: Instance, settings: Settings) -> None:
@@ -134,8 +148,8 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
         *([partial(routable, settings)] if settings.infra_type == "container" else []),
         partial(isolated, host, settings.infra_type),
         partial(mountable, host, instance, settings),
-        partial(on_lan, host, instance, settings),
-        partial(free_ports, host, instance, settings),
+        partial(on_lan, host, instance, settings, Learned()),
+        partial(free_ports, host, instance, settings, Learned()),
         partial(memory, settings.memory),
     )
     refuse(host, [look(check) for check in checks])
@@ -223,16 +237,16 @@ def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
             return Finding("failed", text, "put the project into a folder of its own")
     found = tools(MOUNT_TOOLS)
     if found.outcome == "ok" and settings.infra_type == "vm":
-        answer = host.answer(virsh("domcapabilities", "--virttype", "qemu"))
+        answer = libvirt.capabilities(host)
         daemons = [json.loads(path.read_text(encoding="utf-8")) for path in VHOST.glob("*.json")]
         if "<value>virtiofs</value>" not in answer or not any(d["type"] == "fs" for d in daemons):
             return Finding("failed", "QEMU and libvirt have no virtiofs, which MOUNT needs", SET_UP)
     return found
 
 
-def on_lan(host: Host, instance: Instance, settings: Settings) -> Finding:
+def on_lan(host: Host, instance: Instance, settings: Settings, learned: Learned) -> Finding:
     """See that a guest can have its place on a LAN, where it is to have one."""
-    own = lan.card(host, instance, settings)
+    own = learned.card = lan.card(host, instance, settings)
     if own:
         lan.refuse_taken(host, own)
     return Finding("ok", f"on {own.bridge}" if own else "not needed")
@@ -253,9 +267,9 @@ def own_mac(host: Host, instance: Instance, settings: Settings) -> Finding:
     return Finding("ok", "not asked for, or nobody else's")
 
 
-def free_ports(host: Host, instance: Instance, settings: Settings) -> Finding:
+def free_ports(host: Host, instance: Instance, settings: Settings, learned: Learned) -> Finding:
     """See that nobody has a port of the host that is to lead to the guest."""
-    ports.settle(host, instance, settings)
+    learned.forwards = ports.settle(host, instance, settings)
     return Finding("ok", "free")
 
 
@@ -281,11 +295,10 @@ def cpus(wanted: int) -> Finding:
     return Finding("ok", str(count))
 
 
-def libvirt(host: Host) -> Finding:
+def libvirt_answers(host: Host) -> Finding:
     """Ask libvirt for its version, and for a QEMU that it can use."""
-    answer = host.answer(virsh("version"))
-    host.answer(virsh("domcapabilities", "--virttype", "qemu"))
-    version = re.search(r"^Running hypervisor: (.*)$", answer, re.MULTILINE)
+    version = re.search(r"^Running hypervisor: (.*)$", libvirt.version(host), re.MULTILINE)
+    libvirt.capabilities(host)
     return Finding("ok", f"answers, {version[1] if version else 'QEMU'}")
 
 
@@ -486,7 +499,7 @@ def _owner_of_domain(host: Host, name: str) -> str | None:
     """Say who made the domain `name`, as far as its metadata tells; None: there is none."""
     if not host.ask(virsh("domstate", name)).ok:
         return None
-    metadata = host.ask(virsh("metadata", name, METADATA_URI))
+    metadata = host.ask(virsh("metadata", name, contract.METADATA_URI))
     # libvirt 11 answers with nothing, and no error, where there is none
     is_there = metadata.ok and metadata.stdout.strip()
     return _owner(dict(as_xml(metadata.stdout).attrib) if is_there else {})

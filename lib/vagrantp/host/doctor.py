@@ -61,7 +61,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "memory", partial(checks.memory, SMALLEST)
     yield "processors", partial(checks.cpus, 1)
     yield "room to build images", partial(checks.build_room, "vm", box)
-    yield "libvirt", partial(checks.libvirt, host)
+    yield "libvirt", partial(checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(checks.vagrant_libvirt, host)
     yield "storage pool", partial(checks.pool, host, box)
     yield "libvirt network", partial(checks.libvirt_network, host)

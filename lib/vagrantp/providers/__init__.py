@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from vagrantp_guard.contract import LanNic
+
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
@@ -18,8 +20,13 @@ class Provider(Protocol):
     def list_all(self, host: Host) -> list[Found]:
         """Return every instance of ours that the provider knows, in any state."""
 
-    def prepare(self, host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
-        """Make what the instance needs before Vagrant creates it; return what Vagrant must know."""
+    def prepare(
+        self, host: Host, instance: Instance, settings: Settings, card: LanNic | None
+    ) -> dict[str, Any]:
+        """Make what the instance needs before Vagrant creates it; return what Vagrant must know.
+
+        `card`: its own on a bridge of the host, None where it gets none.
+        """
 
     def endpoint(self, host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:
         """Return the address and port of its ssh server. `made`: what `prepare` returned."""
@@ -60,8 +67,11 @@ class Provider(Protocol):
     def resize(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Give it the disk that `settings` ask for, which is larger. What is on it stays."""
 
-    def enforce(self, host: Host, instance: Instance, settings: Settings) -> None:
-        """Write limits again that the provider may have forgotten at a restart."""
+    def enforce(self, host: Host, instance: Instance, settings: Settings) -> list[Check]:
+        """Write limits again that the provider may have forgotten at a restart.
+
+        Return what `check` finds then.
+        """
 
     def check(self, host: Host, instance: Instance, settings: Settings) -> list[Check]:
         """Compare what the provider gives with the settings. Changes nothing."""

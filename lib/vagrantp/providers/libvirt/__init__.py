@@ -23,7 +23,7 @@ from vagrantp.images import boxes, built
 from vagrantp.instance import network
 from vagrantp.instance.found import UP, Found, State
 from vagrantp.instance.record import Instance, as_text
-from vagrantp.net import lan, subnets
+from vagrantp.net import subnets
 from vagrantp.providers.libvirt import accel, addresses, domain, ended, seed
 from vagrantp.settings.env import Settings
 
@@ -98,7 +98,9 @@ def _whose(xml: ET.Element) -> tuple[Instance, int]:
     return replace(made, folder=Path(made.machine().get("folder", "/"))), int(described[1])
 
 
-def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
+def prepare(
+    host: Host, instance: Instance, settings: Settings, card: contract.LanNic | None
+) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)
     box = boxes.ensure(host, settings.image, settings.image_sha256, settings.disk)
@@ -106,15 +108,14 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         subnet = addresses.ensure_network(host, instance)
         fixed = network.fixed_ip(settings)
         address = addresses.reserve(host, instance, settings, subnet, fixed)
-    own = lan.card(host, instance, settings)
-    if own and box.kind != "ours":
+    if card and box.kind != "ours":
         raise ProviderError(
             f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in it sets its second "
             "network card up",
             "BOX=debian-12 does",
         )
     with host.progress.stage("seed"):
-        image = seed.make(host, instance, settings, box, own)
+        image = seed.make(host, instance, settings, box, card)
     return domain.vm(
         instance,
         settings,
@@ -127,7 +128,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         box=box.name,
         boot_timeout=BOOT_TIMEOUT,
         address=address,
-        lan=own,
+        lan=card,
         subnet=str(subnet),
         network=subnets.NAME,
         pool=POOL,
@@ -267,11 +268,12 @@ def resize(host: Host, instance: Instance, settings: Settings) -> None:
             change(host, "vol-resize", volume, size, "--pool", POOL)
 
 
-def enforce(host: Host, instance: Instance, settings: Settings) -> None:
-    """Let the domain start with the host, or not; the rest libvirt keeps."""
+def enforce(host: Host, instance: Instance, settings: Settings) -> list[Check]:
+    """Let the domain start with the host, or not; the rest libvirt keeps. Return the checks."""
     if _starts_with_host(ask(host, "dominfo", instance.full_name)) != settings.autostart:
         options = [] if settings.autostart else ["--disable"]
         change(host, "autostart", instance.full_name, *options)
+    return check(host, instance, settings)
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:

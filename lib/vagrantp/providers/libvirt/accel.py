@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic, sleep, time
 
 from vagrantp.core.errors import ProviderError, cleaned_up_by
-from vagrantp.core.libvirt import virsh
+from vagrantp.core.libvirt import version, virsh
 from vagrantp.core.places import state_root, xdg
 from vagrantp.core.system import Host
 from vagrantp.images import built
@@ -84,7 +84,7 @@ def _cache() -> Path:
 
 def _this_host(host: Host) -> list[str]:
     """Return what a result holds for. The first word is for results of older trials: firmware."""
-    versions = host.answer(virsh("version"))
+    versions = version(host)
     return ["kernel", platform.release(), platform.node(), versions, oct(DEVICE.stat().st_mode)]
 
 

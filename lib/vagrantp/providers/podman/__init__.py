@@ -21,7 +21,7 @@ from vagrantp.images import built, oci
 from vagrantp.instance import guard, network
 from vagrantp.instance.found import UP, Found, State
 from vagrantp.instance.record import Instance
-from vagrantp.net import lan, subnets
+from vagrantp.net import subnets
 from vagrantp.providers.podman import options, quota
 from vagrantp.settings.env import Settings
 
@@ -75,21 +75,22 @@ def list_all(host: Host) -> list[Found]:
     return found
 
 
-def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any]:
+def prepare(
+    host: Host, instance: Instance, settings: Settings, card: contract.LanNic | None
+) -> dict[str, Any]:
     """Make the image, the network and the address of a container that is to be created."""
     without = quota.why_none(host)
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
     image = _image(host, settings.image)
-    own = lan.card(host, instance, settings)
-    _isolate(host, instance, settings, own)
+    _isolate(host, instance, settings, card)
     limits = _process_limits(host)
     if os.getuid() != 0:
         return options.rootless_container(instance, settings, image, os.getuid(), limits)
     address = _take_address(host, instance.state_dir, network.fixed_ip(settings))
     uid, has_quota = os.getuid(), without is None
     return options.container(
-        instance, settings, image, subnets.NAME, address, uid, own, has_quota, limits
+        instance, settings, image, subnets.NAME, address, uid, card, has_quota, limits
     )
 
 
@@ -244,8 +245,11 @@ def resize(host: Host, instance: Instance, settings: Settings) -> None:
         host.progress.say(f"DISK={settings.disk} is not enforced: {instance.name} has no quota")
 
 
-def enforce(host: Host, instance: Instance, settings: Settings) -> None:
-    """Write the limits again: `podman update` is forgotten at a restart (4.3.1; not from 5.1)."""
+def enforce(host: Host, instance: Instance, settings: Settings) -> list[Check]:
+    """Write the limits again: `podman update` is forgotten at a restart (4.3.1; not from 5.1).
+
+    Return the checks then.
+    """
     checks = check(host, instance, settings)
     failed = {found.name for found in checks if found.outcome == "FAILED"}
     if "disk" in failed:
@@ -254,6 +258,7 @@ def enforce(host: Host, instance: Instance, settings: Settings) -> None:
         argv = ["podman", "update", *options.limits(settings), instance.full_name]
         host.change(argv, what="setting the limits", timeout=60)
     _resize_shared_memory(host, instance, settings)
+    return check(host, instance, settings) if failed else checks
 
 
 def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) -> None:

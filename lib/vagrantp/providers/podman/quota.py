@@ -24,8 +24,12 @@ def podman_info(host: Host) -> dict[str, Any]:
     return as_json("podman", host.answer(["podman", "info", "--format", "json"]), dict)
 
 
+@cache
 def why_none(host: Host) -> str | None:
-    """Return why no quota can be had for a container that is to be made; None where it can."""
+    """Return why no quota can be had for a container that is to be made; None where it can.
+
+    Asked once.
+    """
     if os.getuid() != 0:
         return "only root can set a quota"
     store = podman_info(host)["store"]

@@ -32,8 +32,7 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
         facts, argv = _reach(host, instance, ssh_config)
     with host.progress.stage("check"), explained(host, instance):
         facts = mount.ensure(host, instance, settings, facts, argv, instance.state_dir)
-        provider.enforce(host, instance, settings)
-        checks = provider.check(host, instance, settings)
+        checks = provider.enforce(host, instance, settings)
         checks += session.check(facts, settings)
         checks += mount.check(instance, settings, facts)
     failed = [

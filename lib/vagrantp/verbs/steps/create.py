@@ -27,13 +27,14 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
     """Create an instance from nothing, or leave nothing behind."""
     provider = provider_for(instance.infra_type)
     host.progress.about(instance.full_name, instance.infra_type)
-    checks.before_create(host, instance, settings)
-    clean_up(host, instance)
+    learned = checks.before_create(host, instance, settings)
+    if instance.state_dir.is_dir():  # of a killed `up`: without it nothing was made
+        clean_up(host, instance)
     try:
         host.make_dir(instance.host_key.parent)
         _make_keys(host, instance, settings)
-        forwards = ports.settle(host, instance, settings)
-        made = {**provider.prepare(host, instance, settings), "forwards": forwards}
+        made = provider.prepare(host, instance, settings, learned.card)
+        made["forwards"] = learned.forwards
         ports.write(host, instance, made)
         host.write(instance.machine_json, instances.document(instance, settings, made))
 
