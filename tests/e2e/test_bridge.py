@@ -113,6 +113,9 @@ def test_a_container_on_a_bridge(
     rules_come_back()
     up(app, PORTS="18091:22", **own)
     is_as_before(app, lan, address)
+    on_ours = status(app)["address"].rpartition(".")[0] + ".1"
+    asks = guest(app, "grep ^nameserver /etc/resolv.conf")
+    assert asks == f"nameserver {GATEWAY if fixed else on_ours}\n"
 
 
 @pytest.mark.soak
