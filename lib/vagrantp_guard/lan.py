@@ -34,13 +34,15 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
     elif in_background():
         client = ("setpriv", "--pdeathsig=KILL", "busybox", "udhcpc", "-f", "-i", LAN_CARD)
         own = (*client, "-s", str(GUARD), "-x", f"hostname:{hostname}")
-        guest = os.pidfd_open(pid)
-        argv = ("nsenter", f"--target={pid}", "--net", *own)
-        told = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
-        with subprocess.Popen(argv, env=told) as process:
-            select.select([guest], [], [])
-            process.kill()
-        os._exit(0)
+        try:
+            guest = os.pidfd_open(pid)
+            argv = ("nsenter", f"--target={pid}", "--net", *own)
+            told = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
+            with subprocess.Popen(argv, env=told) as process:
+                select.select([guest], [], [])
+                process.kill()
+        finally:
+            os._exit(0)
 
 
 def name_resolver(bundle: Path, dns: IPv4Address) -> None:
