@@ -173,7 +173,7 @@ def test_what_cannot_be_on_a_lan_is_told_before(
         assert status(app)["state"] == "absent"
 
     refused(
-        6, f"nowhere is no bridge of this host\n  hint: this host has {BRIDGE}", BRIDGE="nowhere"
+        6, f"nowhere is not a bridge of this host\n  hint: this host has {BRIDGE}", BRIDGE="nowhere"
     )
     refused(6, f"FIXED_IP={PEER} is taken by ", FIXED_IP=PEER)
     refused(6, f"FIXED_IP={HOST} is taken by this host itself", FIXED_IP=HOST)

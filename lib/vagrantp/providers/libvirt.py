@@ -135,7 +135,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         raise ProviderError(
             f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in it sets its second "
             "network card up",
-            "BOX=debian-12 does",
+            "use BOX=debian-12",
         )
     with host.progress.stage("seed"):
         seed = _make_seed(host, instance, settings, box, own)
