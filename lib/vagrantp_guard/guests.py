@@ -96,11 +96,21 @@ def has_seed(folder: Path, mounts: Iterable[tuple[str, str]]) -> bool:
     return False
 
 
+def config_of(bundle: Path) -> dict[str, Any]:
+    """Return what the runtime is to make of a container: config.json of the runtime-spec."""
+    found: dict[str, Any] = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def mounts_of(bundle: Path) -> dict[str, str]:
+    """Return the sources of a container's mounts, by where it has them."""
+    return {m["destination"]: m.get("source", "") for m in config_of(bundle)["mounts"]}
+
+
 def refuse_unrecorded(folder: Path, bundle: Path) -> None:
     """Raise Refused for a container of vagrantp whose id is not on record; let any other start.
 
     It has the seed of that folder, which an image cannot mount.
     """
-    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-    if has_seed(folder, ((m["destination"], m.get("source", "")) for m in config["mounts"])):
+    if has_seed(folder, mounts_of(bundle).items()):
         raise Refused(f"{folder.name} is not on record, as an older version made it: run fab up")

@@ -24,8 +24,8 @@ from vagrantp_guard import contract  # noqa: E402
 def install(lib: Path) -> bool:
     """Have `lib`/guard start these modules. Return False where it did. Raises OSError."""
     folder = lib / contract.version()
-    guard, text = lib / contract.GUARD.name, contract.starter(folder)
-    if guard.is_file() and guard.read_text(encoding="utf-8") == text:
+    guard, starter = lib / contract.GUARD.name, contract.starter(folder).encode()
+    if guard.is_file() and guard.read_bytes() == starter:
         return False
     draft = lib / f"{folder.name}.new"
     for rest in (draft, folder):  # of an installation that was killed
@@ -38,7 +38,7 @@ def install(lib: Path) -> bool:
     compileall.compile_dir(modules, quiet=1, stripdir=str(draft), prependdir=str(folder))
     draft.rename(folder)
     new = guard.with_name("guard.new")
-    new.write_text(text, encoding="utf-8")
+    new.write_bytes(starter)
     new.chmod(0o755)
     new.rename(guard)
     return True

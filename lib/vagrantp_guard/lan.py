@@ -10,8 +10,10 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from vagrantp_guard.contract import GUARD, LAN_CARD, RUN, LanNic
+from vagrantp_guard.guests import mounts_of
 from vagrantp_guard.system import PATH, in_background, locked, read, run, run_inside, write
 
 
@@ -32,13 +34,25 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
     elif in_background():
         client = ("setpriv", "--pdeathsig=KILL", "busybox", "udhcpc", "-f", "-i", LAN_CARD)
         own = (*client, "-s", str(GUARD), "-x", f"hostname:{hostname}")
-        guest = os.pidfd_open(pid)
-        argv = ("nsenter", f"--target={pid}", "--net", *own)
-        told = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
-        with subprocess.Popen(argv, env=told) as process:
-            select.select([guest], [], [])
-            process.kill()
-        os._exit(0)
+        try:
+            guest = os.pidfd_open(pid)
+            argv = ("nsenter", f"--target={pid}", "--net", *own)
+            told = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
+            with subprocess.Popen(argv, env=told) as process:
+                select.select([guest], [], [])
+                process.kill()
+        finally:
+            os._exit(0)
+
+
+def name_resolver(bundle: Path, dns: IPv4Address) -> None:
+    """Have a container, about to start, ask `dns`, which it reaches by its card.
+
+    Podman gives --dns to its own resolver, and not to the container:
+    https://github.com/containers/netavark/pull/452
+    """
+    if source := mounts_of(bundle).get("/etc/resolv.conf"):
+        Path(source).write_text(f"nameserver {dns}\n", encoding="utf-8")
 
 
 def no_spanning_tree(port: str) -> None:

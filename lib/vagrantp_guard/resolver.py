@@ -43,17 +43,18 @@ class Resolver:
         self.pidfd = -1
 
     def keep(self) -> None:
-        """Have it run where a container is to have it, and not elsewhere. Raises OSError."""
+        """Have it run while a container is to have it, and no longer."""
         if not is_needed():
             return self.end()
         if self.process:
             return
         null = subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            DNSMASQ, env={"PATH": PATH}, stdin=null, stdout=null, stderr=null
-        )
-        self.pidfd = os.pidfd_open(self.process.pid)
-        self.poll.register(self.pidfd, select.POLLIN)
+        with suppress(OSError):  # `check` says that it does not answer
+            self.process = subprocess.Popen(
+                DNSMASQ, env={"PATH": PATH}, stdin=null, stdout=null, stderr=null
+            )
+            self.pidfd = os.pidfd_open(self.process.pid)
+            self.poll.register(self.pidfd, select.POLLIN)
 
     def end(self) -> None:
         """End it, if it has not ended, and forget it."""

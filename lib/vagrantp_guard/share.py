@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import stat
@@ -13,6 +12,7 @@ from errno import EPERM
 from pathlib import Path
 
 from vagrantp_guard.contract import MOUNTS, PROJECT, Mount
+from vagrantp_guard.guests import config_of
 from vagrantp_guard.system import PATH, Refused, is_rootless, run
 
 SANDBOX = (
@@ -119,8 +119,7 @@ def unmount(name: str) -> None:
 
 def project_in(bundle: Path) -> Path:
     """Return the folder of a container, about to start, that its project is to be at."""
-    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-    found: Path = bundle / config["root"]["path"] / PROJECT.name
+    found: Path = bundle / config_of(bundle)["root"]["path"] / PROJECT.name
     with suppress(FileExistsError):
         found.mkdir()
     if not stat.S_ISDIR(found.lstat().st_mode):  # a link would lead out of the container

@@ -34,9 +34,10 @@ def watch_host() -> None:
     with locked():  # not while `check` looks at it
         lock = watchers_lock() if guests() else None
     if lock and in_background():
-        with suppress(OSError):
+        try:
             _watching_host(lock)
-        os._exit(0)
+        finally:  # whatever happens, this process does nothing else
+            os._exit(0)
 
 
 def _watching_host(lock: TextIO) -> None:
@@ -49,7 +50,6 @@ def _watching_host(lock: TextIO) -> None:
     resolver = Resolver(poll)
     while RUN.is_dir():
         try:
-            resolver.keep()
             if not _keep_rules(lock, resolver):
                 return
         except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon
@@ -64,19 +64,19 @@ def _watching_host(lock: TextIO) -> None:
 
 
 def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
-    """Put lost rules back; return False when the last guest has ended.
+    """Put back lost rules, and the resolver.
 
-    Then the resolver is ended, and the lock let go.
+    Return False, with the lock let go, when the last guest has ended.
     """
     with locked():
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
             record_of(guest.name).unlink()
+        resolver.keep()
         is_reloaded = bool(ended or lost())
         if is_reloaded:
             load()
         if not guests():
-            resolver.end()
             lock.close()  # before another guest can start, and rely on it
             return False
     if is_reloaded:
@@ -93,9 +93,10 @@ def watch_container(pid: int, folder: Path) -> None:
     with suppress(BlockingIOError):  # where it is watched already
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if in_background():
-            with suppress(Refused, OSError, ValueError):
+            try:
                 _watching(pid, folder)
-            os._exit(0)
+            finally:
+                os._exit(0)
 
 
 def _watching(pid: int, folder: Path) -> None:

@@ -430,7 +430,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     program = "virsh -c qemu:///system dumpxml" if kind == "vm" else "podman inspect"
     return Finding(
         "failed",
-        f"a {kind} called {name} is there and not this project's: {owner}",
+        f"a {kind} called {name} exists and is not this project's: {owner}",
         f"'{program} {name}' shows it; NAME in .env gives yours another name",
         NameTakenError,
     )
@@ -522,4 +522,4 @@ def _owner(values: dict[str, str]) -> str:
         user = pwd.getpwuid(int(values["uid"])).pw_name
     except (KeyError, ValueError):
         user = "unknown"
-    return f"it is of user {user} (uid {values['uid']}), in {values['folder']}"
+    return f"it belongs to user {user} (uid {values['uid']}), in {values['folder']}"

@@ -163,5 +163,5 @@ def _shown(finding: Finding) -> dict[str, Any]:
 
 
 def _line(name: str, finding: Finding) -> str:
-    mend = f"; to mend: {finding.mend}" if finding.mend else ""
+    mend = f"; to fix: {finding.mend}" if finding.mend else ""
     return f"{finding.outcome:<7}  {name:<23}  {finding.found}{mend}"

@@ -78,7 +78,7 @@ def uninstall(host: Host, is_sure: Callable[[], bool], root: Path = Path("/")) -
     for thing in found:
         print(thing)
     if not going:
-        return print("there is nothing to remove")
+        return print("nothing to remove")
     if not host.dry and not is_sure():
         raise StateError("nothing was removed", "make uninstall YES=1 does not ask")
     for thing in going:
@@ -117,7 +117,7 @@ def _refuse(instances: list[Found]) -> None:
     if listed:
         lines = [f"\n  {name}: {what}" for name, what in listed.items()]
         raise StateError(
-            f"there are instances of yours:{''.join(lines)}", "fab rm in its folder removes each"
+            f"you still have instances:{''.join(lines)}", "fab rm in its folder removes each"
         )
 
 
@@ -149,7 +149,7 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
             yield Leftover(
                 f"volume {name} in pool {built.POOL}",
                 partial(_run, host, argv),
-                f"{user} stands on it" if user else None,
+                f"{user} is based on it" if user else None,
             )
     if subnets.NAME in _names(host, "net-list", "--all"):
         xml = as_xml(host.answer(virsh("net-dumpxml", subnets.NAME)))

@@ -30,8 +30,8 @@ def why_not_installed() -> str | None:
     """
     starter = contract.starter(contract.LIB / contract.version())
     try:
-        is_ours = contract.GUARD.read_text(encoding="utf-8") == starter
-    except (OSError, ValueError):
+        is_ours = contract.GUARD.read_bytes() == starter.encode()
+    except OSError:
         return f"{contract.GUARD}, which keeps guests from the LAN, is not installed"
     if not is_ours:
         return f"{contract.GUARD} is of another version of vagrantp"

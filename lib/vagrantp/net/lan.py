@@ -53,9 +53,9 @@ def card(host: Host, instance: Instance, settings: Settings) -> LanNic | None:
         return LanNic(port, bridge, mac, address, gateway, dns, (dns,))
     if not own and not settings.lan_access:
         raise ProviderError(
-            f"LAN_ACCESS=no cannot be enforced: this host has no address on {bridge}, so what is "
-            "on that LAN is not known",
-            "FIXED_IP=ADDRESS/PREFIX and GATEWAY tell it",
+            f"LAN_ACCESS=no cannot be enforced: this host has no address on {bridge}, "
+            "and so does not know that LAN",
+            "write FIXED_IP=ADDRESS/PREFIX and GATEWAY",
         )
     if settings.infra_type == "container" and not is_installed("busybox"):
         raise ProviderError("busybox, which asks for an address by DHCP, is not installed", SET_UP)
@@ -103,7 +103,7 @@ def _bridge(host: Host, settings: Settings) -> str:
     there = f"this host has {', '.join(bridges)}" if bridges else "this host has none"
     if settings.bridge:
         if settings.bridge not in bridges:
-            raise ConflictError(f"{settings.bridge} is no bridge of this host", there)
+            raise ConflictError(f"{settings.bridge} is not a bridge of this host", there)
         return settings.bridge
     out = {
         link.get("master")

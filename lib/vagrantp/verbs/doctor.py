@@ -9,5 +9,5 @@ from vagrantp.verbs.tasks import chore
 
 @chore
 def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
-    """Check this host, and say what mends it; needs no project."""
+    """Check this host, and show what fixes it; needs no project."""
     host_doctor.examine(host, as_json=json)

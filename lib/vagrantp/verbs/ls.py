@@ -33,7 +33,7 @@ def _text(host: Host, as_json: bool) -> str:
     if as_json:
         return jsons.dumps({"schema": SCHEMA, "instances": facts}, indent=2)
     if not facts:
-        return "there is no instance"
+        return "no instances"
     rows: list[tuple[str, ...]] = [
         ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "folder")
     ]
@@ -58,7 +58,7 @@ def _all(host: Host) -> list[Found]:
         try:
             listed = provider_for(infra_type).list_all(host)
         except ProviderError as error:
-            why = f"not known: {error.message}"
+            why = f"unknown: {error.message}"
             for known in made.values():
                 if known.infra_type == infra_type:
                     found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
@@ -68,7 +68,7 @@ def _all(host: Host) -> list[Found]:
                 found[one.name] = _with_project(judged(one))
     for name in made.keys() - found.keys():
         provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
-        why = f"{provider} has it no more: fab rm --name {name}"
+        why = f"{provider} no longer has it: fab rm --name {name}"
         found[name] = Found(made[name], "broken", os.getuid(), reason=why)
     return list(found.values())
 

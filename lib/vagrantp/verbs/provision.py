@@ -13,7 +13,7 @@ from vagrantp.verbs.tasks import accepts, here, verb
 
 @verb
 def provision(host: Host, accept: bool = False, verbose: bool = False, wait: bool = True) -> None:
-    """Run PROVISION_SCRIPT again; --accept as of up."""
+    """Run PROVISION_SCRIPT again; --accept as for up."""
     folder = here()
     settings = env.load(folder, host.progress.say)
     with locked(host, env.id_from(folder)) as host:

@@ -112,7 +112,7 @@ def prepare(
         raise ProviderError(
             f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in it sets its second "
             "network card up",
-            "BOX=debian-12 does",
+            "use BOX=debian-12",
         )
     with host.progress.stage("seed"):
         image = seed.make(host, instance, settings, box, card)
