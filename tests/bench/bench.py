@@ -29,7 +29,8 @@ import pygal
 from invoke.context import Context
 from vagrantp.core import metrics
 from vagrantp.core.libvirt import virsh
-from vagrantp.core.system import Host, handle_signals
+from vagrantp.core.process import handle_signals
+from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.images import built
 from vagrantp.instance import record as instances

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from invoke.context import Context
 from vagrantp.core.errors import ProviderError, StateError
-from vagrantp.core.system import Host, environment
+from vagrantp.core.process import environment
+from vagrantp.core.system import Host
 from vagrantp.host import uninstall
 
 from tests.conftest import MASTER

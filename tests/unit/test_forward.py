@@ -16,7 +16,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from vagrantp.core.system import holder_of
+from vagrantp.core.locks import holder_of
 from vagrantp_guard import forward
 
 Carry = Callable[..., "subprocess.CompletedProcess[str]"]

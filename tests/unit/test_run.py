@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from invoke.context import Context
 from vagrantp.core.errors import Interrupted, ProviderError, UnansweredError
-from vagrantp.core.system import Child, Host, environment
+from vagrantp.core.process import Child, environment
+from vagrantp.core.system import Host
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_what_a_killed_verb_left_is_outlasted(
 def test_a_lock_of_another_program_is_waited_for_and_given_up(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vagrantp.core.system.FLOCK_TIMEOUT", 1.0)
+    monkeypatch.setattr("vagrantp.core.locks.FLOCK_TIMEOUT", 1.0)
     file = tmp_path / "it's locked"
     argv = ["flock", str(file), "sh", "-c", "echo; sleep $0"]
     with subprocess.Popen([*argv, "0.3"], stdout=subprocess.PIPE) as other:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 MASTER = Path(__file__).resolve().parents[3]  # the checkout: Vagrantfile, playbooks, …
@@ -19,3 +20,7 @@ def xdg(kind: str, fallback: str) -> Path:
 def state_root() -> Path:
     """Return `$XDG_STATE_HOME/vagrantp`."""
     return xdg("STATE", ".local/state")
+
+
+# What mends most of what can be wrong with a host, as it is typed in any folder.
+SET_UP = f"make -C {shlex.quote(str(MASTER))} setup"

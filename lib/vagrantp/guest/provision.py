@@ -23,8 +23,9 @@ from vagrantp.core.errors import (
     cleaning_up_after,
 )
 from vagrantp.core.places import MASTER, SCRIPTS
+from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
-from vagrantp.core.system import Host, is_installed
+from vagrantp.core.system import Host
 from vagrantp.guest import playbooks, session, shell
 from vagrantp.images import built
 from vagrantp.instance import ssh

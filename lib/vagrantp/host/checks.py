@@ -21,6 +21,7 @@ from typing import Literal
 from vagrantp_guard import contract
 
 from vagrantp.core import libvirt
+from vagrantp.core.answers import as_json, as_xml
 from vagrantp.core.errors import (
     ConflictError,
     HostLimitError,
@@ -30,8 +31,9 @@ from vagrantp.core.errors import (
     VagrantpError,
 )
 from vagrantp.core.libvirt import virsh
-from vagrantp.core.places import MASTER, state_root
-from vagrantp.core.system import SET_UP, Host, as_json, as_xml, is_installed
+from vagrantp.core.places import MASTER, SET_UP, state_root
+from vagrantp.core.process import is_installed
+from vagrantp.core.system import Host
 from vagrantp.images import boxes, built
 from vagrantp.instance import vagrant
 from vagrantp.instance.record import Instance, machines

@@ -14,8 +14,9 @@ from typing import Any
 
 from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import virsh
-from vagrantp.core.places import state_root
-from vagrantp.core.system import SET_UP, Host, environment, is_installed
+from vagrantp.core.places import SET_UP, state_root
+from vagrantp.core.process import environment, is_installed
+from vagrantp.core.system import Host
 from vagrantp.host import checks
 from vagrantp.host.checks import Finding, HostCheck
 from vagrantp.images import built

@@ -18,10 +18,12 @@ from typing import Any
 
 from vagrantp_guard import contract
 
+from vagrantp.core.answers import as_json, as_xml
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import MASTER, state_root, xdg
-from vagrantp.core.system import Host, as_json, as_xml, is_installed
+from vagrantp.core.process import is_installed
+from vagrantp.core.system import Host
 from vagrantp.host import fabricyaml, links
 from vagrantp.images import built
 from vagrantp.instance.found import Found

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from vagrantp_guard import contract
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import SCRIPTS, state_root
-from vagrantp.core.system import Host, as_json
+from vagrantp.core.system import Host
 from vagrantp.images import built
 
 ADD = SCRIPTS / "add_ssh.sh"

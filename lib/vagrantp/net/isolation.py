@@ -9,8 +9,9 @@ from ipaddress import IPv4Interface
 from vagrantp_guard import contract
 
 from vagrantp.core.errors import ProviderError
+from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Check
-from vagrantp.core.system import SET_UP, Host
+from vagrantp.core.system import Host
 from vagrantp.instance import guard
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings

@@ -14,7 +14,9 @@ from time import monotonic, sleep
 from vagrantp_guard.contract import BRIDGES, LAN_TAPS, LanNic
 
 from vagrantp.core.errors import ConfigError, ConflictError, ProviderError
-from vagrantp.core.system import SET_UP, Host, is_installed
+from vagrantp.core.places import SET_UP
+from vagrantp.core.process import is_installed
+from vagrantp.core.system import Host
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 

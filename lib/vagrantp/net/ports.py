@@ -17,9 +17,10 @@ from typing import Any
 from vagrantp_guard.contract import FORWARD
 
 from vagrantp.core.errors import ConflictError
+from vagrantp.core.locks import holder_of
 from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check
-from vagrantp.core.system import Host, holder_of
+from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.instance import network
 from vagrantp.instance.record import Instance, machines

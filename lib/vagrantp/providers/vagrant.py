@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 
-from vagrantp.core.system import Host, environment
+from vagrantp.core.process import environment
+from vagrantp.core.system import Host
 from vagrantp.images import built
 from vagrantp.instance import vagrant
 from vagrantp.instance.record import Instance

@@ -19,8 +19,9 @@ from invoke.tasks import task
 
 from vagrantp.core import live, metrics
 from vagrantp.core.errors import HostLimitError, Interrupted, VagrantpError, in_words
+from vagrantp.core.process import handle_signals
 from vagrantp.core.progress import Progress
-from vagrantp.core.system import Host, handle_signals
+from vagrantp.core.system import Host
 from vagrantp.instance import record as instances
 from vagrantp.settings.env import id_from
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from vagrantp_guard import contract
 
+from vagrantp.core.answers import as_xml
 from vagrantp.core.errors import HostLimitError, KvmError, ProviderError, StateError
 from vagrantp.core.libvirt import ask, change, virsh
 from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check, compare
-from vagrantp.core.system import Host, as_xml
+from vagrantp.core.system import Host
 from vagrantp.images import boxes, built
 from vagrantp.instance import network
 from vagrantp.instance.found import UP, Found, State

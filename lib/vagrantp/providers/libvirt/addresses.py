@@ -5,9 +5,10 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from ipaddress import IPv4Address, IPv4Network
 
+from vagrantp.core.answers import as_xml
 from vagrantp.core.errors import ConflictError, ProviderError
 from vagrantp.core.libvirt import ask, change, virsh
-from vagrantp.core.system import Host, as_xml
+from vagrantp.core.system import Host
 from vagrantp.instance import network
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets

@@ -13,10 +13,11 @@ from typing import Any
 
 from vagrantp_guard import contract
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
 from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check, compare, plain
-from vagrantp.core.system import Host, as_json
+from vagrantp.core.system import Host
 from vagrantp.images import built, oci
 from vagrantp.instance import guard, network
 from vagrantp.instance.found import UP, Found, State

@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError
-from vagrantp.core.system import Host, as_json, is_installed
+from vagrantp.core.process import is_installed
+from vagrantp.core.system import Host
 
 KIB = 1024
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vagrantp.core.errors import ProviderError, VagrantpError, cleaning_up_after
-from vagrantp.core.system import SET_UP, Host
+from vagrantp.core.places import SET_UP
+from vagrantp.core.system import Host
 from vagrantp.host import checks
 from vagrantp.instance import plan, ssh
 from vagrantp.instance import record as instances

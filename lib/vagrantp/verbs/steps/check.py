@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from vagrantp.core.errors import ProviderError, UnansweredError
-from vagrantp.core.system import SET_UP, Host
+from vagrantp.core.places import SET_UP
+from vagrantp.core.system import Host
 from vagrantp.guest import mount, session
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance

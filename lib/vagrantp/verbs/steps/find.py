@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vagrantp.core.errors import ProviderError, StateError, UnansweredError
+from vagrantp.core.files import refuse_open
 from vagrantp.core.places import state_root
-from vagrantp.core.system import Host, refuse_open
+from vagrantp.core.system import Host
 from vagrantp.instance import plan
 from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found, absent, judged
