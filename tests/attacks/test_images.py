@@ -133,18 +133,18 @@ def test_a_file_that_changes_after_the_check(folder: Path, name: str) -> None:
     try:
         from vagrantp.core.errors import VagrantpError
         from vagrantp.core.system import Host
-        from vagrantp.images import built
+        from vagrantp.images import store
     except ImportError:  # 0.1 was flat
-        built = import_module("vagrantp.images")
+        store = import_module("vagrantp.images")
         Host = import_module("vagrantp.run").Host
         VagrantpError = import_module("vagrantp.errors").VagrantpError
 
-    box = built.Box("vagrantp-backing-0123456789", 2 * GIB, "cloud")
+    box = store.Box("vagrantp-backing-0123456789", 2 * GIB, "cloud")
 
     def make(_work: Path, target: Path) -> None:
-        built.describe(host, target)
+        store.describe(host, target)
         (target / "box.img").symlink_to(folder / name)
 
     host = Host(Context())
     with pytest.raises(VagrantpError, match="qcow2 or raw"):
-        built.put_into_pool(host, box, make)
+        store.put_into_pool(host, box, make)

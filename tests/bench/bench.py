@@ -32,7 +32,7 @@ from vagrantp.core.libvirt import virsh
 from vagrantp.core.process import handle_signals
 from vagrantp.core.system import Host
 from vagrantp.guest import session
-from vagrantp.images import built
+from vagrantp.images import built, store
 from vagrantp.instance import record as instances
 from vagrantp.instance import seed, ssh, vagrant
 
@@ -257,7 +257,7 @@ def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
         files = _seed(folder / "seed", (folder / "key.pub").read_text()).iterdir()
         _run(*seed.iso(folder / "seed.iso", [session.BOOT, session.GROW, *files]))
         free.close()
-        image = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt/box.img"
+        image = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt/box.img"
         cpu = "host" if accel == "kvm" else "qemu64"
         environment = {"BOX": str(image), "ACCEL": accel, "CPU": cpu, "PORT": str(port)}
         try:
@@ -368,7 +368,7 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     folder.mkdir()
     shutil.copy(HERE / "Vagrantfile", folder)
     box = built.ensure_box(Host(Context()), "debian-12")
-    files = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt"
+    files = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt"
     home = work / "home"
     link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
     link.parent.mkdir(parents=True)
@@ -376,8 +376,8 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     files = [session.BOOT, session.GROW, *_seed(work / "seed").iterdir()]
     _run(*seed.iso(work / SEED, files))
     size = str((work / SEED).stat().st_size)
-    pool = ("--pool", built.POOL)
-    _run(*virsh("vol-create-as", built.POOL, SEED, size, "--format", "raw"))
+    pool = ("--pool", store.POOL)
+    _run(*virsh("vol-create-as", store.POOL, SEED, size, "--format", "raw"))
     bare = Bare(folder, {"VAGRANT_HOME": str(home), "DRIVER": driver})
     try:
         _run(*virsh("vol-upload", SEED, str(work / SEED), *pool))

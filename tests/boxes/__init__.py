@@ -12,7 +12,7 @@ from typing import Literal
 
 from invoke.context import Context
 from vagrantp.core.system import Host
-from vagrantp.images import built
+from vagrantp.images import bootstrap
 
 Layout = Literal["mbr-lvm", "gpt-btrfs"]
 
@@ -78,7 +78,7 @@ def build(
     """
     work.mkdir(exist_ok=True)
     root, disk, part = work / "root", work / "disk.raw", work / "part.raw"
-    built.bootstrap(Host(Context()), suite, source, work, root)
+    bootstrap.bootstrap(Host(Context()), suite, source, work, root)
     mib = size * 1024
     (root / "etc/fstab").write_text(_fstab(layout))
     with disk.open("wb") as file:
@@ -111,8 +111,8 @@ def build(
     core = work / "core.img"
     modules += ["biosdisk", "ext2", "normal", "linux"]
     run("grub-mkimage", "-O", "i386-pc", "-p", prefix, "-o", core, *modules)
-    boot_img = (built.GRUB / "boot.img").read_bytes()
-    first_sector, rest = built.boot_code(boot_img, core.read_bytes(), core_sector)
+    boot_img = (bootstrap.GRUB / "boot.img").read_bytes()
+    first_sector, rest = bootstrap.boot_code(boot_img, core.read_bytes(), core_sector)
     with disk.open("r+b") as file:
         file.write(first_sector)
         file.seek(core_sector * 512)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from invoke.context import Context
 from vagrantp.core.system import Host
-from vagrantp.images import built
+from vagrantp.images import bootstrap, built, store
 
-ROOT = 2 * built.MIB  # where the root file system starts
+ROOT = 2 * bootstrap.MIB  # where the root file system starts
 OURS = (
     "/etc/systemd/system/sysinit.target.wants/vagrantp-seed.service",
     "/etc/cloud/cloud.cfg.d/90_vagrantp.cfg",
@@ -22,7 +22,7 @@ OURS = (
 def build(target: Path) -> None:
     """Make the qcow2 image `target`: a second or two, once the base image is there."""
     box = built.ensure_box(Host(Context()), "debian-12")
-    source = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt/box.img"
+    source = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt/box.img"
     raw = target.with_suffix(".raw")
     _run("qemu-img", "convert", "-O", "raw", str(source), str(raw))
     for path in OURS:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from invoke.context import Context
 from vagrantp.core.system import Host
-from vagrantp.images import built
+from vagrantp.images import built, store
 
 from tests import boxes
 from tests.conftest import VM, MakeProject, Project
 from tests.e2e.conftest import forget_box, guest, have_resolver, run, status, volumes
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
-POOL = ("--pool", built.POOL)
+POOL = ("--pool", store.POOL)
 
 
 @pytest.fixture(params=["mbr-lvm", "gpt-btrfs"])
@@ -94,9 +94,9 @@ def test_an_old_image_goes_when_nothing_stands_on_it() -> None:
     overlay = "somebody-elses.img"
     try:
         for volume in (used, unused):
-            run(*VIRSH, "vol-create-as", built.POOL, volume, "1M", "--format", "qcow2")
+            run(*VIRSH, "vol-create-as", store.POOL, volume, "1M", "--format", "qcow2")
         backing = ("--backing-vol", used, "--backing-vol-format", "qcow2")
-        create = (*VIRSH, "vol-create-as", built.POOL, overlay, "1M", "--format", "qcow2")
+        create = (*VIRSH, "vol-create-as", store.POOL, overlay, "1M", "--format", "qcow2")
         run(*create, *backing)
         run(*VIRSH, "vol-delete", present, *POOL)  # as if its recipe were new
         built.ensure_box(Host(Context()), "debian-12")

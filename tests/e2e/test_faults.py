@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from vagrantp.images import built
+from vagrantp.images import store
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
@@ -126,7 +126,7 @@ def test_a_vm_whose_parts_were_taken_away(guests: MakeProject) -> None:
     (state_of(app) / "machine.json").write_text("{")
     undefine(name)
     box = max(volume for volume in volumes() if volume.startswith("vagrantp-debian-12-"))
-    path = Path(run(*VIRSH, "vol-path", "--pool", built.POOL, box).strip())
+    path = Path(run(*VIRSH, "vol-path", "--pool", store.POOL, box).strip())
     path.rename(path.with_suffix(".aside"))
     xml = run(*VIRSH, "net-dumpxml", "vagrantp", "--inactive")
     run(*VIRSH, "net-destroy", "vagrantp")
@@ -138,22 +138,22 @@ def test_a_vm_whose_parts_were_taken_away(guests: MakeProject) -> None:
         assert entry in xml and entry not in again
     finally:
         path.with_suffix(".aside").rename(path)
-        run(*VIRSH, "pool-refresh", built.POOL)
+        run(*VIRSH, "pool-refresh", store.POOL)
         run(*VIRSH, "net-start", "vagrantp")
 
 
 def test_a_foreign_volume_of_our_name_is_never_touched(guests: MakeProject) -> None:
     app = guests("foreign").write(VM)
     volume = f"foreign-{id_from(app.folder)}.img"
-    run(*VIRSH, "vol-create-as", built.POOL, volume, "1M")
+    run(*VIRSH, "vol-create-as", store.POOL, volume, "1M")
     try:
         done = app.fab("up")
         assert (done.returncode, done.stdout) == (3, "")
-        assert f"a volume {volume} is in the pool {built.POOL}, and not this p" in done.stderr
+        assert f"a volume {volume} is in the pool {store.POOL}, and not this p" in done.stderr
         assert app.fab("rm", "--force").stdout == f"nothing to remove for {app.folder}\n"
         assert volume in volumes()
     finally:
-        run(*VIRSH, "vol-delete", "--pool", built.POOL, volume)
+        run(*VIRSH, "vol-delete", "--pool", store.POOL, volume)
 
 
 def test_a_foreign_podman_network_of_our_name_is_never_touched(guests: MakeProject) -> None:
@@ -211,13 +211,13 @@ HALTED = "was halted: the storage pool default has no room for what it writes"
 @contextmanager
 def small_pool() -> Iterator[Path]:
     """Have little room in the storage pool; what is in there is out of sight meanwhile."""
-    pool = Path(re.findall("<path>(.*)</path>", run(*VIRSH, "pool-dumpxml", built.POOL))[0])
+    pool = Path(re.findall("<path>(.*)</path>", run(*VIRSH, "pool-dumpxml", store.POOL))[0])
     try:
         with small(pool, "1800M"):
-            run(*VIRSH, "pool-refresh", built.POOL)
+            run(*VIRSH, "pool-refresh", store.POOL)
             yield pool
     finally:
-        run(*VIRSH, "pool-refresh", built.POOL)
+        run(*VIRSH, "pool-refresh", store.POOL)
 
 
 def fill(pool: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from invoke.context import Context
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
-from vagrantp.images import boxes, built
+from vagrantp.images import boxes, store
 
 from tests.unit.test_disk_images import MBR, qcow2
 
@@ -21,7 +21,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    folder = built.vagrant_home() / "boxes/test-VAGRANTSLASH-odd/1/libvirt"
+    folder = store.vagrant_home() / "boxes/test-VAGRANTSLASH-odd/1/libvirt"
     folder.mkdir(parents=True)
     (folder / "box.img").write_bytes(qcow2())
     (folder.parent / "other.img").write_bytes(qcow2())
@@ -39,7 +39,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def ensure() -> built.Box:
+def ensure() -> store.Box:
     return boxes.ensure(Host(Context(), dry=True), "test/odd", None, 5)
 
 

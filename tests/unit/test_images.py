@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from vagrantp.images import built
+from vagrantp.images import bootstrap, built
 
 TARGETS = """\
 Debian|Debian|http://mirror.example/debian
@@ -18,7 +18,7 @@ Docker|Docker CE|https://download.example/linux/debian
 
 
 def test_mirrors_are_the_hosts_own_and_no_third_partys() -> None:
-    assert built.mirrors(TARGETS) == (
+    assert bootstrap.mirrors(TARGETS) == (
         "http://mirror.example/debian",
         "https://security.example/debian-security",
     )
@@ -29,21 +29,21 @@ def test_mirrors_are_the_hosts_own_and_no_third_partys() -> None:
     ["", "\n", "half a line", "Debian|Debian|cdrom:[Debian 12]/", "Ubuntu|Ubuntu|http://u.example"],
 )
 def test_a_host_without_mirrors_of_debian_uses_the_public_ones(targets: str) -> None:
-    assert built.mirrors(targets) == built.PUBLIC
+    assert bootstrap.mirrors(targets) == bootstrap.PUBLIC
 
 
 def test_a_list_of_mirrors_stands_for_its_first(tmp_path: Path) -> None:
     listed = tmp_path / "debian.list"
     listed.write_text("https://first.example/debian\nhttps://second.example/debian\n")
     targets = f"Debian|Debian|mirror+file:{listed}"
-    assert built.mirrors(targets)[0] == "https://first.example/debian"
+    assert bootstrap.mirrors(targets)[0] == "https://first.example/debian"
     listed.unlink()
-    assert built.mirrors(targets) == built.PUBLIC
+    assert bootstrap.mirrors(targets) == bootstrap.PUBLIC
 
 
 def test_sources_of_an_image() -> None:
-    signed = f"deb [signed-by={built.KEYRING}]"
-    assert built.sources("bookworm", "http://d.example", "http://s.example") == (
+    signed = f"deb [signed-by={bootstrap.KEYRING}]"
+    assert bootstrap.sources("bookworm", "http://d.example", "http://s.example") == (
         f"{signed} http://d.example bookworm main\n"
         f"{signed} http://d.example bookworm-updates main\n"
         f"{signed} http://s.example bookworm-security main\n"
@@ -62,7 +62,7 @@ def test_sources_of_an_image() -> None:
     ],
 )
 def test_a_guest_gets_a_mirror_that_it_can_and_may_use(site: str, inside: str) -> None:
-    assert built.for_guest(site, "public") == inside
+    assert bootstrap.for_guest(site, "public") == inside
 
 
 def test_a_proxy_counts_during_the_build_only() -> None:
@@ -73,7 +73,7 @@ def test_a_proxy_counts_during_the_build_only() -> None:
         'Acquire::https::Verify-Peer "true";\n'
         'Acquire::Languages:: "none";\n'
     )
-    assert built.apt_settings(dump) == (
+    assert bootstrap.apt_settings(dump) == (
         ['Acquire::Check-Valid-Until "false";'],
         [
             'Acquire::http::Proxy "http://proxy.example:3128";',
@@ -83,11 +83,11 @@ def test_a_proxy_counts_during_the_build_only() -> None:
 
 
 def test_package_lists_have_comments() -> None:
-    assert built.packages("# all of it\n\nsudo\npython3 # for Ansible\n") == ["sudo", "python3"]
+    assert bootstrap.packages("# all of it\n\nsudo\npython3 # for Ansible\n") == ["sudo", "python3"]
 
 
 def test_packages_are_counted_as_apt_tells_them() -> None:
-    count = built.PackageCount()
+    count = bootstrap.PackageCount()
     count.take("Setting up usr-is-merged (1) ...")
     assert str(count) == ""
     for line in (
@@ -105,13 +105,13 @@ def test_packages_are_counted_as_apt_tells_them() -> None:
 def test_what_apt_stumbled_over_is_told() -> None:
     others = ["Setting up libgpg-error0 ...", "I: cleaning"]
     told = ["E: Unable to locate package nowhere", "E: mmdebstrap failed to run"]
-    assert built.apts_reason([*others, *told]) == "Unable to locate package nowhere"
-    assert built.apts_reason(others) == ""
+    assert bootstrap.apts_reason([*others, *told]) == "Unable to locate package nowhere"
+    assert bootstrap.apts_reason(others) == ""
 
 
 def test_boot_code_knows_where_it_stands() -> None:
     boot, core = b"\xaa" * 512, b"\xbb" * 1500
-    first, rest = built.boot_code(boot, core, 2048)
+    first, rest = bootstrap.boot_code(boot, core, 2048)
     # The partition table of the first sector is not ours to write.
     assert len(first) == 440
     assert struct.unpack_from("<Q", first, 0x5C) == (2048,)
@@ -153,7 +153,7 @@ def test_whatever_changes_an_image_changes_the_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["vm", "container"])
 def test_recipes_are_complete(image: str, kind: str) -> None:
     folder = built.RECIPES / image / kind
-    names = built.packages((folder / "packages").read_text())
+    names = bootstrap.packages((folder / "packages").read_text())
     assert names == sorted(names)
     assert "openssh-server" in names
     assert (folder / "finish").is_file()

@@ -27,7 +27,7 @@ from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.guest import playbooks, session, shell
-from vagrantp.images import built
+from vagrantp.images import store
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance, as_json, as_written
 from vagrantp.settings import env
@@ -108,7 +108,7 @@ def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Pr
     """Check a playbook; under --dry only print how, as Ansible runs code that is in its folder."""
     playbook, variables = _playbook(instance, step), _variables(instance, settings)
     galaxy = _galaxy(host, playbook.parent)
-    with host.scratch(built.cache()) as folder:
+    with host.scratch(store.cache()) as folder:
         argv = playbooks.playbook_check(playbook, _name(settings), variables, galaxy, folder)
         try:
             host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
@@ -335,7 +335,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
         return None
     texts = {path: _requirements(path) for path in files}
     digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
-    cache = built.cache() / "galaxy"
+    cache = store.cache() / "galaxy"
     target = cache / digest.hexdigest()[:20]
     if target.is_dir():
         return target

@@ -34,7 +34,7 @@ from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import MASTER, SET_UP, state_root
 from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
-from vagrantp.images import boxes, built
+from vagrantp.images import bootstrap, boxes, built, store
 from vagrantp.instance import vagrant
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net import isolation, lan, ports, subnets
@@ -200,7 +200,7 @@ def tools(names: Iterable[str]) -> Finding:
 def image_tools(infra_type: str, is_built: Callable[[], bool]) -> Finding:
     """Look for what builds a base image, where there is none yet."""
     found = tools(IMAGE_TOOLS[infra_type])
-    boot = built.GRUB / "boot.img"
+    boot = bootstrap.GRUB / "boot.img"
     if found.outcome == "ok" and infra_type == "vm" and not boot.exists():
         found = Finding("failed", f"{boot} is not there", SET_UP)
     return Finding("ok", "not needed") if found.outcome == "failed" and is_built() else found
@@ -323,9 +323,9 @@ def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
 
     A `disk` in GiB that would not fit is a warning.
     """
-    if built.POOL not in host.answer(virsh("pool-list", "--name")).split():
-        return Finding("failed", f"libvirt has no active storage pool {built.POOL}", SET_UP)
-    xml = as_xml(host.answer(virsh("pool-dumpxml", built.POOL)))
+    if store.POOL not in host.answer(virsh("pool-list", "--name")).split():
+        return Finding("failed", f"libvirt has no active storage pool {store.POOL}", SET_UP)
+    xml = as_xml(host.answer(virsh("pool-dumpxml", store.POOL)))
     path = Path(xml.findtext("target/path", "/"))
     # libvirt's own figure of a folder is as old as its last look, and has what only root may fill
     is_folder = xml.get("type") == "dir" and path.is_dir()
@@ -404,7 +404,7 @@ def container_storage(host: Host, is_built: Callable[[], bool], disk: int = 0) -
 
 def build_room(infra_type: str, is_built: Callable[[], bool]) -> Finding:
     """See that there is room to build a base image, where there is none yet."""
-    folder, needed = built.vagrant_home(), ROOM_TO_BUILD[infra_type]
+    folder, needed = store.vagrant_home(), ROOM_TO_BUILD[infra_type]
     free = _free(folder)
     if free < needed * MIB and not is_built():
         text = f"{folder} has {free // MIB} MB free, and building the base image takes {needed} MB"
@@ -421,11 +421,11 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
     if owner is None and kind == "vm" and not instance.state_dir.is_dir():
         # nothing is known of it: not what a killed `up` of ours left
-        there = built.volumes_in_pool(host)
+        there = store.volumes_in_pool(host)
         for volume in domain.volumes(instance):
             if volume in there:
-                text = f"a volume {volume} is in the pool {built.POOL}, and not this project's"
-                mend = f"'virsh -c qemu:///system vol-delete {volume} {built.POOL}' removes it"
+                text = f"a volume {volume} is in the pool {store.POOL}, and not this project's"
+                mend = f"'virsh -c qemu:///system vol-delete {volume} {store.POOL}' removes it"
                 return Finding("failed", text, mend, NameTakenError)
     if owner is None:
         return Finding("ok", f"{name} is free")
@@ -440,12 +440,12 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
 
 def has_disk(host: Host, instance: Instance) -> bool:
     """Say whether the disk of a VM is in the pool."""
-    return domain.volumes(instance)[0] in built.volumes_in_pool(host)
+    return domain.volumes(instance)[0] in store.volumes_in_pool(host)
 
 
 def vagrant_libvirt(host: Host) -> Finding:
     """Let Vagrant load vagrant-libvirt from our own VAGRANT_HOME, and that connect to libvirt."""
-    home = built.vagrant_home()
+    home = store.vagrant_home()
     host.make_dir(home)
     with host.scratch(state_root()) as folder:
         argv, env = vagrant.probe(folder, home)

@@ -25,7 +25,7 @@ from vagrantp.core.places import MASTER, state_root, xdg
 from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
 from vagrantp.host import fabricyaml, links
-from vagrantp.images import built
+from vagrantp.images import store
 from vagrantp.instance.found import Found
 from vagrantp.net import subnets
 from vagrantp.providers import provider_for
@@ -144,12 +144,12 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
     volumes = _volumes(host)
     for volume in volumes:
         name = volume.findtext("name", "")
-        if volume.get("pool") == built.POOL and VOLUME.fullmatch(name):
+        if volume.get("pool") == store.POOL and VOLUME.fullmatch(name):
             path = volume.findtext("target/path", "")
             user = _user_of_volume(path, volumes, domains)
-            argv = virsh("vol-delete", name, "--pool", built.POOL)
+            argv = virsh("vol-delete", name, "--pool", store.POOL)
             yield Leftover(
-                f"volume {name} in pool {built.POOL}",
+                f"volume {name} in pool {store.POOL}",
                 partial(_run, host, argv),
                 f"{user} is based on it" if user else None,
             )
@@ -256,7 +256,7 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
 
 def _remove_folder(host: Host, path: Path) -> None:
     """Remove one of our folders. What a killed build left in it is of the ids of /etc/subuid."""
-    builds = built.vagrant_home() / "tmp"
+    builds = store.vagrant_home() / "tmp"
     if os.getuid() != 0 and builds.is_relative_to(path) and builds.exists():
         unshare = ["unshare", "--map-root-user", "--map-auto"]
         _run(host, [*unshare, "rm", "-rf", "--one-file-system", str(builds)])

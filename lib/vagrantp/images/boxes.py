@@ -15,8 +15,8 @@ from pathlib import Path
 from vagrantp.core import documents
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
-from vagrantp.images import built, cloud, disks
-from vagrantp.images.built import Box, vagrant_home
+from vagrantp.images import built, cloud, disks, store
+from vagrantp.images.store import Box, vagrant_home
 from vagrantp.instance import vagrant
 
 METADATA = "metadata.json"
@@ -38,7 +38,7 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
         with host.progress.stage("download box", name):
             _download(host, name)
         if host.dry:
-            return Box(f"vagrantp-{built.slug(name)}-not-known-yet", 0, kind="vagrant")
+            return Box(f"vagrantp-{store.slug(name)}-not-known-yet", 0, kind="vagrant")
         source = find(name)
         if source is None:
             raise ProviderError(f"vagrant box add {name}: it is for another provider than libvirt")
@@ -47,15 +47,15 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
     disks.require_room(name, disk, room)
     facts = file.stat()
     digest = hashlib.sha256(f"{file} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
-    box = Box(f"vagrantp-{built.slug(name)}-{digest[:10]}", disk.virtual_size, kind="vagrant")
+    box = Box(f"vagrantp-{store.slug(name)}-{digest[:10]}", disk.virtual_size, kind="vagrant")
 
     def link(_work: Path, folder: Path) -> None:
-        built.put_image(host, folder, disk, file)
+        store.put_image(host, folder, disk, file)
         for path in source.iterdir():
             if path != file and path.name not in (METADATA, "box.img") and _is_within(source, path):
                 host.link(folder / path.name, path)
 
-    return built.put_into_pool(host, box, link)
+    return store.put_into_pool(host, box, link)
 
 
 def is_there(name: str) -> bool:
@@ -90,7 +90,7 @@ def _download(host: Host, name: str) -> None:
     host.change(
         ["vagrant", "box", "add", "--provider", "libvirt", "--clean", name],
         what=f"downloading the box {name}",
-        timeout=built.DOWNLOAD_TIMEOUT,
+        timeout=store.DOWNLOAD_TIMEOUT,
         cwd=home,  # a file of that name in the project is not what is meant
         env=vagrant.base_environment(home, home),
     )

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 from vagrantp.core.errors import ConfigError, ProviderError
 from vagrantp.core.places import xdg
 from vagrantp.core.system import Host
-from vagrantp.images import built, disks
-from vagrantp.images.built import Box
+from vagrantp.images import disks, store
+from vagrantp.images.store import Box
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 ATTEMPTS = 3  # to go on with a download that broke off
@@ -76,25 +76,25 @@ def ensure(host: Host, image: str, found: Source, sha256: str | None, room: int)
     facts = file.stat()
     identity = f"{file} {facts.st_mtime_ns} {facts.st_size} {sha256}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-    box = Box(f"vagrantp-{built.slug(file.stem)}-{digest}", disk.virtual_size, "cloud")
+    box = Box(f"vagrantp-{store.slug(file.stem)}-{digest}", disk.virtual_size, "cloud")
 
     def make(work: Path, folder: Path) -> None:
         if sha256:
             with host.progress.stage("checksum"):
                 _compare(image, file, sha256)
-        built.put_image(host, folder, disk, file)
+        store.put_image(host, folder, disk, file)
 
-    return built.put_into_pool(host, box, make)
+    return store.put_into_pool(host, box, make)
 
 
 def _download(host: Host, found: Source, sha256: str | None) -> Path:
     """Return the downloaded file, which is whole and has the right checksum."""
     url = str(found.place)
     key = hashlib.sha256(f"{url} {sha256}".encode()).hexdigest()[:20]
-    cache = built.cache() / "images"
+    cache = store.cache() / "images"
     name = unquote(urlsplit(url).path).rpartition("/")[2] or "image"
     target = cache / key / name
-    with host.lock(built.cache(), f"download {key}", f"another download of {name}"):
+    with host.lock(store.cache(), f"download {key}", f"another download of {name}"):
         if target.exists():
             return target
         host.make_dir(cache)
@@ -131,7 +131,7 @@ def _fetch(host: Host, url: str, part: Path) -> None:
             host.change(
                 argv,
                 what="download",
-                timeout=built.DOWNLOAD_TIMEOUT,
+                timeout=store.DOWNLOAD_TIMEOUT,
                 note=lambda line: _show_percent(host, line),
                 explain=_curls_reason,
             )

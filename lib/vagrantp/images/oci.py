@@ -19,7 +19,7 @@ from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import SCRIPTS, state_root
 from vagrantp.core.system import Host
-from vagrantp.images import built
+from vagrantp.images import built, store
 
 ADD = SCRIPTS / "add_ssh.sh"
 # Podman's default copies http_proxy and the like, with the password in it.
@@ -40,17 +40,17 @@ def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> 
     if not built.is_in_podman(host, reference):
         with host.progress.stage("download image", reference):
             pull = ["podman", "pull", "--quiet", reference]
-            host.change(pull, what=f"downloading {reference}", timeout=built.DOWNLOAD_TIMEOUT)
+            host.change(pull, what=f"downloading {reference}", timeout=store.DOWNLOAD_TIMEOUT)
     if host.dry and not built.is_in_podman(host, reference):
         return reference
     identity, environment = _facts(host, reference)
     script = _script(environment)
     parts = f"{BUILD}{identity}{script}{ENTRY.read_text()}"
     digest = hashlib.sha256(parts.encode()).hexdigest()
-    made = f"localhost/vagrantp-{built.slug(reference)}-{digest[:10]}:latest"
+    made = f"localhost/vagrantp-{store.slug(reference)}-{digest[:10]}:latest"
     if built.is_in_podman(host, made):
         return made
-    with host.lock(built.cache(), f"image {made}", f"another build of {reference}"):
+    with host.lock(store.cache(), f"image {made}", f"another build of {reference}"):
         if not built.is_in_podman(host, made):
             with host.progress.stage("add ssh to the image", reference):
                 _build(host, reference, identity, script, made, f"build-{digest[:8]}", network)

@@ -9,7 +9,7 @@ import json
 
 from vagrantp.core.process import environment
 from vagrantp.core.system import Host
-from vagrantp.images import built
+from vagrantp.images import store
 from vagrantp.instance import vagrant
 from vagrantp.instance.record import Instance
 
@@ -18,7 +18,7 @@ TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation to
 
 def run(host: Host, instance: Instance, *arguments: str) -> None:
     """Run a Vagrant command for `instance`. Raises ProviderError when it fails."""
-    host.make_dir(built.vagrant_home())
+    host.make_dir(store.vagrant_home())
     argv, env = command(instance, *arguments)
     host.change(
         argv,
@@ -32,7 +32,7 @@ def run(host: Host, instance: Instance, *arguments: str) -> None:
 
 def command(instance: Instance, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return argv and environment of a Vagrant command for `instance`."""
-    return vagrant.command(instance, built.vagrant_home(), environment()["PATH"], *arguments)
+    return vagrant.command(instance, store.vagrant_home(), environment()["PATH"], *arguments)
 
 
 def _reason(lines: list[str]) -> str:
@@ -47,7 +47,7 @@ def _reason(lines: list[str]) -> str:
 
 def forget(host: Host, instance: Instance) -> None:
     """Take it out of Vagrant's index, under Vagrant's own lock (lib/vagrant/machine_index.rb)."""
-    index = built.vagrant_home() / "data/machine-index/index"
+    index = store.vagrant_home() / "data/machine-index/index"
     if not index.exists():
         return
     with host.flock(index.with_name("index.lock")):

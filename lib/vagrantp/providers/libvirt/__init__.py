@@ -20,7 +20,7 @@ from vagrantp.core.libvirt import ask, change, virsh
 from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
-from vagrantp.images import boxes, built
+from vagrantp.images import boxes, store
 from vagrantp.instance import network
 from vagrantp.instance.found import UP, Found, State
 from vagrantp.instance.record import Instance, as_text
@@ -28,7 +28,7 @@ from vagrantp.net import subnets
 from vagrantp.providers.libvirt import accel, addresses, domain, ended, seed
 from vagrantp.settings.env import Settings
 
-POOL = built.POOL
+POOL = store.POOL
 RUNNING = Path("/run/libvirt/qemu")
 STATES: dict[str, State] = {
     "running": "running",
@@ -310,7 +310,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
         if name in ask(host, "list", "--name").split():
             change(host, "destroy", name)
-    for volume in built.volumes_in_pool(host):
+    for volume in store.volumes_in_pool(host):
         if volume in domain.volumes(instance):
             change(host, "vol-delete", volume, "--pool", POOL)
     made = instance.machine().get("provider", {})

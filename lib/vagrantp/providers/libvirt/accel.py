@@ -15,7 +15,7 @@ from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import version, virsh
 from vagrantp.core.places import state_root, xdg
 from vagrantp.core.system import Host
-from vagrantp.images import built
+from vagrantp.images import built, store
 
 DEVICE = Path("/dev/kvm")
 TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
@@ -104,7 +104,7 @@ def why_not(host: Host, kind: str, kernel: Path | None) -> str | None:
     """
     name = f"vagrantp-{kind}-probe-{os.getuid()}"
     what = "a kernel" if kernel else "a guest"
-    lock = host.lock(built.cache(), name, f"another trial of {kind}")
+    lock = host.lock(store.cache(), name, f"another trial of {kind}")
     with lock, host.scratch(state_root()) as f:
         remove(host, name)
         with cleaned_up_by(lambda: remove(host, name)):
@@ -133,9 +133,9 @@ def _into_pool(host: Host, name: str, file: Path) -> str:
     """Put a file into the pool, as QEMU cannot read our private folder. Return its path there."""
     volume = f"{name}-{'initrd' if file.name == 'initrd' else 'kernel'}"
     size = str(file.stat().st_size)
-    _virsh(host, "vol-create-as", built.POOL, volume, size, "--format", "raw")
-    _virsh(host, "vol-upload", volume, str(file), "--pool", built.POOL)
-    return host.answer(virsh("vol-path", volume, "--pool", built.POOL)).strip()
+    _virsh(host, "vol-create-as", store.POOL, volume, size, "--format", "raw")
+    _virsh(host, "vol-upload", volume, str(file), "--pool", store.POOL)
+    return host.answer(virsh("vol-path", volume, "--pool", store.POOL)).strip()
 
 
 def remove(host: Host, name: str) -> None:
@@ -146,9 +146,9 @@ def remove(host: Host, name: str) -> None:
             with suppress(ProviderError):  # it may end just now
                 _virsh(host, "destroy", name)
         _virsh(host, "undefine", name)
-    for volume in built.volumes_in_pool(host):
+    for volume in store.volumes_in_pool(host):
         if volume in (f"{name}-kernel", f"{name}-initrd"):
-            _virsh(host, "vol-delete", volume, "--pool", built.POOL)
+            _virsh(host, "vol-delete", volume, "--pool", store.POOL)
 
 
 def _virsh(host: Host, *arguments: str) -> None:

@@ -15,7 +15,7 @@ from vagrantp.core.errors import (
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.progress import plain
 from vagrantp.core.system import Host
-from vagrantp.images.built import POOL
+from vagrantp.images.store import POOL
 from vagrantp.instance.record import Instance
 
 LOGS = Path("/var/log/libvirt/qemu")

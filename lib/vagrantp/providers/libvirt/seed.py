@@ -7,8 +7,8 @@ from vagrantp_guard import contract
 from vagrantp.core.libvirt import ask, change
 from vagrantp.core.system import Host
 from vagrantp.guest import session
-from vagrantp.images import built
-from vagrantp.images.built import POOL
+from vagrantp.images import store
+from vagrantp.images.store import POOL
 from vagrantp.instance import seed
 from vagrantp.instance.record import Instance
 from vagrantp.providers.libvirt import domain
@@ -16,7 +16,7 @@ from vagrantp.settings.env import Settings
 
 
 def make(
-    host: Host, instance: Instance, settings: Settings, box: built.Box, own: contract.LanNic | None
+    host: Host, instance: Instance, settings: Settings, box: store.Box, own: contract.LanNic | None
 ) -> str:
     """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
     _, volume = domain.volumes(instance)

@@ -1,0 +1,212 @@
+"""Boxes in our VAGRANT_HOME, and their volumes in the storage pool of VMs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Literal
+
+from vagrantp.core.errors import ProviderError, cleaned_up_by
+from vagrantp.core.libvirt import virsh
+from vagrantp.core.places import xdg
+from vagrantp.core.system import Host
+from vagrantp.images import disks
+
+POOL = "default"
+COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
+DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some images have 10 GB
+
+
+# Of every box of ours. vagrant-libvirt puts the file's time into the volume's name when a box has
+# no version. It holds the user, so users share no volume: a lock of one user is enough (action/
+# handle_box_image.rb, get_volume_name).
+VERSION = f"1.{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box in our VAGRANT_HOME: `vagrantp-<image>-<digest>`. `virtual_size` in bytes.
+
+    `kind`: of our own making; made for Vagrant, whose insecure key it lets in, and not for our
+    seed; or a cloud image, which cloud-init sets up.
+    """
+
+    name: str
+    virtual_size: int
+    kind: Literal["ours", "vagrant", "cloud"] = "ours"
+
+    @property
+    def volume(self) -> str:
+        """The volume of pool `default` that holds it."""
+        return f"{self.name}_vagrant_box_image_{VERSION}_box.img"
+
+
+def vagrant_home() -> Path:
+    """Return our own VAGRANT_HOME."""
+    return xdg("DATA", ".local/share") / "vagrant"
+
+
+def cache() -> Path:
+    """Return our folder for what can be had again."""
+    return xdg("CACHE", ".cache")
+
+
+def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> Box:
+    """Return `box`, made and put into libvirt's pool as far as it was not there yet.
+
+    `make` is called with a folder to work in and the folder, to be made, of the box's files:
+    `box.img` and `metadata.json` (format 1 of vagrant-libvirt). Older boxes of the same image go,
+    but for those that a disk stands on.
+
+    Raises ProviderError when the pool is missing or a step fails.
+    """
+    folder = vagrant_home() / "boxes" / box.name
+    files = Path(VERSION, "libvirt")
+    if (folder / files).exists() and _is_uploaded(host, box):
+        return box
+    with host.lock(cache(), f"image {box.name}", f"another build of {box.name}"):
+        if not (folder / files).exists():
+            with work_folder(host, box.name) as work:
+                make(work, work / "box" / files)
+                host.make_dir(folder.parent)
+                host.remove(folder)
+                host.move(work / "box", folder)
+        if not _is_uploaded(host, box):
+            with host.progress.stage("upload base image", "(once)"):
+                _upload(host, box, folder / files / "box.img")
+        _remove_old_boxes(host, box)
+    return box
+
+
+def describe(host: Host, folder: Path) -> None:
+    """Write what vagrant-libvirt wants to know of a box in `folder` that is not of our making.
+
+    It knows the disk's size in GB only; where it says less than DISK, DISK counts.
+    """
+    host.make_dir(folder)
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
+    host.write(folder / "metadata.json", json.dumps(metadata))
+
+
+def put_image(host: Host, folder: Path, disk: disks.Disk, file: Path) -> None:
+    """Put a disk image that is not of our making into the `folder` of a box, as a qcow2."""
+    describe(host, folder)
+    target = folder / "box.img"
+    if disk.format == "qcow2":
+        return host.link(target, file)
+    argv = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", str(file), str(target)]
+    host.change(argv, what="convert the image", timeout=3600)
+
+
+def slug(name: str) -> str:
+    """Return a name as the names of boxes and volumes may have it."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
+
+
+def volumes_in_pool(host: Host) -> list[str]:
+    """Return the names of all volumes in the storage pool of VMs."""
+    lines = host.answer(virsh("vol-list", "--pool", POOL)).splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def _remove_old_boxes(host: Host, box: Box) -> None:
+    """Remove this user's other boxes of the same image, but for one that a disk stands on."""
+    image = re.escape(box.name.rpartition("-")[0])
+    pattern = re.compile(rf"({image}-[0-9a-f]{{10}})_.*_{re.escape(VERSION)}_box\.img")
+    volumes = volumes_in_pool(host)
+    if not volumes:
+        return
+    xml = host.answer(virsh("; ".join(f"vol-dumpxml --pool {POOL} {v}" for v in volumes)))
+    backing = set(re.findall(r"<backingStore>\s*<path>[^<]*/([^<]+)</path>", xml))
+    for volume in volumes:
+        old = pattern.fullmatch(volume)
+        if old and volume != box.volume and volume not in backing:
+            step(host, "remove an old image", *virsh("vol-delete", "--pool", POOL, volume))
+            host.remove(vagrant_home() / "boxes" / old[1])
+
+
+def _upload(host: Host, box: Box, file: Path) -> None:
+    """Put a box into the pool, so that vagrant-libvirt finds it there and does not do it itself.
+
+    Its own upload, killed, leaves half a volume that the next one takes for a whole one. Ours
+    goes to another name; the server then makes the copy, unpacked, under the right one. While
+    `.part` is there the other one does not count, so it is never half either.
+    """
+    part = f"{box.volume}.part"
+    size = str(box.virtual_size)
+
+    def volume(verb: str, *arguments: str) -> None:
+        step(host, "upload to libvirt", *virsh(verb, "--pool", POOL, *arguments))
+
+    def remove() -> None:
+        for name in (box.volume, part):
+            deadline = monotonic() + COPY_TIMEOUT
+            while name in volumes_in_pool(host) and not host.dry:
+                try:
+                    volume("vol-delete", name)
+                except ProviderError:
+                    # A killed client's copy goes on in the server: "still being allocated".
+                    if monotonic() > deadline:
+                        raise
+                    sleep(0.5)
+
+    def remove_half() -> None:
+        if not host.dry and not _is_uploaded(host, box):
+            remove()
+
+    remove()
+    with cleaned_up_by(remove_half):
+        volume("vol-create-as", part, size, "--format", "qcow2")
+        volume("vol-upload", part, str(file))
+        # The server opens what the copy names, as root; the file may have changed since the check.
+        with host.scratch(vagrant_home()) as folder:
+            volume("vol-download", part, str(folder / "header"), f"--length={disks.HEADER}")
+            if not host.dry:
+                header = (folder / "header").read_bytes()
+                disks.refuse_other(box.name, header, box.virtual_size)
+        volume("vol-clone", part, box.volume)
+        volume("vol-delete", part)
+
+
+def _is_uploaded(host: Host, box: Box) -> bool:
+    volumes = volumes_in_pool(host)
+    return box.volume in volumes and f"{box.volume}.part" not in volumes
+
+
+@contextmanager
+def work_folder(host: Host, name: str) -> Iterator[Path]:
+    """Give a build a folder, empty at the start and gone at the end.
+
+    It is in the file system of the boxes, so that a finished one gets there by a rename. Whoever
+    has it holds the lock, so one that is there already is a killed build's.
+    """
+    path = vagrant_home() / "tmp" / name
+    # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
+    # build has its own mount namespace), and were it so, nothing there would be touched.
+    remove = (*as_root(), "rm", "-rf", "--one-file-system", str(path))
+    if path.exists():
+        step(host, "clean up", *remove)
+    host.make_dir(path)
+    with cleaned_up_by(lambda: step(host, "clean up", *remove)):
+        yield path
+
+
+def as_root() -> list[str]:
+    """Return what makes a command root in namespaces of its own.
+
+    All that it started ends with it, killed or not, and nothing that it mounts is seen outside.
+    An ordinary user is root there with the ids of /etc/subuid.
+    """
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return argv if os.getuid() == 0 else [*argv, "--map-root-user", "--map-auto"]
+
+
+def step(host: Host, what: str, *argv: str, timeout: float = 600) -> None:
+    """Take one step of a build. `timeout` in seconds. Raises ProviderError."""
+    host.change(argv, what=what, timeout=timeout)
