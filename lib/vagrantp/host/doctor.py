@@ -17,8 +17,8 @@ from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import SET_UP, state_root
 from vagrantp.core.process import environment, is_installed
 from vagrantp.core.system import Host
-from vagrantp.host import checks
-from vagrantp.host.checks import Finding, HostCheck
+from vagrantp.host import checks, container_checks, room, vm_checks
+from vagrantp.host.finding import Finding, HostCheck, look, tools, tried
 from vagrantp.images import built
 from vagrantp.images.oci import NO_PROXY
 from vagrantp.instance.vagrant import PROBES
@@ -37,7 +37,7 @@ def examine(host: Host, as_json: bool) -> None:
     """
     listed, failed = [], []
     for name, check in all_checks(host):
-        finding = checks.look(check)
+        finding = look(check)
         listed.append({"name": name, **_shown(finding)})
         if finding.outcome == "failed":
             failed.append(finding)
@@ -54,28 +54,28 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     box = partial(built.is_built, host, "vm", built.FIRST)
     image = partial(built.is_built, host, "container", built.FIRST)
     needed = dict.fromkeys([*checks.TOOLS["vm"], *checks.TOOLS["container"], "nft", "ip"])
-    yield "tools", partial(checks.tools, needed)
+    yield "tools", partial(tools, needed)
     for infra_type in ("vm", "container"):
         # as if none were built: the next version may bring a new recipe
         check = partial(checks.image_tools, infra_type, lambda: False)
         yield f"image tools ({infra_type})", check
     yield "memory", partial(checks.memory, SMALLEST)
     yield "processors", partial(checks.cpus, 1)
-    yield "room to build images", partial(checks.build_room, "vm", box)
-    yield "libvirt", partial(checks.libvirt_answers, host)
-    yield "vagrant-libvirt", partial(checks.vagrant_libvirt, host)
-    yield "storage pool", partial(checks.pool, host, box)
-    yield "libvirt network", partial(checks.libvirt_network, host)
+    yield "room to build images", partial(room.build_room, "vm", box)
+    yield "libvirt", partial(vm_checks.libvirt_answers, host)
+    yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
+    yield "storage pool", partial(vm_checks.pool, host, box)
+    yield "libvirt network", partial(vm_checks.libvirt_network, host)
     yield "libvirt nwfilter", partial(nwfilter, host)
     yield "kvm", partial(kvm, host)
     yield "vm", partial(vm, host)
-    yield "podman", partial(checks.podman, host)
-    yield "cgroup controllers", partial(checks.cgroup, host)
-    yield "user ids", partial(checks.user_ids, host)
-    yield "container storage", partial(checks.container_storage, host, image)
-    yield "podman network", partial(checks.podman_network, host)
+    yield "podman", partial(container_checks.podman, host)
+    yield "cgroup controllers", partial(container_checks.cgroup, host)
+    yield "user ids", partial(container_checks.user_ids, host)
+    yield "container storage", partial(container_checks.container_storage, host, image)
+    yield "podman network", partial(container_checks.podman_network, host)
     yield "container", partial(container, host)
-    yield "mounts", partial(checks.tools, checks.MOUNT_TOOLS)
+    yield "mounts", partial(tools, checks.MOUNT_TOOLS)
     yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
 
@@ -112,7 +112,7 @@ def vm(host: Host) -> Finding:
         host.change(["virsh", "start", "qemu-probe"], what="trying QEMU", timeout=1)
     elif why := accel.why_not(host, "qemu", kernel):
         raise ProviderError(why)
-    return checks.tried(host, f"{'a kernel' if kernel else 'firmware'} runs under QEMU")
+    return tried(host, f"{'a kernel' if kernel else 'firmware'} runs under QEMU")
 
 
 def container(host: Host) -> Finding:
@@ -128,7 +128,7 @@ def container(host: Host) -> Finding:
         with cleaned_up_by(lambda: host.change(remove, what="ending the trial", timeout=60)):
             argv = _container_probe(name, root)
             host.change(argv, what="a container", timeout=60)
-    return checks.tried(host, "one runs")
+    return tried(host, "one runs")
 
 
 def _container_probe(name: str, root: Path) -> list[str]:
@@ -149,7 +149,7 @@ def packet_filter(host: Host) -> Finding:
     why = lines[-1] if lines else "no reason given"
     if f"closed {nonce}" in lines:
         why = "a packet passes nft's rule against it"
-    return Finding("failed", why, checks.namespaces_mend())
+    return Finding("failed", why, container_checks.namespaces_mend())
 
 
 def _packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:

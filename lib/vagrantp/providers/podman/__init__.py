@@ -6,8 +6,7 @@ import json
 import os
 import re
 import resource
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from itertools import chain
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from vagrantp_guard import contract
 
 from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
-from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check, compare, plain
 from vagrantp.core.system import Host
 from vagrantp.images import built, oci
@@ -23,6 +21,7 @@ from vagrantp.instance import guard, network
 from vagrantp.instance.found import UP, Found, State
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
+from vagrantp.providers.podman import network as podman_network
 from vagrantp.providers.podman import options, quota
 from vagrantp.settings.env import Settings
 
@@ -36,7 +35,6 @@ STATES: dict[str, State] = {
     "stopping": "running",
 }
 MIB, GIB = 1024**2, 1024**3
-NETWORK = Path("/etc/containers/networks") / f"{subnets.NAME}.json"
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -88,7 +86,7 @@ def prepare(
     limits = _process_limits(host)
     if os.getuid() != 0:
         return options.rootless_container(instance, settings, image, os.getuid(), limits)
-    address = _take_address(host, instance.state_dir, network.fixed_ip(settings))
+    address = podman_network.take_address(host, instance.state_dir, network.fixed_ip(settings))
     uid, has_quota = os.getuid(), without is None
     return options.container(
         instance, settings, image, subnets.NAME, address, uid, card, has_quota, limits
@@ -114,22 +112,12 @@ def _image(host: Host, image: str) -> str:
     def options(folder: Path) -> list[str]:
         if os.getuid() != 0:
             return []
-        return [f"--network={subnets.NAME}", f"--ip={_take_address(host, folder, None)}"]
+        return [
+            f"--network={subnets.NAME}",
+            f"--ip={podman_network.take_address(host, folder, None)}",
+        ]
 
     return oci.ensure(host, image, options)
-
-
-def _take_address(host: Host, folder: Path, fixed: IPv4Address | None) -> IPv4Address:
-    """Choose an address for the container whose state is in `folder`, and write it down there."""
-    own = folder / "address"
-    with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
-        subnet = _ensure_network(host)
-        # there is no container yet that would show that its address is taken
-        files = [path for path in state_root().glob("*/address") if path != own]
-        taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
-        address = subnets.choose_address(subnet, folder.name[-8:], taken, fixed)
-        host.write(own, str(address))
-    return address
 
 
 def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
@@ -141,7 +129,7 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
     wanted = network.fixed_ip(settings) or IPv4Address(had)
     if had == str(IPv4Interface(wanted).ip) == own.read_text(encoding="ascii"):
         return had
-    address = _take_address(host, instance.state_dir, wanted)
+    address = podman_network.take_address(host, instance.state_dir, wanted)
     # The file and machine.json differ until the end: what is killed in between is done again.
     name, where = instance.full_name, ["podman", "network"]
     card = [f"--ip={address}", f"--mac-address={network.mac(instance, settings)}"]
@@ -344,35 +332,6 @@ def clean_up(host: Host, instance: Instance) -> None:
     if any(found.instance.full_name == instance.full_name for found in list_all(host)):
         argv = ["podman", "rm", "--force", "--time", "0", "--volumes", instance.full_name]
         host.change(argv, what="removing the container", timeout=60)
-
-
-def _ensure_network(host: Host) -> IPv4Network:
-    """Make the NAT network if it is not there and return its subnet."""
-    listed = {
-        item["name"]: [IPv4Network(s["subnet"]) for s in item["subnets"] if "." in s["subnet"]]
-        for item in as_json("podman", _ask(host, "network", "ls", "--format", "json"), list)
-        if item.get("subnets")
-    }
-    if subnets.NAME in listed:
-        return listed[subnets.NAME][0]
-    taken = chain(*listed.values())
-    subnet = subnets.free_subnet(host, subnets.FOR_PODMAN, also_taken=taken)
-    argv = ["podman", "network", "create", f"--subnet={subnet}", subnets.NAME]
-    host.change(argv, what="making the network", timeout=60)
-    _name_bridge(host)
-    return subnet
-
-
-def _name_bridge(host: Host) -> None:
-    """Give the network's bridge the name that `guard` knows. Podman 4.3 has no option for it.
-
-    The file is Podman's own record of the network; no container has used it so far.
-    """
-    if host.dry:
-        return
-    record = json.loads(NETWORK.read_text(encoding="utf-8"))
-    record["network_interface"] = contract.BRIDGES["container"]
-    host.write(NETWORK, json.dumps(record), 0o644)
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

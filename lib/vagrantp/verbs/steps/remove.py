@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
-from vagrantp.host import checks
+from vagrantp.host import vm_checks
 from vagrantp.instance import record as instances
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -45,7 +45,7 @@ def remove_leftovers(host: Host, wanted: Instance) -> None:
     Raises StateError where the domain of a complete VM is gone, and its disk is not.
     """
     for known in instances.all_by_id(wanted.id, wanted.folder):
-        if known.is_complete() and known.infra_type == "vm" and checks.has_disk(host, known):
+        if known.is_complete() and known.infra_type == "vm" and vm_checks.has_disk(host, known):
             text = f"libvirt has {known.full_name} no more, but its disk"
             raise StateError(text, "fab rm removes that as well, then fab up")
         if known.full_name != wanted.full_name:

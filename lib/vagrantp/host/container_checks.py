@@ -1,0 +1,118 @@
+"""Whether containers can be made here: Podman, its network and storage, limits and ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vagrantp.core.answers import as_json
+from vagrantp.core.errors import (
+    ConflictError,
+    HostLimitError,
+)
+from vagrantp.core.places import SET_UP
+from vagrantp.core.system import Host
+from vagrantp.host.finding import Finding
+from vagrantp.host.room import free, room
+from vagrantp.net import subnets
+from vagrantp.providers.podman import quota
+from vagrantp.settings.env import Settings
+
+SYSTEMD = Path("/run/systemd/system")
+STARTER = Path("/etc/systemd/system/vagrantp-autostart.service")  # playbooks/host.yml
+# Settings by which a kernel keeps ordinary users from namespaces, the value with which they do so,
+# and one that lets them: Debian's own, Ubuntu's own, everyone's.
+NAMESPACE_SETTINGS = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+    "user.max_user_namespaces": ("0", "15000"),
+}
+CGROUP_HELP = "https://rootlesscontaine.rs/getting-started/common/cgroup2/"
+
+
+def starts_containers(settings: Settings) -> Finding:
+    """See that containers can start with the host, where one is to: by a unit of systemd."""
+    if settings.autostart and not (STARTER.exists() and SYSTEMD.exists()):
+        text = "AUTOSTART=yes of a container needs systemd, and what host set-up puts there"
+        return Finding("failed", text, SET_UP if SYSTEMD.exists() else "take AUTOSTART out")
+    return Finding("ok", "not needed, or there")
+
+
+def routable(settings: Settings) -> Finding:
+    """See that a container of root's is asked for, where the host is to route to it."""
+    for key, value in (("FIXED_IP", settings.fixed_ip), ("MAC", settings.mac)):
+        if value and os.getuid() != 0:
+            text = f"{key} is not for a user's container: it is on no network of this host"
+            return Finding("failed", text, f"take {key} out; PORTS leads to it")
+    return Finding("ok", "not needed, or given")
+
+
+def podman(host: Host) -> Finding:
+    """Ask podman for its version."""
+    return Finding("ok", f"answers, {quota.podman_info(host)['version']['Version']}")
+
+
+def podman_network(host: Host) -> Finding:
+    """Look whether podman's network of our name is one of ours, or which one would be made."""
+    listing = as_json("podman", host.answer(["podman", "network", "ls", "--format", "json"]), list)
+    named = [item for item in listing if item["name"] == subnets.NAME]
+    if os.getuid() != 0:
+        return Finding("ok", "not needed by a user's containers")
+    if not named:
+        return Finding("ok", "the first up makes it")
+    if not subnets.is_ours_of_podman(named[0]):
+        mend = f"podman network rm {subnets.NAME}"
+        text = f"the podman network {subnets.NAME} is not one of ours"
+        return Finding("failed", text, mend, ConflictError)
+    return Finding("ok", "there")
+
+
+def cgroup(host: Host) -> Finding:
+    """See that MEMORY and CPUS of a container can be enforced (rootless on cgroup v1: no)."""
+    host_info = quota.podman_info(host)["host"]
+    missing = {"cpu", "memory"} - set(host_info.get("cgroupControllers") or [])
+    if missing:
+        return Finding(
+            "failed",
+            f"podman cannot enforce MEMORY and CPUS here: its cgroup {host_info['cgroupVersion']} "
+            f"has no {' and no '.join(sorted(missing))} controller for this user",
+            f"boot with cgroup v2 and delegate the controllers ({CGROUP_HELP}), or run it as root",
+            HostLimitError,
+        )
+    return Finding("ok", f"{host_info['cgroupVersion']}: cpu, memory")
+
+
+def user_ids(host: Host) -> Finding:
+    """Become root of a namespace with the ids of /etc/subuid, which newuidmap gives."""
+    if os.getuid() == 0:
+        return Finding("ok", "root needs none")
+    answer = host.ask(["unshare", "--map-root-user", "--map-auto", "true"])
+    if answer.ok:
+        return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
+    why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_mend())
+
+
+def namespaces_mend() -> str:
+    """Return the command that lets an ordinary user have namespaces, where a setting forbids it."""
+    for name, (forbidding, allowing) in NAMESPACE_SETTINGS.items():
+        path = Path("/proc/sys", *name.split("."))
+        if os.getuid() != 0 and path.exists() and path.read_text().strip() == forbidding:
+            return f"sudo sysctl --write {name}={allowing}"
+    return SET_UP
+
+
+def container_storage(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
+    """See that podman's storage has room for what a container takes at once, as `pool` does.
+
+    Where it has, say whether it can also keep a container to its DISK.
+    """
+    root = quota.podman_info(host)["store"]["graphRoot"]
+    found = room(root, free(Path(root)), "container", is_built, disk)
+    if found.outcome != "ok":
+        return found
+    why = quota.why_none(host)
+    limits = f"DISK is not enforced: {why}" if why else "DISK is enforced"
+    return replace(found, found=f"{found.found}; {limits}")

@@ -1,0 +1,70 @@
+"""What a check of this host finds, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from vagrantp.core.errors import (
+    ProviderError,
+    UnansweredError,
+    VagrantpError,
+)
+from vagrantp.core.places import SET_UP
+from vagrantp.core.process import is_installed
+from vagrantp.core.system import Host
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. `mend` is the command, or else the advice, that makes it well;
+    a failed one ends `up` in `error`."""
+
+    outcome: Literal["ok", "warning", "failed"]
+    found: str
+    mend: str | None = None
+    error: type[VagrantpError] = ProviderError
+
+
+HostCheck = Callable[[], Finding]
+
+
+def refuse(host: Host, findings: Iterable[Finding]) -> None:
+    """Tell the warnings, and raise all failures as one error, of the first one's kind."""
+    failed = []
+    for finding in findings:
+        if finding.outcome == "warning":
+            host.progress.say(f"warning: {finding.found}")
+        if finding.outcome == "failed":
+            failed.append(finding)
+    if failed:
+        # when libvirt or podman is away, several checks say the same
+        texts = dict.fromkeys(str(VagrantpError(each.found, each.mend)) for each in failed)
+        raise failed[0].error("\n".join(texts))
+
+
+def look(check: HostCheck) -> Finding:
+    """Return what a check found: an error that it raises is a failure."""
+    try:
+        return check()
+    except UnansweredError:  # once is enough
+        raise
+    except ProviderError as error:
+        return Finding("failed", error.message, error.hint or SET_UP)
+    except VagrantpError as error:
+        return Finding("failed", error.message, error.hint, type(error))
+
+
+def tools(names: Iterable[str]) -> Finding:
+    """Look for programs."""
+    missing = [name for name in names if not is_installed(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        return Finding("failed", f"{', '.join(missing)} {verb} not installed", SET_UP)
+    return Finding("ok", "all there")
+
+
+def tried(host: Host, found: str) -> Finding:
+    """Return what a trial found that went well, unless --dry held it back."""
+    return Finding("warning", "not tried") if host.dry else Finding("ok", found)
