@@ -195,6 +195,23 @@ ROWS: list[tuple[str, list[str]]] = [
     ("AUTOSTART=on", ['AUTOSTART must be yes or no, got "on"']),
 ]  # fmt: skip
 
+for _key in (
+    "PROTECT",
+    "HIDE",
+    "AGENT",
+    "AGENT_ENV",
+    "EGRESS",
+    "EGRESS_ALLOW",
+    "CA_CERTS",
+    "NESTED",
+):
+    ROWS += [
+        (f"{_key}=no", [f'{_key} {LATER}, got "no"']),
+        (f"VAGRANTP_{_key}=no", [f'VAGRANTP_{_key} {LATER}, got "no"']),
+    ]  # fmt: skip
+
+ROWS += [("VAGRANTP_MEMORY=1", [f'VAGRANTP_MEMORY {LATER}, got "1"'])]
+
 for _key in ("GATEWAY", "DNS"):
     ROWS += [
         (f"{_key}=router", [f'{_key} must be an IPv4 address, got "router"', f"{_key} is for NETWORK_TYPE=bridge\n  hint: take {_key} out, or write NETWORK_TYPE=bridge"]),
@@ -255,9 +272,8 @@ def expected(above: str, problems: list[str]) -> str:
     lines = []
     for problem in problems:
         key = problem.split()[0]
-        hint = f"\n  hint: {HINTS[key]}"
-        if LATER in problem:
-            hint = f"\n  hint: take {key} out; this version cannot honour it"
+        later = f"take {key} out; this version cannot honour it"
+        hint = f"\n  hint: {later if LATER in problem else HINTS[key]}"
         if "\n" in problem:
             hint = ""
         number = [line.partition("=")[0] for line in above.split("\n")].index(key) + 1

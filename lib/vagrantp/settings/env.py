@@ -27,10 +27,10 @@ from vagrantp.core.places import xdg
 from vagrantp.settings.keys import (
     JINJA,
     KEYS,
-    Key,
     LanRule,
     PortForward,
     Provisioner,
+    is_not_built,
     items,
     meant,
     misfits,
@@ -250,7 +250,7 @@ def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]
             problems.setdefault(misfit.key, []).append(problem)
     for name, entry in written.items():
         if name not in problems and not KEYS[name].is_built(values[name]):
-            problems[name] = [_unsupported(entry, KEYS[name])]
+            problems[name] = [_unsupported(entry)]
     return values, [problem for found in problems.values() for problem in found]
 
 
@@ -258,8 +258,8 @@ def _problem(entry: Entry, text: str, hint: str | None) -> Problem:
     return Problem(entry.file, entry.line, f"{entry.key} {text}", hint)
 
 
-def _unsupported(entry: Entry, key: Key) -> Problem:
-    hint = key.hint if key.is_required else f"take {key.name} out; this version cannot honour it"
+def _unsupported(entry: Entry) -> Problem:
+    hint = f"take {entry.key} out; this version cannot honour it"
     return _problem(entry, f"is not supported yet, got {_shown(entry.raw)}", hint)
 
 
@@ -302,6 +302,9 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
             problems.append(Problem(shown, line, f"{name} is already set in line {first}", hint))
         elif name in KEYS:
             entries[name] = Entry(name, binding.value or "", path, shown, line)
+        elif is_not_built(name):
+            entry = Entry(name, binding.value or "", path, shown, line)
+            problems.append(_unsupported(entry))
         elif name not in foreign and FOREIGN.fullmatch(name):
             foreign.add(name)
             if key := meant(name):

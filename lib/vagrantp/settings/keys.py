@@ -732,6 +732,19 @@ KEYS: dict[str, Key] = {
     )
 }
 
+# Keys that are decided and not built: an error, so that nobody relies on them.
+NOT_BUILT = (
+    *("PROTECT", "HIDE", "AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "CA_CERTS", "NESTED"),
+)
+PREFIX = "VAGRANTP_"  # of our keys in a file that is another program's as well: not built either
+
+
+def is_not_built(name: str) -> bool:
+    """Say whether a name in `.env` is a key that this version knows, and cannot honour at all."""
+    return name in NOT_BUILT or (
+        name.startswith(PREFIX) and name.removeprefix(PREFIX) in (*KEYS, *NOT_BUILT)
+    )
+
 
 def misfits(values: Mapping[str, Any], written: Collection[str]) -> Iterator[Misfit]:
     """Yield what makes no sense together.
@@ -792,6 +805,6 @@ def meant(name: str) -> str | None:
         is_twisted = len(word) > 4 and sorted(word) == sorted(key.name)  # MEMROY
         if word in (key.name, *key.words) or is_twisted:
             return key.name
-    near = [key for key in KEYS if abs(len(key) - len(word)) <= 1]
+    near = [key for key in (*KEYS, *NOT_BUILT) if abs(len(key) - len(word)) <= 1]
     # 0.88 takes one letter more or less (PORT, MEMRY); SSL_KEY is nobody's SSH_KEY
     return next(iter(get_close_matches(word, near, n=1, cutoff=0.88)), None)
