@@ -43,6 +43,7 @@ SETTINGS = Settings(
     provision_vars=None,
     cloud_init=None,
     hostname="app",
+    written=("cpus", "disk", "infra_type", "lan_access", "memory", "name"),
 )
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
@@ -123,7 +124,7 @@ def test_vm_for_the_vagrantfile() -> None:
             "uid": str(os.getuid()),
             "gid": str(os.getgid()),
             "state": "/state/vagrantp/app-0a1b2c3d",
-            "version": "1",
+            "version": "2",
             "address": "10.201.0.5",
             "lan_access": "yes",
             "lan_allow": "[]",
@@ -170,7 +171,7 @@ def test_container_for_the_vagrantfile() -> None:
             "--label=vagrantp.name=app",
             "--label=vagrantp.folder=/home/av/app",
             "--label=vagrantp.uid=0",
-            "--label=vagrantp.version=1",
+            "--label=vagrantp.version=2",
             "--label=vagrantp.address=10.201.1.9",
             "--label=vagrantp.autostart=no",
         ],
@@ -261,6 +262,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
         "cloud_init": None,
         "hostname": "app",
         "image_sha256": None,
+        "written": ["cpus", "disk", "infra_type", "lan_access", "memory", "name"],
     }
     assert document["provider"] == {"box": "b"}
 

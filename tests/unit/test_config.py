@@ -58,6 +58,7 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "cloud_init": None,
         "hostname": "app",
         "image_sha256": None,
+        "written": ("cpus", "disk", "infra_type", "lan_access", "memory"),
     }
 
 

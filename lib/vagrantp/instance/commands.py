@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vagrantp.core.places import MASTER, PACKAGE, SCRIPTS
-from vagrantp.instance.record import VERSION, Instance, as_json
+from vagrantp.instance.record import VERSION, Instance
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGE, SSH_USER
+from vagrantp.settings.saved import as_json
 
 SHIM = PACKAGE / "providers/shim"  # holds `docker`, which is podman, for Vagrant's eyes only
 PLAY = PACKAGE / "guest/play.py"

@@ -14,7 +14,6 @@ from vagrantp.core.system import SET_UP, Host
 from vagrantp.instance import commands
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import LanRule
 
 PROGRAMS = PACKAGE / "programs"
 OCI_HOOK = Path("/etc/containers/oci/hooks.d/vagrantp.json")
@@ -71,24 +70,23 @@ def _problems(host: Host) -> str:
     return "; ".join(live(host)["problems"])
 
 
-def text(wishes: dict[str, Any]) -> str:
-    """Return what a guest may reach, in words. `wishes`: of machine.json's settings."""
-    if wishes["lan_access"]:
+def text(settings: Settings) -> str:
+    """Return what a guest may reach, in words."""
+    if settings.lan_access:
         return "LAN open"
-    open_ = ", ".join(str(LanRule(**rule)) for rule in wishes["lan_allow"])
+    open_ = ", ".join(map(str, settings.lan_allow))
     return f"LAN blocked, but for {open_}" if open_ else "LAN blocked"
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> Check:
     """Return whether the rules of a running instance are in force, and are those of `settings`."""
-    wishes = commands.isolation(settings)
-    why = why_not(host, instance, wishes)
-    found = f"{BROKEN}: {why}" if why else text(wishes)
-    return Check("isolation", text(wishes), found, "FAILED" if why else "ok")
+    why = why_not(host, instance, settings)
+    found = f"{BROKEN}: {why}" if why else text(settings)
+    return Check("isolation", text(settings), found, "FAILED" if why else "ok")
 
 
-def why_not(host: Host, instance: Instance, wishes: dict[str, Any]) -> str:
-    """Return why a running instance is not isolated as `wishes` have it, or nothing."""
+def why_not(host: Host, instance: Instance, settings: Settings) -> str:
+    """Return why a running instance is not isolated as `settings` have it, or nothing."""
     if why := why_not_installed():
         return why
     if is_rootless(instance.infra_type):
@@ -99,7 +97,7 @@ def why_not(host: Host, instance: Instance, wishes: dict[str, Any]) -> str:
     guest = found["guests"].get(instance.full_name)
     if guest is None:
         return "no rules were loaded for it"
-    if any(guest[key] != wishes[key] for key in ("lan_access", "lan_allow")):
+    if any(guest[key] != value for key, value in commands.isolation(settings).items()):
         return "its rules are of other settings"
     address, nowhere = instance.machine()["provider"]["address"], {"address": None}
     if (guest["lan"] or nowhere)["address"] != (instance.lan or nowhere)["address"]:

@@ -74,6 +74,7 @@ class Settings:
     provision_vars: Path | None
     cloud_init: Path | None
     hostname: str | None  # None: cloud-init makes it of a template
+    written: tuple[str, ...]  # the fields whose keys `.env` or defaults.env has, sorted
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         values |= {"BRIDGE": None, "GATEWAY": None, "DNS": None}
     if values["INFRA_TYPE"] == "container":
         values |= {"IMAGE_SHA256": None, "CLOUD_INIT": None}
+    of_this_type = (None, values["INFRA_TYPE"])
+    fields = {KEYS[name].field for name in written if KEYS[name].infra_type in of_this_type}
     return Settings(
         infra_type=values["INFRA_TYPE"],
         memory=values["MEMORY"],
@@ -160,6 +163,7 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         provision_vars=values.get("PROVISION_VARS"),
         cloud_init=values.get("CLOUD_INIT"),
         hostname=values.get("NAME") or _hostname(values.get("CLOUD_INIT"), name_from(folder)),
+        written=tuple(sorted(fields)),
     )
 
 

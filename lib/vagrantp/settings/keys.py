@@ -466,7 +466,9 @@ class Key:
 
     `value` says what may be written, `doc` what it does, `example` is a value that is sound;
     `default` is the raw text it has when it is not written, `otherwise` says in words what holds
-    then. `infra_type`: the one type it makes sense for; `words`: what other tools call it.
+    then. `before`: the raw text of what an instance has whose version did not know the key, or had
+    another default. `infra_type`: the one type it makes sense for; `words`: what other
+    tools call it.
     `is_built` says of a typed value whether this version can honour it; `so_far`, where it can
     honour some, which ones.
     """
@@ -478,6 +480,7 @@ class Key:
     validate: Validator
     locate: Locator | None = None
     default: str | None = None
+    before: str | None = None
     otherwise: str = ""
     is_required: bool = False
     hint: str | None = None
@@ -485,6 +488,11 @@ class Key:
     words: tuple[str, ...] = ()
     is_built: Callable[[Any], bool] = always
     so_far: str = ""
+
+    @property
+    def field(self) -> str:
+        """Its name in Settings."""
+        return "image" if self.name in ("BOX", "IMAGE") else self.name.lower()
 
 
 _MIB = {"M": 1, "G": 1024, "T": 1024**2}

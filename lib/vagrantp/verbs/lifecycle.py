@@ -30,7 +30,7 @@ from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.providers import Found, libvirt, provider_for
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import SSH_USER
 
@@ -91,6 +91,8 @@ def judged(found: Found) -> Found:
     found = replace(found, is_up=found.state in ("running", "paused"))
     if not found.instance.state_dir.is_dir():
         return replace(found, state="broken", reason="its state folder with the keys is gone")
+    if why := found.instance.why_newer():
+        return replace(found, state="broken", reason=why)
     if not found.instance.is_complete():
         return replace(found, state="broken", reason="it was never made in full")
     if not found.instance.machine():
@@ -135,6 +137,7 @@ def up(
                 f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
             )
         else:
+            settings = saved.kept(found.instance.settings, settings)
             changes = drift(found.instance, settings)
             _refuse_what_needs_rm(found.instance, changes)
             wanted = found.instance
@@ -173,6 +176,7 @@ def provision_anew(
     """
     with _locked(host, env.id_from(folder)) as host:
         found = running(host, folder)
+        settings = saved.kept(found.instance.settings, settings)
         trust.accept(host, found.instance, settings, is_sure)
         name = found.instance.full_name
         changes = drift(found.instance, settings)
@@ -262,6 +266,7 @@ def ssh_config(folder: Path) -> str:
     known = instances.remembered(folder)
     if known is None or not known.is_complete():
         raise StateError(f"there is no instance for {folder}", "fab up makes it")
+    known.refuse_newer()
     return known.ssh_config.read_text(encoding="utf-8").rstrip()
 
 
@@ -301,16 +306,19 @@ def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
 
 def drift(instance: Instance, settings: Settings) -> list[Change]:
     """Return what `settings` ask for and the instance was not made with."""
-    old = instance.machine().get("settings", {})
+    old = instance.settings
+    if old is None:
+        return []
+    settings = saved.kept(old, settings)
     when: dict[str, Any] = dict.fromkeys((*AT_START, "fixed_ip"), "at the next start")
     when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
-    if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
+    if settings.infra_type == "vm" and settings.disk < old.disk:
         del when["disk"]  # a file system may be shrunk, or be lost
     if settings.network_type != "default":
         del when["fixed_ip"]  # on a bridge it is told to the guest, when that is made
     return [
         Change(key, was, now, when.get(key.lower(), "to a new instance"))
-        for key, was, now in instances.differences(old, settings)
+        for key, was, now in saved.differences(old, settings)
     ]
 
 
@@ -318,20 +326,20 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     """Return what `up` ends with."""
     from humanize import naturalsize, precisedelta
 
-    machine = instance.machine()
-    settings, provider = machine["settings"], machine["provider"]
+    settings, provider = instance.settings, instance.machine()["provider"]
+    assert settings
     leads = ", ".join(map(ports.shown, ports.forwards(instance)))
-    shared = settings.get("mount", "none")
-    cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
-    memory = naturalsize(settings["memory"] * 1024**2, binary=True)
-    is_limited = settings["infra_type"] == "vm" or provider.get("has_quota")
-    disk = f"{settings['disk']} GiB disk" if is_limited else "disk not limited"
+    shared = settings.mount
+    cpus = f"{settings.cpus} CPU" + ("s" if settings.cpus != 1 else "")
+    memory = naturalsize(settings.memory * 1024**2, binary=True)
+    is_limited = settings.infra_type == "vm" or provider.get("has_quota")
+    disk = f"{settings.disk} GiB disk" if is_limited else "disk not limited"
     took = ""
     if seconds is not None:
         took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
     return "\n".join(
         [
-            f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
+            f"{instance.name} {what} ({settings.infra_type}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
@@ -545,8 +553,8 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         raise
     if host.dry:
         return
-    had = instance.machine()["settings"]  # until its next start
-    by_now = replace(settings, **{key: had[key] for key in AT_START if key in had})
+    had = instance.settings or settings  # until its next start
+    by_now = replace(settings, memory=had.memory, cpus=had.cpus, mount=had.mount)
     if at_once:
         provider.enforce(host, instance, by_now)
     if is_larger:
@@ -800,10 +808,15 @@ def _locked(host: Host, identity: str) -> Iterator[Host]:
 
 
 def _refuse_open(identity: str) -> None:
-    """Raise StateError when somebody else could have put a key or a setting in."""
+    """Raise StateError when somebody else could have put a key or a setting in.
+
+    Also when a newer vagrantp has, whose instances this one does not know.
+    """
     root = state_root()
     for folder in (root, *root.glob(f"*-{identity}")):
         refuse_open(folder)
+    for known in instances.all_by_id(identity):
+        known.refuse_newer()
 
 
 def _remove_logs(host: Host, identity: str) -> None:

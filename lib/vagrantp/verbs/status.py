@@ -14,7 +14,7 @@ from vagrantp.core.system import Host
 from vagrantp.instance import record as instances
 from vagrantp.net import isolation, ports
 from vagrantp.providers import Found, provider_for
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import KEYS
 from vagrantp.verbs import lifecycle
@@ -94,7 +94,7 @@ def _all(host: Host) -> list[Found]:
                 found[one.instance.full_name] = _with_project(lifecycle.judged(one))
     for name in made.keys() - found.keys():
         provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
-        why = f"{provider} has it no more: fab rm --name {name}"
+        why = made[name].why_newer() or f"{provider} has it no more: fab rm --name {name}"
         found[name] = Found(made[name], "broken", os.getuid(), reason=why)
     return list(found.values())
 
@@ -107,12 +107,10 @@ def _with_project(found: Found) -> Found:
 
 def settings_text(settings: Settings) -> str:
     """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = instances.as_json(settings)
-    values["box"] = values["image"]
     lines = [
-        f"  {key.name}={instances.as_written(name, values[name])}"
+        f"  {key.name}={saved.as_written(value)}"
         for key in KEYS.values()
-        if values.get(name := key.name.lower()) not in (None, [])
+        if (value := getattr(settings, key.field)) not in (None, ())
         and key.infra_type in (None, settings.infra_type)
     ]
     return "\n".join([".env is valid", *lines])
@@ -154,9 +152,11 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     found = lifecycle.find(host, folder)
     if found is None:
         return {"state": "absent", "folder": str(folder.resolve())}
-    settings = found.instance.machine().get("settings", {})
-    isolated: str | None = isolation.text(settings) if settings else None
-    why = isolation.why_not(host, found.instance, settings) if found.state == "running" else ""
+    settings = found.instance.settings
+    isolated = isolation.text(settings) if settings else None
+    why = ""
+    if settings and found.state == "running":
+        why = isolation.why_not(host, found.instance, settings)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     is_open = ports.is_served(found.instance)
@@ -166,7 +166,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         **_on_lan(host, found),
         "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
-        "mount": settings.get("mount", "none"),
+        "mount": settings.mount if settings else "none",
         "console": found.console,
         "vnc": found.vnc,
         "changes": [asdict(change) for change in _changes(found, folder)],
@@ -179,4 +179,4 @@ def _changes(found: Found, folder: Path) -> list[lifecycle.Change]:
         settings = env.load(folder)
     except ConfigError:  # gone or broken: status works all the same
         return []
-    return lifecycle.drift(found.instance, settings) if found.instance.machine() else []
+    return lifecycle.drift(found.instance, settings)
