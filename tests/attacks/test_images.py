@@ -10,13 +10,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from invoke.context import Context
-from vagrantp.core.errors import VagrantpError
-from vagrantp.core.system import Host
-from vagrantp.images import built
 
 from tests.conftest import VM, MakeProject
-from tests.e2e.conftest import forget_box, run, volumes
+from tests.e2e.conftest import CACHE, POOL, VAGRANT_HOME, VIRSH, forget_box, run, volumes
 
 GIB = 1024**3
 VMDK = """\
@@ -65,7 +61,7 @@ def untouched() -> Iterator[None]:
     yield
     after = volumes()
     for name in set(after) - set(before):
-        run("virsh", "-c", "qemu:///system", "vol-delete", name, "--pool", built.POOL)
+        run(*VIRSH, "vol-delete", name, "--pool", POOL)
     for name in ("flat", "disk", "backing", "data", "test/escape"):
         forget_box(name)
     assert after == before
@@ -80,7 +76,7 @@ def test_a_file(project: MakeProject, folder: Path, name: str) -> None:
     assert up.returncode == 2, up.stderr
     assert "BOX must be a disk image in the format qcow2 or raw" in up.stderr
     assert "hint: " in up.stderr
-    assert not [*built.vagrant_home().glob(f"boxes/vagrantp-{Path(name).stem}-*")]
+    assert not [*VAGRANT_HOME.glob(f"boxes/vagrantp-{Path(name).stem}-*")]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -92,7 +88,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.mark.usefixtures("untouched")
 def test_a_download(project: MakeProject, folder: Path) -> None:
-    before = {*built.cache().glob("images/*/*")}
+    before = {*CACHE.glob("images/*/*")}
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -105,7 +101,7 @@ def test_a_download(project: MakeProject, folder: Path) -> None:
     assert up.returncode == 2, up.stderr
     assert "qcow2 or raw; http://127.0.0.1" in up.stderr
     # what is there the next time may be better
-    assert {*built.cache().glob("images/*/*")} == before
+    assert {*CACHE.glob("images/*/*")} == before
 
 
 @pytest.mark.usefixtures("untouched")
@@ -131,6 +127,11 @@ def test_a_disk_that_is_not_in_its_box(project: MakeProject, folder: Path, disk:
 @pytest.mark.parametrize("name", ["backing.qcow2", "data.qcow2"])
 def test_a_file_that_changes_after_the_check(folder: Path, name: str) -> None:
     """libvirt would copy what the uploaded image names, as root."""
+    from invoke.context import Context
+    from vagrantp.core.errors import VagrantpError
+    from vagrantp.core.system import Host
+    from vagrantp.images import built
+
     box = built.Box("vagrantp-backing-0123456789", 2 * GIB, "cloud")
 
     def make(_work: Path, target: Path) -> None:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from vagrantp.instance import commands
 
 from tests import network
 from tests.conftest import CONTAINER, MakeProject, Project
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import GUARD, guest, run, status
 from tests.network.ways import SERVER
 
 Image = Callable[[str], str]
@@ -52,7 +51,7 @@ def folder_of(app: Project) -> Path:
 
 
 def admitted() -> set[str]:
-    return set(json.loads(run(str(commands.GUARD), "check"))["guests"])
+    return set(json.loads(run(GUARD, "check"))["guests"])
 
 
 def test_an_image_that_names_a_running_instance(
@@ -89,8 +88,8 @@ def test_an_image_that_names_a_running_instance(
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
     (folder / "container").unlink()
-    assert f"adopted {folder.name}" in run(str(commands.GUARD), "adopt")  # as host set-up does
-    assert run(str(commands.GUARD), "adopt") == ""
+    assert f"adopted {folder.name}" in run(GUARD, "adopt")  # as host set-up does
+    assert run(GUARD, "adopt") == ""
     run("podman", "restart", "--time", "0", folder.name)
 
 

@@ -122,7 +122,7 @@ def test_a_bug_of_ours(project: MakeProject) -> None:
     app = project()
     (app.folder / "fabfile.py").write_text(
         f"import sys; sys.path.insert(0, {str(MASTER / 'lib')!r})\n"
-        "from vagrantp.tasks import verb\n"
+        "from vagrantp.verbs.tasks import verb\n"
         "@verb\n"
         "def oops(host): 1 / 0\n"
     )

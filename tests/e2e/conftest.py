@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp.images import built
-from vagrantp.instance import commands
 
 from tests.boxes import bed
 from tests.conftest import MakeProject, Project, inventory
 
+# From outside, as a person sees it: tests/attacks runs against older versions, too.
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
+POOL = "default"
+GUARD = "/usr/local/lib/vagrantp/guard"
+VAGRANT_HOME = Path.home() / ".local/share/vagrantp/vagrant"
+CACHE = Path.home() / ".cache/vagrantp"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -97,7 +100,7 @@ def leave_lost_rules() -> None:
 def rules_come_back() -> None:
     """Wait until lost rules are in force again, by nobody's doing."""
     deadline = time.monotonic() + 10
-    while subprocess.run([commands.GUARD, "check"], capture_output=True, check=False).returncode:
+    while subprocess.run([GUARD, "check"], capture_output=True, check=False).returncode:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -119,7 +122,7 @@ def have_resolver(app: Project) -> None:
 
 def volumes() -> list[str]:
     """Return the names of all volumes in the pool of the base images."""
-    listing = run(*commands.virsh("vol-list", "--pool", built.POOL))
+    listing = run(*VIRSH, "vol-list", "--pool", POOL)
     return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
@@ -128,8 +131,8 @@ def forget_box(name: str) -> None:
     ours = "vagrantp-" + name.replace("/", "-") + "-"
     for volume in volumes():
         if volume.startswith(ours):
-            run(*commands.virsh("vol-delete", volume, "--pool", built.POOL))
-    for folder in (built.vagrant_home() / "boxes").glob(f"{ours}*"):
+            run(*VIRSH, "vol-delete", volume, "--pool", POOL)
+    for folder in (VAGRANT_HOME / "boxes").glob(f"{ours}*"):
         shutil.rmtree(folder)
 
 

@@ -19,7 +19,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from invoke.context import Context
-from vagrantp.run import Host
+from vagrantp.core.system import Host
 for number in range(500):
     Host(Context()).append(Path(sys.argv[1]), f"{sys.argv[2]}:{number}:" + 80 * "x", 250_000)
 """

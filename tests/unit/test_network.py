@@ -77,12 +77,12 @@ def test_which_network_is_ours(bridge: str, address: str, is_ours: bool) -> None
 
 
 @pytest.mark.parametrize(
-    ("subnets", "is_ours"),
+    ("networks", "is_ours"),
     [(["10.201.0.0/24"], True), (["10.201.0.0/24", "fd00::/64"], False), ([], False)],
 )
-def test_which_podman_network_is_ours(subnets: list[str], is_ours: bool) -> None:
+def test_which_podman_network_is_ours(networks: list[str], is_ours: bool) -> None:
     bridge = {"driver": "bridge", "network_interface": "vagrantp1"}
-    listed: dict[str, object] = {**bridge, "subnets": [{"subnet": subnet} for subnet in subnets]}
+    listed: dict[str, object] = {**bridge, "subnets": [{"subnet": network} for network in networks]}
     assert subnets.is_ours_of_podman(listed) == is_ours
     assert not subnets.is_ours_of_podman({**listed, "driver": "macvlan"})
     assert not subnets.is_ours_of_podman({**listed, "network_interface": "podman1"})
