@@ -84,9 +84,9 @@ def _all(host: Host) -> list[Found]:
         try:
             listed = provider_for(infra_type).list_all(host)
         except ProviderError as error:
-            why = f"not known: {error.message}"
             for known in made.values():
                 if known.infra_type == infra_type:
+                    why = known.why_newer() or f"not known: {error.message}"
                     found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
             continue
         for one in listed:
