@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from vagrantp.core import errors
-from vagrantp.settings import docs, env, keys
+from vagrantp.settings import docs, env, keys, schema
 
 from tests.conftest import MASTER, NOT_BUILT
 
@@ -34,7 +34,7 @@ def test_the_readme_lists_every_verb() -> None:
 def test_the_readme_lists_the_keys_that_work() -> None:
     listed = re.findall(r"^\| `([A-Z_0-9]+)` \|", (MASTER / "README.md").read_text(), re.MULTILINE)
     known = keys.KEYS.values()
-    assert set(listed) >= {k.name for k in known if k.is_built is keys.always or k.is_required}
+    assert set(listed) >= {k.name for k in known if k.is_built is schema.always or k.is_required}
     assert set(listed) <= {k.name for k in known}
 
 
@@ -50,10 +50,10 @@ def test_what_init_writes_is_sound(tmp_path: Path, infra_type: str) -> None:
 
 
 @pytest.mark.parametrize("key", keys.KEYS.values(), ids=lambda key: key.name)
-def test_examples_and_defaults_are_sound(key: keys.Key) -> None:
+def test_examples_and_defaults_are_sound(key: schema.Key) -> None:
     template_text = docs.env_text("vm")
     assert f"{key.name}={key.example}\n" in template_text
-    key.validate(key.example)
+    key.parse(key.example)
     if key.default:
-        assert key.is_built(key.validate(key.default))
-    assert bool(key.so_far) == (key.is_built is not keys.always)
+        assert key.is_built(key.parse(key.default))
+    assert bool(key.so_far) == (key.is_built is not schema.always)

@@ -15,7 +15,8 @@ from vagrantp.core.errors import StateError
 from vagrantp.instance import record
 from vagrantp.net import isolation
 from vagrantp.settings import env, keys, saved
-from vagrantp.settings.keys import KEYS, LanRule, PortForward
+from vagrantp.settings.keys import KEYS
+from vagrantp.settings.parsers import LanRule, PortForward
 from vagrantp.verbs import lifecycle
 
 from tests.conftest import MASTER

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vagrantp.core.errors import ConfigError
-from vagrantp.settings import env, keys
-from vagrantp.settings.keys import LanRule, PortForward, Provisioner
+from vagrantp.settings import env, files, keys, parsers, rules
+from vagrantp.settings.parsers import LanRule, PortForward, Provisioner
 
 from tests.conftest import nobody
 from tests.unit import badenv
@@ -60,7 +60,7 @@ def test_what_is_refused(folder: Path, above: str, problems: list[str]) -> None:
 
 
 def reasons(tree: ast.AST) -> Iterator[int]:
-    """Yield the line of each place in keys.py that refuses something."""
+    """Yield the line of each place in a module that refuses something."""
     for node in ast.walk(tree):
         is_refusal = isinstance(node, ast.Raise) and "Invalid(" in ast.unparse(node)
         if is_refusal or isinstance(node, ast.Yield):
@@ -71,16 +71,18 @@ def reasons(tree: ast.AST) -> Iterator[int]:
 
 
 def test_every_reason_has_a_row(folder: Path) -> None:
-    path, seen = str(keys.__file__), set()
+    paths = {str(module.__file__) for module in (parsers, files, rules)}
+    seen: set[tuple[str, int]] = set()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
-        if frame.f_code.co_filename != path:
+        if frame.f_code.co_filename not in paths:
             return None
         if event == "line":
-            seen.add(frame.f_lineno)
+            seen.add((frame.f_code.co_filename, frame.f_lineno))
         return trace
 
-    found = set(reasons(ast.parse(Path(path).read_text(encoding="utf-8"))))
+    trees = {path: ast.parse(Path(path).read_text(encoding="utf-8")) for path in paths}
+    found = {(path, line) for path, tree in trees.items() for line in reasons(tree)}
     assert len(found) > 40
     before = sys.gettrace()
     try:
@@ -89,7 +91,7 @@ def test_every_reason_has_a_row(folder: Path) -> None:
             said(folder, badenv.env_of(above))
     finally:
         sys.settrace(before)
-    assert found <= seen, f"{path}: no row for lines {sorted(found - seen)}"
+    assert found <= seen, f"no row for {sorted(found - seen)}"
 
 
 def refused(text: str) -> set[tuple[str, str]]:
@@ -156,17 +158,17 @@ def test_every_key_has_its_rows() -> None:
     ],
 )
 def test_typed_values(key: str, raw: str, value: object) -> None:
-    found = keys.KEYS[key].validate(raw)
+    found = keys.KEYS[key].parse(raw)
     assert (found, type(found)) == (value, type(value))
 
 
 def test_paths_start_from_the_folder_of_their_file(folder: Path) -> None:
-    found = keys.located(folder, Path("vars.yml"))
+    found = files.located(folder, Path("vars.yml"))
     assert found == folder / "vars.yml"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
-        assert keys.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
-    assert keys.provisioners(folder, keys.KEYS["PROVISION_SCRIPT"].validate("base,script")) == (
+        assert files.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
+    assert files.provisioners(folder, keys.KEYS["PROVISION_SCRIPT"].parse("base,script")) == (
         Provisioner("ours", Path("base")),
         Provisioner("script", folder / "script"),
     )
@@ -191,7 +193,7 @@ def test_what_is_there_already_is_taken(folder: Path, above: str, more: str) -> 
     ],
 )
 def test_did_you_mean(name: str, key: str | None) -> None:
-    assert keys.meant(name) == key
+    assert rules.meant(name) == key
 
 
 # -- any content
@@ -205,8 +207,8 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "MEMORY": st.integers(1, 2**24).map(str),
     "CPUS": st.integers(1, 1024).map(str),
     "DISK": st.integers(1, 2**16).map(str),
-    "NAME": st.from_regex(keys.LABEL, fullmatch=True),
-    "BOX": st.just("debian-12") | st.from_regex(keys.VAGRANT_BOX, fullmatch=True),
+    "NAME": st.from_regex(parsers.LABEL, fullmatch=True),
+    "BOX": st.just("debian-12") | st.from_regex(parsers.VAGRANT_BOX, fullmatch=True),
     "IMAGE": st.just("debian-12"),
     "ACCEL": WORDS(["auto", "kvm", "tcg"]),
     "LAN_ACCESS": WORDS(["yes", "no"]),
@@ -220,9 +222,9 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "LAN_ALLOW": st.tuples(HOST, PORT).map(":".join) | PORT.map("host:{}/udp".format),
     "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
     "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
-    "IMAGE_SHA256": st.from_regex(keys.SHA256, fullmatch=True),
+    "IMAGE_SHA256": st.from_regex(parsers.SHA256, fullmatch=True),
     "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
-    "SSH_USER": st.just("vagrant") | st.from_regex(keys.USER, fullmatch=True),
+    "SSH_USER": st.just("vagrant") | st.from_regex(parsers.USER, fullmatch=True),
     "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
     "MOUNT": WORDS(["none", "ro", "rw"]),
     "AUTOSTART": WORDS(["yes", "no"]),

@@ -25,7 +25,8 @@ from vagrantp.instance import commands
 from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import Provisioner, first_line
+from vagrantp.settings.files import first_line
+from vagrantp.settings.parsers import Provisioner
 from vagrantp.settings.saved import as_json, as_written
 
 LOCALHOST = "plays for localhost set up the guest"  # as programs/play.py prints it

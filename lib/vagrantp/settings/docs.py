@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vagrantp.core.errors import StateError
 from vagrantp.core.system import Host
-from vagrantp.settings.keys import KEYS, Key
+from vagrantp.settings.keys import KEYS
+from vagrantp.settings.schema import Key
 
 HEAD = """\
 # This project's {what}: 'fab validate' checks what is written here, 'fab up' makes it.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import KEYS
+from vagrantp.settings.keys import KEYS, Settings
 
 
 def _address(text: str) -> object:
@@ -47,14 +46,9 @@ def from_json(values: Mapping[str, Any]) -> Settings:
 @cache
 def _absent(infra_type: str) -> dict[str, Any]:
     """Return what each key that is not required is where a record lacks it, by field."""
-    kinds, values = get_type_hints(Settings), {}
-    for key in KEYS.values():
-        is_of_type = key.infra_type in (None, infra_type)
-        if not key.is_required and (is_of_type or key.field not in values):
-            raw = key.default if key.before is None else key.before
-            nothing = () if get_origin(kinds[key.field]) is tuple else None
-            values[key.field] = nothing if raw is None else key.validate(raw)
-    return values
+    keys = [key for key in KEYS.values() if not key.is_required]
+    keys.sort(key=lambda key: key.infra_type == infra_type)  # last, of BOX and IMAGE
+    return {key.field: key.of(key.default if key.before is None else key.before) for key in keys}
 
 
 def _typed(kind: Any, value: Any) -> Any:  # noqa: ANN401
@@ -86,17 +80,14 @@ def as_written(value: object) -> str:
 
 def differences(old: Settings, settings: Settings) -> list[tuple[str, str, str]]:
     """Return each key whose value is not that of `old`, then both values as written."""
-    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
-    pairs = ((name, getattr(old, name), getattr(settings, name)) for name in _names())
+    of_type = [key for key in KEYS.values() if key.infra_type in (None, settings.infra_type)]
+    names = {key.field: key.name for key in of_type} | {"hostname": "HOSTNAME"}
+    pairs = [(name, getattr(old, field), getattr(settings, field)) for field, name in names.items()]
     return [
-        (names.get(name, name.upper()), as_written(was), as_written(now))
+        (name, as_written(was), as_written(now))
         for name, was, now in pairs
         if (was or None) != (now or None)
     ]
-
-
-def _names() -> list[str]:
-    return [field.name for field in fields(Settings) if field.name != "written"]
 
 
 def kept(old: Settings | None, settings: Settings) -> Settings:

@@ -30,18 +30,13 @@ from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.providers import Found, libvirt, provider_for
-from vagrantp.settings import env, saved
+from vagrantp.settings import env, rules, saved, schema
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
-# Settings by when a change can be had. The others need a new instance, as does a smaller DISK.
 AT_START = ("memory", "cpus", "mount")
 PROVISIONING = ("provision_script", "provision_vars")
-AT_ONCE = {
-    "vm": ("disk", "lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
-    "container": ("disk", "lan_access", "lan_allow", "ports", *PROVISIONING),
-}
 When = Literal["once", "always", "never"]
 NAME = re.compile(r".+-[0-9a-f]{8}")  # of an instance, in full
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
@@ -54,7 +49,7 @@ class Change:
     key: str
     old: str
     new: str
-    applies: Literal["at once", "at the next start", "to a new instance"]
+    applies: schema.When
 
     def __str__(self) -> str:
         return f"{self.key}: {self.old} → {self.new}"
@@ -310,14 +305,8 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     if old is None:
         return []
     settings = saved.kept(old, settings)
-    when: dict[str, Any] = dict.fromkeys((*AT_START, "fixed_ip"), "at the next start")
-    when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
-    if settings.infra_type == "vm" and settings.disk < old.disk:
-        del when["disk"]  # a file system may be shrunk, or be lost
-    if settings.network_type != "default":
-        del when["fixed_ip"]  # on a bridge it is told to the guest, when that is made
     return [
-        Change(key, was, now, when.get(key.lower(), "to a new instance"))
+        Change(key, was, now, rules.applies(key, old, settings))
         for key, was, now in saved.differences(old, settings)
     ]
 
