@@ -84,7 +84,7 @@ class Settings:
     image: str = either(
         Key(
             "debian-12, a Vagrant box, or a cloud image: ./…, /…, ~/… or a URL",
-            "image of a VM",
+            "image of a VM; arch, debian-13, ubuntu-24.04, fedora, alpine: cloud images by name",
             "debian-12",
             parsers.box,
             locate=files.image_file,
@@ -128,7 +128,8 @@ class Settings:
     )
     network_type: Literal["default", "bridge"] = key(
         "default or bridge",
-        "behind the host's address (NAT), or a peer on its LAN",
+        "behind the host's address (NAT), or a peer on its LAN, isolated all the same; bridge is "
+        "neither for a user's own container nor for a box made for Vagrant",
         "default",
         one_of("default", "bridge"),
         default="default",
@@ -147,7 +148,7 @@ class Settings:
     )
     fixed_ip: IPv4Address | None = key(
         "IPv4[/prefix]",
-        "the guest's address, the same at every start",
+        "the guest's address, the same at every start; not for a user's own container",
         "192.168.1.50/24",
         parsers.fixed_ip,
         aliases=("IP_ADDRESS", "STATIC_IP"),
@@ -172,7 +173,7 @@ class Settings:
     )
     mac: str | None = key(
         "MAC address",
-        "MAC address of the guest",
+        "MAC address of the guest; not for a user's own container",
         "52:54:00:12:34:56",
         parsers.mac,
         otherwise="derived from the project",
@@ -189,7 +190,8 @@ class Settings:
     )
     lan_allow: tuple[LanRule, ...] = key(
         "CIDR[:PORT][/udp] or host:PORT[/udp], comma-separated; IPv6 in brackets",
-        "what the guest may reach in spite of LAN_ACCESS=no; host is this host itself",
+        "what the guest may reach in spite of LAN_ACCESS=no; host is this host, which the guest "
+        "calls host.containers.internal",
         "192.168.1.0/24:443,host:11434",
         All(parsers.items, (parsers.lan_rule,)),
         hint="LAN_ALLOW=192.168.1.7/32:443,host:11434 allows two services",
@@ -240,7 +242,7 @@ class Settings:
     )
     ssh_user: str = key(
         "user name",
-        "who ssh logs in as",
+        "who ssh logs in as, made with sudo where there is no such user",
         "vagrant",
         matching(parsers.USER, "a user name: 1 to 32 of a-z, 0-9, _ and -, a letter or _ first"),
         default=SSH_USER,
@@ -258,7 +260,7 @@ class Settings:
     )
     mount: Literal["none", "ro", "rw"] = key(
         "none, ro or rw",
-        "the project folder inside the guest, at /project",
+        "the project folder in the guest, at /project; what it makes there is yours on this host",
         "none",
         one_of("none", "ro", "rw"),
         default="none",
@@ -268,7 +270,7 @@ class Settings:
     )
     autostart: bool = key(
         "yes or no",
-        "start with the host",
+        "start with the host, with its ports and its isolation",
         "no",
         yes_or_no,
         default="no",
