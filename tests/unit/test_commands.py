@@ -15,36 +15,13 @@ from vagrantp.core.places import MASTER
 from vagrantp.instance import commands, record
 from vagrantp.instance.record import Instance
 from vagrantp.providers import accel
-from vagrantp.settings.env import Settings
+from vagrantp.settings import saved
 
-SETTINGS = Settings(
-    infra_type="vm",
-    memory=1536,
-    cpus=2,
-    disk=6,
-    name="app",
-    image="debian-12",
-    image_sha256=None,
-    accel="auto",
-    lan_access=True,
-    lan_allow=(),
-    network_type="default",
-    bridge=None,
-    fixed_ip=None,
-    gateway=None,
-    dns=None,
-    mac=None,
-    ports=(),
-    ssh_user="vagrant",
-    ssh_key=(),
-    autostart=False,
-    mount="none",
-    provision_script=(),
-    provision_vars=None,
-    cloud_init=None,
-    hostname="app",
-    written=("cpus", "disk", "infra_type", "lan_access", "memory", "name"),
-)
+from tests.unit import samples
+
+WRITTEN = {"infra_type": "vm", "memory": 1536, "cpus": 2, "disk": 6, "name": "app"}
+WRITTEN |= {"lan_access": True, "hostname": "app"}
+SETTINGS = saved.from_json(WRITTEN)
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -236,34 +213,9 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
     document = json.loads(record.document(VM, SETTINGS, {"box": "b"}))
     assert document["version"] == record.VERSION
     assert document["folder"] == '/home/av/it\'s "my" app'
-    assert document["settings"] == {
-        "infra_type": "vm",
-        "memory": 1536,
-        "cpus": 2,
-        "disk": 6,
-        "name": "app",
-        "image": "debian-12",
-        "accel": "auto",
-        "lan_access": True,
-        "lan_allow": [],
-        "network_type": "default",
-        "bridge": None,
-        "fixed_ip": None,
-        "gateway": None,
-        "dns": None,
-        "mac": None,
-        "ports": [],
-        "ssh_user": "vagrant",
-        "ssh_key": [],
-        "autostart": False,
-        "mount": "none",
-        "provision_script": [],
-        "provision_vars": None,
-        "cloud_init": None,
-        "hostname": "app",
-        "image_sha256": None,
-        "written": ["cpus", "disk", "infra_type", "lan_access", "memory", "name"],
-    }
+    unwritten = json.loads(json.dumps(samples.UNWRITTEN))
+    written = ["cpus", "disk", "infra_type", "lan_access", "memory", "name"]
+    assert document["settings"] == unwritten | WRITTEN | {"written": written}
     assert document["provider"] == {"box": "b"}
 
 

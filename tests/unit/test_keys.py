@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def nodes(places: tuple[str, ...]) -> Iterator[ast.AST]:
                 yield from ast.walk(ast.parse(file.read_text(encoding="utf-8")))
 
 
+@cache
 def applied() -> set[str]:
     """Return the fields of `settings` that are read where instances are made."""
     return {
@@ -36,6 +38,7 @@ def applied() -> set[str]:
     }
 
 
+@cache
 def proven() -> set[str]:
     """Return the names of checks, as far as they are written down."""
     found = set()

@@ -22,7 +22,7 @@ from vagrantp.settings import env, files, keys, parsers, rules
 from vagrantp.settings.parsers import LanRule, PortForward, Provisioner
 
 from tests.conftest import nobody
-from tests.unit import badenv
+from tests.unit import samples
 
 EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "300"))
 FULL = 10_000  # `make test` runs as many
@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", f"{name}/config")
         Path(name).chmod(0o755)
-        badenv.make_files(Path(name))
+        samples.make_files(Path(name))
         (Path(name) / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
         yield Path(name)
 
@@ -54,9 +54,9 @@ def said(folder: Path, content: str | bytes) -> str:
     return ""
 
 
-@pytest.mark.parametrize(("above", "problems"), badenv.ROWS, ids=lambda value: repr(value)[:60])
+@pytest.mark.parametrize(("above", "problems"), samples.ROWS, ids=lambda value: repr(value)[:60])
 def test_what_is_refused(folder: Path, above: str, problems: list[str]) -> None:
-    assert said(folder, badenv.env_of(above)) == badenv.expected(above, problems)
+    assert said(folder, samples.env_of(above)) == samples.expected(above, problems)
 
 
 def reasons(tree: ast.AST) -> Iterator[int]:
@@ -87,8 +87,8 @@ def test_every_reason_has_a_row(folder: Path) -> None:
     before = sys.gettrace()
     try:
         sys.settrace(trace)
-        for above, _ in badenv.ROWS:
-            said(folder, badenv.env_of(above))
+        for above, _ in samples.ROWS:
+            said(folder, samples.env_of(above))
     finally:
         sys.settrace(before)
     assert found <= seen, f"no row for {sorted(found - seen)}"
@@ -100,7 +100,7 @@ def refused(text: str) -> set[tuple[str, str]]:
     return {(key, re.sub(r"\([A-Z].*\)|\d[\d./]*", "#", reason)) for key, reason in found}
 
 
-TABLE = set().union(*(refused(badenv.expected(*row)) for row in badenv.ROWS))
+TABLE = set().union(*(refused(samples.expected(*row)) for row in samples.ROWS))
 
 
 def test_every_key_has_its_rows() -> None:
@@ -177,7 +177,7 @@ def test_paths_start_from_the_folder_of_their_file(folder: Path) -> None:
 @pytest.mark.parametrize("above", ["BOX=generic/debian12", "BOX=mybox", "SSH_USER=vagrant"])
 @pytest.mark.parametrize("more", ["MOUNT=none", "AUTOSTART=no", "NETWORK_TYPE=default"])
 def test_what_is_there_already_is_taken(folder: Path, above: str, more: str) -> None:
-    assert said(folder, f"{above}\n{more}\n{badenv.SOUND}") == ""
+    assert said(folder, f"{above}\n{more}\n{samples.SOUND}") == ""
 
 
 @pytest.mark.parametrize(
@@ -199,42 +199,13 @@ def test_did_you_mean(name: str, key: str | None) -> None:
 # -- any content
 
 TEXT = st.text(max_size=30)
-PORT = st.integers(1, 65535).map(str)
-HOST = st.integers(1, 254).map("10.1.2.{}".format)
 WORDS = st.sampled_from
-GOOD: dict[str, st.SearchStrategy[str]] = {
-    "INFRA_TYPE": WORDS(["vm", "container"]),
-    "MEMORY": st.integers(1, 2**24).map(str),
-    "CPUS": st.integers(1, 1024).map(str),
-    "DISK": st.integers(1, 2**16).map(str),
-    "NAME": st.from_regex(parsers.LABEL, fullmatch=True),
-    "BOX": st.just("debian-12") | st.from_regex(parsers.VAGRANT_BOX, fullmatch=True),
-    "IMAGE": st.just("debian-12"),
-    "ACCEL": WORDS(["auto", "kvm", "tcg"]),
-    "LAN_ACCESS": WORDS(["yes", "no"]),
-    "NETWORK_TYPE": WORDS(["default", "bridge"]),
-    "BRIDGE": WORDS(["br0", "virbr1", "br-lan.2"]),
-    "FIXED_IP": HOST | HOST.map("{}/24".format),
-    "GATEWAY": HOST,
-    "DNS": HOST,
-    "MAC": st.integers(0, 2**24 - 1).map(lambda n: f"52:54:00:{n >> 16:02x}:{n >> 8 & 255:02x}:01"),
-    "PORTS": st.tuples(PORT, PORT).map(":".join) | PORT.map("auto:{}".format),
-    "LAN_ALLOW": st.tuples(HOST, PORT).map(":".join) | PORT.map("host:{}/udp".format),
-    "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
-    "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
-    "IMAGE_SHA256": st.from_regex(parsers.SHA256, fullmatch=True),
-    "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
-    "SSH_USER": st.just("vagrant") | st.from_regex(parsers.USER, fullmatch=True),
-    "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
-    "MOUNT": WORDS(["none", "ro", "rw"]),
-    "AUTOSTART": WORDS(["yes", "no"]),
-}
-ALWAYS_SOUND = {**GOOD, "SSH_USER": st.just("vagrant")}
+ALWAYS_SOUND = {**samples.GOOD, "SSH_USER": st.just("vagrant")}
 ALWAYS_SOUND |= {"NETWORK_TYPE": st.just("default")}
 OPTIONAL = ["NAME", "BOX", "ACCEL", "SSH_USER", "MOUNT", "NETWORK_TYPE", "AUTOSTART"]
 OPTIONAL += ["LAN_ACCESS", "LAN_ALLOW", "FIXED_IP"]
 IN_TABLE = {
-    key: [line[len(key) + 1 :] for above, _ in badenv.ROWS for line in above.split("\n") if
+    key: [line[len(key) + 1 :] for above, _ in samples.ROWS for line in above.split("\n") if
           line.startswith(f"{key}=") and len(line) < 999 and "unreadable" not in line]
     for key in keys.KEYS
 }  # fmt: skip
@@ -254,13 +225,13 @@ def contents(draw: st.DrawFn) -> bytes:
     if kind == "noise" and draw(st.booleans()):
         return draw(st.binary(max_size=300) | TEXT.map(str.encode))
     base = {"INFRA_TYPE": "vm", "MEMORY": "512", "CPUS": "1", "DISK": "3"}
-    keys = [*badenv.HINTS] if kind == "mixed" else OPTIONAL
+    keys = [*samples.HINTS] if kind == "mixed" else OPTIONAL
     for key in draw(st.lists(WORDS(keys), max_size=6, unique=True)):
         if kind != "mixed":
             base[key] = draw(ALWAYS_SOUND[key])
         else:
             bad = WORDS(IN_TABLE[key]) | TEXT
-            base[key] = draw(GOOD[key] if draw(st.booleans()) else bad)
+            base[key] = draw(samples.GOOD[key] if draw(st.booleans()) else bad)
     lines = [line(key, value, draw(st.booleans())) for key, value in base.items()]
     if draw(st.booleans()):
         lines.insert(0, draw(WORDS([b"# it's a comment\n", b"PORT=1\n", b"\n", b"A='b\nc'\n"])))
