@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 from vagrantp.settings import parsers
+from vagrantp.settings.keys import KEYS
 
 SOUND = "INFRA_TYPE=vm\nMEMORY=2048\nCPUS=2\nDISK=20\nLAN_ACCESS=yes\n"
 CONTAINER = "INFRA_TYPE=container\n"
@@ -125,7 +126,6 @@ ROWS: list[tuple[str, list[str]]] = [
     ("BOX=http://[/x", [f'BOX {URL}, got "http://[/x"']),
     (f"{CONTAINER}BOX=arch", ["BOX is for INFRA_TYPE=vm\n  hint: take BOX out"]),
     (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12 or an OCI reference, got "Node"']),
-    ("IMAGE=debian-12", ["IMAGE is for INFRA_TYPE=container\n  hint: take IMAGE out"]),
     ("ACCEL=hvf", ['ACCEL must be auto, kvm or tcg, got "hvf"']),
     (f"{CONTAINER}ACCEL=kvm", ["ACCEL is for INFRA_TYPE=vm\n  hint: take ACCEL out"]),
     ("LAN_ACCESS=maybe", ['LAN_ACCESS must be yes or no, got "maybe"']),
@@ -250,9 +250,12 @@ for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY
     for _path, _text in _faults:
         ROWS.append((f"{_above}{_key}={_path}", [f'{_key} {_text}, got "{_path}"']))
 
+for _key in (key for key in KEYS.values() if key.infra_type == "container"):
+    ROWS.append((f"{_key.name}={_key.example}", [f"{_key.name} is for INFRA_TYPE=container\n  hint: take {_key.name} out"]))  # fmt: skip
+
 # So is what no value may be.
 for _key in HINTS:
-    _type = CONTAINER if _key == "IMAGE" else ""
+    _type = CONTAINER if KEYS[_key].infra_type == "container" else ""
     _also = [f"{_key} is for NETWORK_TYPE=bridge\n  hint: take {_key} out, or write NETWORK_TYPE=bridge"] if _key in ("BRIDGE", "GATEWAY", "DNS") else []  # fmt: skip
     _also += ["PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"] if _key == "PROVISION_VARS" else []  # fmt: skip
     _also += ["IMAGE_SHA256 is for a file or URL in BOX\n  hint: take IMAGE_SHA256 out; what BOX names is checked in its own way"] if _key == "IMAGE_SHA256" else []  # fmt: skip

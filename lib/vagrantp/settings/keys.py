@@ -278,6 +278,7 @@ class Settings:
         applies={"vm": AT_ONCE, "container": NEW},
         verified="autostart",
     )
+
     hostname: str | None  # None: cloud-init makes it of a template
     written: tuple[str, ...]  # the fields whose keys `.env` or defaults.env has, sorted
 
