@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 from vagrantp.settings import parsers
-from vagrantp.settings.keys import KEYS
+from vagrantp.settings.keys import KEYS, NOT_BUILT
 
 SOUND = "INFRA_TYPE=vm\nMEMORY=2048\nCPUS=2\nDISK=20\nLAN_ACCESS=yes\n"
 CONTAINER = "INFRA_TYPE=container\n"
@@ -198,16 +198,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ("AUTOSTART=on", ['AUTOSTART must be yes or no, got "on"']),
 ]  # fmt: skip
 
-for _key in (
-    "PROTECT",
-    "HIDE",
-    "AGENT",
-    "AGENT_ENV",
-    "EGRESS",
-    "EGRESS_ALLOW",
-    "CA_CERTS",
-    "NESTED",
-):
+for _key in NOT_BUILT:
     ROWS += [
         (f"{_key}=no", [f'{_key} {LATER}, got "no"']),
         (f"VAGRANTP_{_key}=no", [f'VAGRANTP_{_key} {LATER}, got "no"']),

@@ -17,7 +17,7 @@ from vagrantp.net import isolation
 from vagrantp.settings import env, keys, saved
 from vagrantp.settings.keys import KEYS
 from vagrantp.settings.parsers import LanRule, PortForward
-from vagrantp.verbs import lifecycle
+from vagrantp.verbs import lifecycle, status
 
 from tests.conftest import MASTER
 
@@ -121,6 +121,11 @@ def test_a_new_default_changes_no_instance(tmp_path: Path, monkeypatch: pytest.M
     instance = made("c0773ba-vm")
     assert wanted(tmp_path, ENVS["c0773ba-vm"]).accel == "tcg"
     assert lifecycle.drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"])) == []
+    had = instance.settings
+    assert had
+    told = [{"key": "ACCEL", "value": "auto", "default": "tcg"}]
+    assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"])) == told
+    assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=tcg\n")) == []
     [change] = lifecycle.drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=kvm\n"))
     assert str(change) == "ACCEL: auto → kvm"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal, get_origin, get_type_hints
+from typing import Literal
 
 from voluptuous import All
 
@@ -284,7 +284,6 @@ class Settings:
 
 
 def _keys() -> dict[str, Key]:
-    kinds = get_type_hints(Settings)
     found = {}
     for field in fields(Settings):
         for one in field.metadata.get("keys", ()):
@@ -294,7 +293,7 @@ def _keys() -> dict[str, Key]:
                 name=name,
                 hint=one.hint or f"{name}={one.example} is one",
                 field=field.name,
-                nothing=() if get_origin(kinds[field.name]) is tuple else None,
+                nothing=() if str(field.type).startswith("tuple") else None,
             )
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
@@ -88,6 +87,8 @@ def applies(name: str, old: Settings, new: Settings) -> When:
 
 def meant(name: str) -> str | None:
     """Return the key that a foreign one was probably meant to be, or None."""
+    from difflib import get_close_matches  # few need it
+
     word = name.upper().replace("-", "_")
     for key in KEYS.values():
         is_twisted = len(word) > 4 and sorted(word) == sorted(key.name)  # MEMROY

@@ -18,6 +18,7 @@ def _address(text: str) -> object:
     return ip_interface(text) if "/" in text else ip_address(text)
 
 
+_kinds = cache(get_type_hints)
 _PARSERS: dict[Any, Any] = {Path: Path, IPv4Address: _address, IPv4Network: ip_network}
 
 
@@ -34,7 +35,7 @@ def from_json(values: Mapping[str, Any]) -> Settings:
     Where it does not say what was written, that is what is not so. Raises ValueError, TypeError or
     LookupError where the values are none.
     """
-    kinds = get_type_hints(Settings)
+    kinds = _kinds(Settings)
     absent = _absent(values["infra_type"])
     found = {name: _typed(kinds[name], values[name]) for name in kinds if name in values}
     if "written" not in found:
@@ -62,7 +63,8 @@ def _typed(kind: Any, value: Any) -> Any:  # noqa: ANN401
     if kind in _PARSERS:
         return _PARSERS[kind](value)
     if is_dataclass(kind):
-        kinds, make = get_type_hints(kind), cast("type", kind)
+        make = cast("type", kind)
+        kinds = _kinds(make)
         return make(**{name: _typed(kinds[name], item) for name, item in value.items()})
     if value not in get_args(kind) if get_origin(kind) is Literal else not isinstance(value, kind):
         raise TypeError(f"{value!r} is no {kind}")

@@ -42,6 +42,10 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
     )
+    facts["kept"] = ", ".join(
+        f"{one['key']}={one['value']} (the default is {one['default']})"
+        for one in facts.get("kept", [])
+    )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
         key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
@@ -159,6 +163,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         why = isolation.why_not(host, found.instance, settings)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
+    wanted = _wanted(folder)
     is_open = ports.is_served(found.instance)
     facts = _of_all(found)
     return {
@@ -169,14 +174,22 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "mount": settings.mount if settings else "none",
         "console": found.console,
         "vnc": found.vnc,
-        "changes": [asdict(change) for change in _changes(found, folder)],
+        "changes": [asdict(c) for c in lifecycle.drift(found.instance, wanted)] if wanted else [],
+        "kept": kept(settings, wanted) if settings and wanted else [],
     }
 
 
-def _changes(found: Found, folder: Path) -> list[lifecycle.Change]:
-    """Return what `.env` asks for by now and the instance was not made with."""
+def _wanted(folder: Path) -> Settings | None:
+    """Return what `.env` asks for now, None where it is gone or broken."""
     try:
-        settings = env.load(folder)
-    except ConfigError:  # gone or broken: status works all the same
-        return []
-    return lifecycle.drift(found.instance, settings)
+        return env.load(folder)
+    except ConfigError:
+        return None
+
+
+def kept(had: Settings, wanted: Settings) -> list[dict[str, str]]:
+    """Return what an instance keeps as `.env` has never had it, though other defaults hold now."""
+    return [
+        {"key": key, "value": value, "default": default}
+        for key, default, value in saved.differences(wanted, saved.kept(had, wanted))
+    ]
