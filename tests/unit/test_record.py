@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from vagrantp.core.errors import StateError
-from vagrantp.instance import record
+from vagrantp.instance import commands, record
 from vagrantp.net import isolation
 from vagrantp.settings import env, keys, saved
 from vagrantp.settings.keys import KEYS
-from vagrantp.settings.parsers import LanRule, PortForward
+from vagrantp.settings.parsers import PortForward
 from vagrantp.verbs import lifecycle, status
+from vagrantp_guard.contract import LanRule
 
 from tests.conftest import MASTER
 
@@ -109,7 +110,7 @@ def test_what_a_version_without_the_key_did_is_what_counts(
     instance = without("c0773ba-container", "lan_access")
     found, now = instance.settings, wanted(tmp_path, ENVS["c0773ba-container"].replace("yes", "no"))
     assert found
-    assert isolation.text(found) == "LAN open"
+    assert isolation.text(commands.policy(found)) == "LAN open"
     [change] = lifecycle.drift(instance, now)
     assert (str(change), change.applies) == ("LAN_ACCESS: yes → no", "at once")
     text = ENVS["c0773ba-container"].replace("LAN_ACCESS=yes\n", "")

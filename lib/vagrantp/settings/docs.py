@@ -1,4 +1,4 @@
-"""What is written out of keys.py: a commented `.env`, and tables in README and docs/."""
+"""What is written out of keys.py: a commented `.env`, and the tables of keys in docs/."""
 
 from __future__ import annotations
 
@@ -15,10 +15,6 @@ HEAD = """\
 # This project's {what}: 'fab validate' checks what is written here, 'fab up' makes it.
 # What starts with # is a comment: take the # away to set a key.
 """
-COMMON = (  # in README
-    *("INFRA_TYPE", "MEMORY", "CPUS", "DISK", "BOX", "IMAGE", "PORTS", "LAN_ACCESS"),
-    *("PROVISION_SCRIPT", "MOUNT"),
-)
 # What `make docs` writes stands between these two lines of a document.
 START = "<!-- by 'make docs', from settings/keys.py -->\n"
 END = "<!-- end -->\n"
@@ -48,7 +44,6 @@ def env_text(infra_type: str) -> str:
 def documents() -> dict[str, str]:
     """Return the files of this checkout that are made of the keys, by their paths in it."""
     tables = {
-        "README.md": _table("default", "meaning", *(_short(KEYS[name]) for name in COMMON)),
         "docs/configuration.md": _configuration(),
         "docs/changes.md": _table("VM", "container", *_changes()),
     }
@@ -86,10 +81,6 @@ def _table(*cells: str | tuple[str, ...]) -> str:
     rows = [cell for cell in cells if isinstance(cell, tuple)]
     lines = [("key", *titles), ("---",) * (len(titles) + 1), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _short(key: Key) -> tuple[str, ...]:
-    return f"`{key.name}`", _default(key), _meaning(key)
 
 
 def _default(key: Key) -> str:

@@ -10,10 +10,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
+from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
 from vagrantp.settings import files, parsers
-from vagrantp.settings.parsers import LanRule, PortForward, Provisioner, matching, one_of, yes_or_no
+from vagrantp.settings.parsers import PortForward, Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import Key, When, either, key
 
 BUILT_IMAGE = "debian-12"  # the one image that is built here
