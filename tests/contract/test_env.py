@@ -14,7 +14,7 @@ from vagrantp.core.errors import ConfigError
 from vagrantp.settings import env, keys
 
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text, inventory
-from tests.unit import badenv
+from tests.unit import samples
 
 # Every program that `up` could start: none of them gets to do anything.
 TOOLS = ("vagrant", "podman", "virsh", "mmdebstrap", "qemu-img", "qemu-system-x86_64", "xorriso")
@@ -78,8 +78,8 @@ def test_what_is_refused(project: MakeProject, recorded: tuple[dict[str, str], P
     environment, log = recorded
     listed = inventory()
     for above in ("DISK=1tb", "PORTS=8080:80,x,http:80", "FIXED_IP=10.0.0.0/24"):
-        app = project(above[:4]).write(badenv.env_of(above))
-        text = badenv.expected(above, dict(badenv.ROWS)[above]) + "\n"
+        app = project(above[:4]).write(samples.env_of(above))
+        text = samples.expected(above, dict(samples.ROWS)[above]) + "\n"
         for done in run(app, "up", "validate", **environment):
             assert (done.returncode, done.stdout, done.stderr) == (2, "", text)
     assert not log.exists()

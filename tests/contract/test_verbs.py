@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTAINER, FAB, MASTER, VERBS, VM, MakeProject, inventory
+from tests.conftest import CONTAINER, FAB, MASTER, NOT_BUILT, VERBS, VM, MakeProject, inventory
 
 
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
@@ -102,6 +102,27 @@ def test_dry_changes_nothing(
             assert "would run vagrant up --no-provision --no-destroy-on-error\n" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
     assert inventory() == listed
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        *[("agent", ""), ("agent", "--agent claude --session s --prompt p --timeout 5")],
+        *[("snapshot", "--list"), ("snapshot", "--name a"), ("snapshot", "--delete a --no-wait")],
+        *[("restore", "--name a --force"), ("egress", "--follow --json")],
+        *[("up --from", "app-0a1b2c3d@clean"), ("ssh-config --install", "")],
+    ],
+)
+def test_what_is_not_built_says_so(project: MakeProject, verb: str, arguments: str) -> None:
+    done = project().fab(*verb.split(), *arguments.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{verb} is not supported yet\n  hint: fab --list shows the verbs\n"
+
+
+def test_the_list_says_what_is_not_built(project: MakeProject) -> None:
+    listing = project().fab("--list").stdout
+    told = [line.split()[0] for line in listing.splitlines() if " Not supported yet: " in line]
+    assert told == [*NOT_BUILT]
 
 
 def test_what_fab_itself_refuses(project: MakeProject) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
+from vagrantp.settings import rules, saved
 from vagrantp.settings.env import Settings
+from vagrantp.settings.schema import When
 
-# Settings by when a change can be had. The others need a new instance, as does a smaller DISK.
 AT_START = ("memory", "cpus", "mount")
 PROVISIONING = ("provision_script", "provision_vars")
-AT_ONCE = {
-    "vm": ("disk", "lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
-    "container": ("disk", "lan_access", "lan_allow", "ports", *PROVISIONING),
-}
-When = Literal["at once", "at the next start", "to a new instance"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +28,11 @@ class Change:
 
 def drift(instance: Instance, settings: Settings) -> list[Change]:
     """Return what `settings` ask for and the instance was not made with."""
-    old = instance.machine().get("settings", {})
-    when: dict[str, Any] = dict.fromkeys((*AT_START, "fixed_ip"), "at the next start")
-    when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
-    if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
-        del when["disk"]  # a file system may be shrunk, or be lost
-    if settings.network_type != "default":
-        del when["fixed_ip"]  # on a bridge it is told to the guest, when that is made
+    old = instance.settings
+    if old is None:
+        return []
+    settings = saved.kept(old, settings)
     return [
-        Change(key, was, now, when.get(key.lower(), "to a new instance"))
-        for key, was, now in instances.differences(old, settings)
+        Change(key, was, now, rules.applies(key, old, settings))
+        for key, was, now in saved.differences(old, settings)
     ]

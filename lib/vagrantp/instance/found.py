@@ -41,6 +41,8 @@ def judged(found: Found) -> Found:
     found = replace(found, live=found.state)
     if not instance.state_dir.is_dir():
         return replace(found, state="broken", reason="its state folder with the keys is gone")
+    if why := instance.why_newer():
+        return replace(found, state="broken", reason=why)
     if not instance.is_complete():
         why, is_unfinished = "it was never made in full", bool(instance.machine())
         return replace(found, state="broken", reason=why, is_unfinished=is_unfinished)

@@ -58,9 +58,9 @@ def _all(host: Host) -> list[Found]:
         try:
             listed = provider_for(infra_type).list_all(host)
         except ProviderError as error:
-            why = f"unknown: {error.message}"
             for known in made.values():
                 if known.infra_type == infra_type:
+                    why = known.why_newer() or f"unknown: {error.message}"
                     found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
             continue
         for one in listed:
@@ -68,7 +68,7 @@ def _all(host: Host) -> list[Found]:
                 found[one.name] = _with_project(judged(one))
     for name in made.keys() - found.keys():
         provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
-        why = f"{provider} no longer has it: fab rm --name {name}"
+        why = made[name].why_newer() or f"{provider} no longer has it: fab rm --name {name}"
         found[name] = Found(made[name], "broken", os.getuid(), reason=why)
     return list(found.values())
 

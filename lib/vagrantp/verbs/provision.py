@@ -5,7 +5,7 @@ from __future__ import annotations
 from vagrantp.core.system import Host
 from vagrantp.instance.drift import drift
 from vagrantp.instance.plan import WantProvisioned, decide
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.verbs import steps
 from vagrantp.verbs.steps.find import find, locked
 from vagrantp.verbs.tasks import accepts, here, verb
@@ -18,8 +18,8 @@ def provision(host: Host, accept: bool = False, verbose: bool = False, wait: boo
     settings = env.load(folder, host.progress.say)
     with locked(host, env.id_from(folder)) as host:
         found = find(host, folder)
-        changes = drift(found.instance, settings) if found.instance.machine() else []
-        plan = decide(found, changes, WantProvisioned())
+        plan = decide(found, drift(found.instance, settings), WantProvisioned())
+        settings = saved.kept(found.instance.settings, settings)
         done = steps.take(host, plan, found, accepts(accept), settings)
         print(
             f"{found.name} is provisioned: {done}"

@@ -9,10 +9,11 @@ from typing import Any
 
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
-from vagrantp.instance.drift import Change, drift
+from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
+from vagrantp.settings.env import Settings
 from vagrantp.verbs.ls import SCHEMA, facts_of
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
@@ -44,6 +45,10 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
     )
+    facts["kept"] = ", ".join(
+        f"{one['key']}={one['value']} (the default is {one['default']})"
+        for one in facts.get("kept", [])
+    )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
         key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
@@ -58,13 +63,14 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     found = find(host, folder)
     if found.state == "absent":
         return {"state": "absent", "folder": str(folder.resolve())}
-    settings = found.instance.machine().get("settings", {})
+    settings = found.instance.settings
     policy, why = isolation.policy_of(found.instance), ""
     isolated = isolation.text(policy) if policy else None
     if policy and found.state == "running":
         why = isolation.why_not(host, found.instance, policy)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
+    wanted = _wanted(folder)
     is_open = ports.is_served(found.instance)
     facts = facts_of(found)
     return {
@@ -72,10 +78,11 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         **_on_lan(host, found),
         "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
-        "mount": settings.get("mount", "none"),
+        "mount": settings.mount if settings else "none",
         "console": found.console,
         "vnc": found.vnc,
-        "changes": [asdict(change) for change in _changes(found, folder)],
+        "changes": [asdict(c) for c in drift(found.instance, wanted)] if wanted else [],
+        "kept": _kept(settings, wanted) if settings and wanted else [],
     }
 
 
@@ -90,10 +97,17 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
     return {"bridge": lan.bridge, "lan_address": fixed or next(iter(leased), None)}
 
 
-def _changes(found: Found, folder: Path) -> list[Change]:
-    """Return what `.env` asks for now and the instance was not made with."""
+def _wanted(folder: Path) -> Settings | None:
+    """Return what `.env` asks for now, None where it is gone or broken."""
     try:
-        settings = env.load(folder)
-    except ConfigError:  # gone or broken: status works all the same
-        return []
-    return drift(found.instance, settings) if found.instance.machine() else []
+        return env.load(folder)
+    except ConfigError:
+        return None
+
+
+def _kept(had: Settings, wanted: Settings) -> list[dict[str, str]]:
+    """Return what an instance keeps as `.env` has never had it, though other defaults hold now."""
+    return [
+        {"key": key, "value": value, "default": default}
+        for key, default, value in saved.differences(wanted, saved.kept(had, wanted))
+    ]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from time import monotonic
 
-from vagrantp_guard.contract import LanNic, Policy
+from vagrantp_guard.contract import LanNic
 
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.system import Host
 from vagrantp.guest import mount
+from vagrantp.instance import guard
 from vagrantp.instance import record as instances
 from vagrantp.instance.drift import drift
 from vagrantp.instance.plan import Create, WantUp, When, decide
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.verbs import steps
 from vagrantp.verbs.steps.find import find, locked
-from vagrantp.verbs.tasks import accepts, here, verb
+from vagrantp.verbs.tasks import accepts, here, not_built, verb
 
 
 @verb
@@ -26,6 +27,7 @@ def up(
     provision: bool = False,
     no_provision: bool = False,
     accept: bool = False,
+    from_: str = "",
     verbose: bool = False,
     wait: bool = True,
 ) -> None:
@@ -33,7 +35,10 @@ def up(
 
     Provisions it the first time, with --provision again, with --no-provision not at all. With
     --accept, takes what its guest may have changed (MOUNT=rw) without a question.
+    --from is not supported yet.
     """
+    if from_:
+        raise not_built("up --from")
     wanted = WantUp(_when_to_provision(provision, no_provision))
     folder = here()
     settings = env.load(folder, host.progress.say)
@@ -44,10 +49,9 @@ def up(
         if settings.mount == "rw":
             host.progress.say(f"warning: {mount.WARNING}")
         found = find(host, folder)
-        changes = drift(found.instance, settings) if found.instance.machine() else []
-        plan = decide(found, changes, wanted)
+        plan = decide(found, drift(found.instance, settings), wanted)
         if Create() not in plan:
-            instance = found.instance
+            instance, settings = found.instance, saved.kept(found.instance.settings, settings)
         steps.take(host, plan, found, accepts(accept), settings, instance)
         if host.dry:
             print(f"{instance.full_name} would be running")
@@ -68,26 +72,26 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     """Return what `up` ends with."""
     from humanize import naturalsize, precisedelta
 
-    machine = instance.machine()
-    settings, provider = machine["settings"], machine["provider"]
+    settings, provider = instance.settings, instance.machine()["provider"]
+    assert settings
     leads = ", ".join(map(ports.shown, ports.forwards(instance)))
-    shared = settings.get("mount", "none")
-    cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
-    memory = naturalsize(settings["memory"] * 1024**2, binary=True)
-    is_limited = settings["infra_type"] == "vm" or provider.get("has_quota")
-    disk = f"{settings['disk']} GiB disk" if is_limited else "disk not limited"
+    shared = settings.mount
+    cpus = f"{settings.cpus} CPU" + ("s" if settings.cpus != 1 else "")
+    memory = naturalsize(settings.memory * 1024**2, binary=True)
+    is_limited = settings.infra_type == "vm" or provider.get("has_quota")
+    disk = f"{settings.disk} GiB disk" if is_limited else "disk not limited"
     took = ""
     if seconds is not None:
         took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
     return "\n".join(
         [
-            f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
+            f"{instance.name} {what} ({settings.infra_type}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
             *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
-            f"  isolation  {isolation.text(Policy.from_json(settings))}",
+            f"  isolation  {isolation.text(guard.policy(settings))}",
             "  next       fab ssh",
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vagrantp.core.system import Host
 from vagrantp.instance import record as instances
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import KEYS
 from vagrantp.verbs.tasks import here, verb
@@ -22,12 +22,10 @@ def validate(host: Host, verbose: bool = False) -> None:
 
 def _text(settings: Settings) -> str:
     """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = instances.as_json(settings)
-    values["box"] = values["image"]
     lines = [
-        f"  {key.name}={instances.as_written(name, values[name])}"
+        f"  {key.name}={saved.as_written(value)}"
         for key in KEYS.values()
-        if values.get(name := key.name.lower()) not in (None, [])
+        if (value := getattr(settings, key.field)) not in (None, ())
         and key.infra_type in (None, settings.infra_type)
     ]
     return "\n".join([".env is valid", *lines])

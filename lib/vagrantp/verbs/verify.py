@@ -14,7 +14,7 @@ from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports, reach
 from vagrantp.providers import provider_for
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.steps.find import running
 from vagrantp.verbs.tasks import here, verb
@@ -26,6 +26,7 @@ def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     folder = here()
     settings = env.load(folder, host.progress.say)
     found = running(host, folder)
+    settings = saved.kept(found.instance.settings, settings)
     checks = checks_of(host, found, settings)
     print(_json(found, checks) if json else _table(checks))
     failed = sum(check.outcome == "FAILED" for check in checks)

@@ -32,8 +32,8 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
     if host.dry:
         return
     provider = provider_for(instance.infra_type)
-    had = instance.machine()["settings"]  # until its next start
-    current = replace(settings, **{key: had[key] for key in AT_START if key in had})
+    had = instance.settings or settings  # until its next start
+    current = replace(settings, memory=had.memory, cpus=had.cpus, mount=had.mount)
     if step.now:
         provider.enforce(host, instance, current)
     if is_larger:

@@ -73,7 +73,12 @@ def locked(host: Host, identity: str) -> Iterator[Host]:
 
 
 def refuse_others(identity: str) -> None:
-    """Raise StateError when somebody else could have put a key or a setting in."""
+    """Raise StateError when somebody else could have put a key or a setting in.
+
+    Also when a newer vagrantp has, whose instances this one does not know.
+    """
     root = state_root()
     for folder in (root, *root.glob(f"*-{identity}")):
         refuse_open(folder)
+    for known in instances.all_by_id(identity):
+        known.refuse_newer()
