@@ -92,7 +92,7 @@ def test_ssh_is_measured_until_it_takes_over(project: MakeProject, tmp_path: Pat
     state.mkdir()
     (state / "machine.json").write_text('{"settings": {"infra_type": "container"}, "provider": {}}')
     (state / "ssh_config").touch()
-    app = install(app, tmp_path, podman="echo true", ssh=f"tail -n 1 '{file(app)}'; exit 42")
+    app = install(app, tmp_path, podman="echo running 1", ssh=f"tail -n 1 '{file(app)}'; exit 42")
     done = app.fab("ssh", "--command", "hunter2")
     assert done.returncode == 42
     found = json.loads(done.stdout)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from vagrantp.instance.drift import AT_ONCE, AT_START, PROVISIONING, Change
+from vagrantp.instance.drift import Change
 from vagrantp.instance.found import Found, State
 from vagrantp.instance.plan import (
     Accept,
@@ -240,9 +240,3 @@ def test_nothing_is_taken_after_a_refusal() -> None:
             for changes in ((), (LAN,), (MEMORY,), (IMAGE,)):
                 steps = decide(found(state), changes, want)
                 assert not any(isinstance(step, Refuse) for step in steps[:-1])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_change_is_applied_at_one_time(kind: str) -> None:
-    assert not {*AT_START} & {*AT_ONCE[kind]}
-    assert {*PROVISIONING} <= {*AT_ONCE[kind]}

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from vagrantp.core.errors import StateError
 from vagrantp.instance import guard, record
+from vagrantp.instance.drift import drift
 from vagrantp.net import isolation
 from vagrantp.settings import env, keys, saved
 from vagrantp.settings.keys import KEYS
 from vagrantp.settings.parsers import PortForward
-from vagrantp.verbs import lifecycle, status
+from vagrantp.verbs import status
 from vagrantp_guard.contract import LanRule
 
 from tests.conftest import MASTER
@@ -86,7 +87,7 @@ def test_an_older_record_is_typed() -> None:
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_an_older_instance_has_not_changed(tmp_path: Path, name: str) -> None:
-    assert lifecycle.drift(made(name), wanted(tmp_path, ENVS[name])) == []
+    assert drift(made(name), wanted(tmp_path, ENVS[name])) == []
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -100,7 +101,7 @@ def test_any_key_may_be_younger_than_the_record(tmp_path: Path, name: str) -> No
             lines = ENVS[name].splitlines()
             text = "\n".join(line for line in lines if not line.startswith(f"{key.name}="))
             if key.name != "NAME":  # all have that
-                assert lifecycle.drift(instance, wanted(folder, text)) == [], key.name
+                assert drift(instance, wanted(folder, text)) == [], key.name
 
 
 def test_what_a_version_without_the_key_did_is_what_counts(
@@ -111,7 +112,7 @@ def test_what_a_version_without_the_key_did_is_what_counts(
     found, now = instance.settings, wanted(tmp_path, ENVS["c0773ba-container"].replace("yes", "no"))
     assert found
     assert isolation.text(guard.policy(found)) == "LAN open"
-    [change] = lifecycle.drift(instance, now)
+    [change] = drift(instance, now)
     assert (str(change), change.applies) == ("LAN_ACCESS: yes → no", "at once")
     text = ENVS["c0773ba-container"].replace("LAN_ACCESS=yes\n", "")
     assert saved.kept(found, wanted(tmp_path, text)).lan_access  # what verify promises
@@ -121,20 +122,20 @@ def test_a_new_default_changes_no_instance(tmp_path: Path, monkeypatch: pytest.M
     have_key(monkeypatch, "ACCEL", default="tcg", before="auto")
     instance = made("c0773ba-vm")
     assert wanted(tmp_path, ENVS["c0773ba-vm"]).accel == "tcg"
-    assert lifecycle.drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"])) == []
+    assert drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"])) == []
     had = instance.settings
     assert had
     told = [{"key": "ACCEL", "value": "auto", "default": "tcg"}]
     assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"])) == told
     assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=tcg\n")) == []
-    [change] = lifecycle.drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=kvm\n"))
+    [change] = drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=kvm\n"))
     assert str(change) == "ACCEL: auto → kvm"
 
 
 def test_what_was_written_and_is_taken_out_is_a_change(tmp_path: Path) -> None:
     instance = made("c0773ba-vm")
     text = ENVS["c0773ba-vm"].replace("PORTS=8080:80,auto:3000\n", "")
-    [change] = lifecycle.drift(instance, wanted(tmp_path, text))
+    [change] = drift(instance, wanted(tmp_path, text))
     assert str(change) == "PORTS: 127.0.0.1:8080:80,auto:3000 → nothing"
 
 
@@ -145,8 +146,8 @@ def test_what_is_written_later_and_taken_out_again_is_a_change(tmp_path: Path) -
     document = record.amended(instance, with_ports, ["ports"])
     assert document["version"] == record.VERSION
     instance.machine_json.write_text(record.as_text(document))
-    assert lifecycle.drift(instance, with_ports) == []
-    [change] = lifecycle.drift(instance, plain)
+    assert drift(instance, with_ports) == []
+    [change] = drift(instance, plain)
     assert str(change) == "PORTS: 127.0.0.1:8080:80 → nothing"
 
 

@@ -82,7 +82,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "console": found.console,
         "vnc": found.vnc,
         "changes": [asdict(c) for c in drift(found.instance, wanted)] if wanted else [],
-        "kept": _kept(settings, wanted) if settings and wanted else [],
+        "kept": kept(settings, wanted) if settings and wanted else [],
     }
 
 
@@ -105,7 +105,7 @@ def _wanted(folder: Path) -> Settings | None:
         return None
 
 
-def _kept(had: Settings, wanted: Settings) -> list[dict[str, str]]:
+def kept(had: Settings, wanted: Settings) -> list[dict[str, str]]:
     """Return what an instance keeps as `.env` has never had it, though other defaults hold now."""
     return [
         {"key": key, "value": value, "default": default}

@@ -21,8 +21,7 @@ from vagrantp.instance import guard, network
 from vagrantp.instance.found import UP, Found, State
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import network as podman_network
-from vagrantp.providers.podman import options, quota
+from vagrantp.providers.podman import addresses, options, quota
 from vagrantp.settings.env import Settings
 
 STATES: dict[str, State] = {
@@ -86,7 +85,7 @@ def prepare(
     limits = _process_limits(host)
     if os.getuid() != 0:
         return options.rootless_container(instance, settings, image, os.getuid(), limits)
-    address = podman_network.take_address(host, instance.state_dir, network.fixed_ip(settings))
+    address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     uid, has_quota = os.getuid(), without is None
     return options.container(
         instance, settings, image, subnets.NAME, address, uid, card, has_quota, limits
@@ -114,7 +113,7 @@ def _image(host: Host, image: str) -> str:
             return []
         return [
             f"--network={subnets.NAME}",
-            f"--ip={podman_network.take_address(host, folder, None)}",
+            f"--ip={addresses.take_address(host, folder, None)}",
         ]
 
     return oci.ensure(host, image, options)
@@ -129,7 +128,7 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
     wanted = network.fixed_ip(settings) or IPv4Address(had)
     if had == str(IPv4Interface(wanted).ip) == own.read_text(encoding="ascii"):
         return had
-    address = podman_network.take_address(host, instance.state_dir, wanted)
+    address = addresses.take_address(host, instance.state_dir, wanted)
     # The file and machine.json differ until the end: what is killed in between is done again.
     name, where = instance.full_name, ["podman", "network"]
     card = [f"--ip={address}", f"--mac-address={network.mac(instance, settings)}"]
