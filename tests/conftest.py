@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -42,12 +43,38 @@ def env_text(values: dict[str, object]) -> str:
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
+class Call(Protocol):
+    """Run a program to its end."""
+
+    def __call__(
+        self,
+        argv: Sequence[str | Path],
+        cwd: Path,
+        env: Mapping[str, str],
+        input: bytes = b"",
+        timeout: float = 900,
+    ) -> subprocess.CompletedProcess[bytes]: ...
+
+
+def _in_a_new_process(
+    argv: Sequence[str | Path],
+    cwd: Path,
+    env: Mapping[str, str],
+    input: bytes = b"",
+    timeout: float = 900,
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        argv, cwd=cwd, env=env, input=input, capture_output=True, timeout=timeout, check=False
+    )
+
+
 @dataclass(frozen=True)
 class Project:
-    """A project folder and the environment that `fab` runs in there."""
+    """A project folder, the environment that `fab` runs in there, and how it is called."""
 
     folder: Path
     environment: dict[str, str]
+    call: Call = _in_a_new_process
 
     def write(self, text: str | dict[str, object]) -> Project:
         """Write its `.env`."""
@@ -68,15 +95,8 @@ class Project:
         self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a verb to its end; stdout and stderr as they are."""
-        return subprocess.run(
-            [FAB, "-r", MASTER, *arguments],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            input=stdin,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
+        argv = [FAB, "-r", MASTER, *arguments]
+        return self.call(argv, self.folder, {**self.environment, **environment}, stdin, timeout)
 
     def fab_amid(
         self, mounts: str, *arguments: str, **environment: str

@@ -24,7 +24,7 @@ from vagrantp.settings.keys import LanRule, PortForward, Provisioner
 from tests.conftest import nobody
 from tests.unit import badenv
 
-EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "50"))
 FULL = 10_000  # `make test` runs as many
 
 
