@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTAINER, FAB, MASTER, VERBS, VM, MakeProject, Project, env_text
+from tests.conftest import FAB, MASTER, VERBS, VM, MakeProject, Project, env_text
 
 VAGRANTP = FAB.with_name("vagrantp")
 
@@ -34,15 +34,6 @@ def test_the_same_as_fab(project: MakeProject, tripwires: tuple[str, Path]) -> N
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(compare, apps, [call for call, _ in cases]))
-
-
-def test_dry(project: MakeProject, tmp_path: Path) -> None:
-    app = project().write(CONTAINER)
-    before = sorted(tmp_path.rglob("*"))
-    by_fab = run(app, FAB, "-r", MASTER, "--dry", "up")
-    assert run(app, VAGRANTP, "--dry", "up") == by_fab
-    assert "would run vagrant up --no-provision --no-destroy-on-error\n" in by_fab[0]
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_help(project: MakeProject) -> None:

@@ -13,8 +13,7 @@ import pytest
 from vagrantp.core.errors import ConfigError
 from vagrantp.settings import env, keys
 
-from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text, inventory
-from tests.unit import badenv
+from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text
 
 # Every program that `up` could start: none of them gets to do anything.
 TOOLS = ("vagrant", "podman", "virsh", "mmdebstrap", "qemu-img", "qemu-system-x86_64", "xorriso")
@@ -72,18 +71,6 @@ def test_init_does_not_write_through_a_link(project: MakeProject) -> None:
     (app.folder / ".env").symlink_to("elsewhere")
     assert app.fab("init").returncode == 8
     assert [file.name for file in app.folder.iterdir()] == [".env"]
-
-
-def test_what_is_refused(project: MakeProject, recorded: tuple[dict[str, str], Path]) -> None:
-    environment, log = recorded
-    listed = inventory()
-    for above in ("DISK=1tb", "PORTS=8080:80,x,http:80", "FIXED_IP=10.0.0.0/24"):
-        app = project(above[:4]).write(badenv.env_of(above))
-        text = badenv.expected(above, dict(badenv.ROWS)[above]) + "\n"
-        for done in run(app, "up", "validate", **environment):
-            assert (done.returncode, done.stdout, done.stderr) == (2, "", text)
-    assert not log.exists()
-    assert inventory() == listed
 
 
 def test_a_fifo_keeps_nobody_waiting(project: MakeProject) -> None:
