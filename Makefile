@@ -8,6 +8,7 @@ install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; 
   else $(SUDO) dnf install --assumeyes python3; fi
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
+fast_tests = .venv/bin/pytest --numprocesses=auto --dist=worksteal tests/unit tests/contract
 
 .NOTPARALLEL:
 .PHONY: setup demo test check e2e soak attacks-old bench clean lint docs link link-global uninstall
@@ -19,11 +20,12 @@ setup: .venv/installed # the virtual environment, and the host: packages, servic
 demo: setup # a VM and a container, from nothing to nothing
 	tests/demo
 
-test: .venv/installed-dev setup lint # everything
-	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
+test: .venv/installed-dev lint setup # everything, with 10,000 generated examples
+	VAGRANTP_EXAMPLES=10000 $(fast_tests)
+	.venv/bin/pytest
 
-check: .venv/installed-dev lint # what needs no VM and no container
-	.venv/bin/pytest tests/unit tests/contract
+check: .venv/installed-dev lint # in half a minute, without root, libvirt or Podman
+	$(fast_tests)
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e

@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -44,27 +44,43 @@ def env_text(values: dict[str, object]) -> str:
 
 
 class Call(Protocol):
-    """Run a program to its end."""
+    """Run a program to its end, as `in_a_new_process` or tests/warm.py."""
 
     def __call__(
         self,
         argv: Sequence[str | Path],
         cwd: Path,
         env: Mapping[str, str],
-        input: bytes = b"",
+        input: bytes | int = b"",
         timeout: float = 900,
     ) -> subprocess.CompletedProcess[bytes]: ...
 
 
-def _in_a_new_process(
+def in_a_new_process(
     argv: Sequence[str | Path],
     cwd: Path,
     env: Mapping[str, str],
-    input: bytes = b"",
+    input: bytes | int = b"",
     timeout: float = 900,
 ) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end. `input`: what is on its stdin, or a file descriptor."""
+    content, stdin = (input, None) if isinstance(input, bytes) else (None, input)
     return subprocess.run(
-        argv, cwd=cwd, env=env, input=input, capture_output=True, timeout=timeout, check=False
+        argv,
+        cwd=cwd,
+        env=env,
+        input=content,
+        stdin=stdin,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def as_text(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
+    """Return what a program printed as text."""
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
 
 
@@ -74,7 +90,7 @@ class Project:
 
     folder: Path
     environment: dict[str, str]
-    call: Call = _in_a_new_process
+    call: Call = in_a_new_process
 
     def write(self, text: str | dict[str, object]) -> Project:
         """Write its `.env`."""
@@ -82,20 +98,21 @@ class Project:
         (self.folder / ".env").write_text(content, encoding="utf-8")
         return self
 
+    def having(self, **environment: str) -> Project:
+        """Return the same folder with these variables in its environment."""
+        return replace(self, environment={**self.environment, **environment})
+
     def fab(
         self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end; stdout and stderr as text."""
-        done = self.fab_bytes(*arguments, stdin=stdin, timeout=timeout, **environment)
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+        return as_text(self.fab_bytes(*arguments, stdin=stdin, timeout=timeout, **environment))
 
     def fab_bytes(
         self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a verb to its end; stdout and stderr as they are."""
-        argv = [FAB, "-r", MASTER, *arguments]
+        argv: list[str | Path] = [FAB, "-r", MASTER, *arguments]
         return self.call(argv, self.folder, {**self.environment, **environment}, stdin, timeout)
 
     def fab_amid(

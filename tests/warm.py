@@ -49,7 +49,7 @@ class Warm:
         cwd: Path,
         env: Mapping[str, str],
         input: bytes | int = b"",
-        timeout: float = 60,
+        timeout: float = 900,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a script of .venv/bin, or its `python3 -m MODULE`, to its end, as subprocess.run.
 

@@ -366,11 +366,11 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     folder.mkdir()
     shutil.copy(HERE / "Vagrantfile", folder)
     box = built.ensure_box(Host(Context()), "debian-12")
-    files = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt"
+    image = built.vagrant_home() / "boxes" / box.name / built.VERSION / "libvirt"
     home = work / "home"
     link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
     link.parent.mkdir(parents=True)
-    link.symlink_to(files)
+    link.symlink_to(image)
     files = [session.BOOT, session.GROW, *_seed(work / "seed").iterdir()]
     _run(*commands.seed_iso(work / SEED, files))
     size = str((work / SEED).stat().st_size)

@@ -36,8 +36,9 @@ def recorded(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def run(app: Project, *calls: str, **environment: str) -> list[subprocess.CompletedProcess[str]]:
     """Run some calls at the same time."""
+    app = app.having(**environment)
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda call: app.fab(*call.split(), **environment), calls))
+        return list(pool.map(lambda call: app.fab(*call.split()), calls))
 
 
 def test_init(project: MakeProject) -> None:
@@ -202,9 +203,10 @@ def written_outside(folder: Path) -> set[str]:
 
 def execs(app: Project, tmp_path: Path, environment: dict[str, str], *calls: str) -> set[str]:
     """Run some calls; return the programs that they started, as far as strace is there to tell."""
-    strace = shutil.which("strace")
     trace = tmp_path / "trace"
-    prefix = [strace, "-f", "-qq", "-e", "trace=execve", "-o", trace] if strace else []
+    prefix: list[str | Path] = []
+    if strace := shutil.which("strace"):
+        prefix = [strace, "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve", "-o", trace]
     found = set()
     for call in calls:
         done = app.run(*prefix, FAB, "-r", MASTER, *call.split(), **environment)

@@ -18,7 +18,7 @@ from tests.conftest import CONTAINER, MASTER, VM, env_text
 Values = dict[str, object]
 Tell = Callable[[Values, Values], list[lifecycle.Change]]
 BRIDGE: Values = {"NETWORK_TYPE": "bridge", "BRIDGE": "br0", "FIXED_IP": "192.0.2.9/24"}
-URL = {"BOX": "https://example.org/a.qcow2"}
+URL: Values = {"BOX": "https://example.org/a.qcow2"}
 # What `.env` has beside the key, where that makes no sense alone; what it is, and becomes.
 CHANGES: dict[str, tuple[Values, object, object]] = {
     "INFRA_TYPE": ({}, "vm", "container"),

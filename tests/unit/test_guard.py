@@ -1,4 +1,4 @@
-"""The keeper of the packet filter: what it makes of guests, and that nft takes it."""
+"""The keeper of the packet filter: what it makes of guests."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_a_lock_of_another_program_is_waited_for_and_given_up(
 ) -> None:
     monkeypatch.setattr("vagrantp.core.system.FLOCK_TIMEOUT", 0.6)
     file = tmp_path / "it's locked"
-    argv = ["flock", file, "sh", "-c", "echo; sleep 0.2"]
+    argv = ["flock", str(file), "sh", "-c", "echo; sleep 0.2"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as other:
         assert other.stdout and other.stdout.readline()
         with host.flock(file):
