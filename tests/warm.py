@@ -6,6 +6,7 @@ argv, folder, environment and streams of a new process, and ends as that would.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -160,4 +161,6 @@ if __name__ == "__main__":
     runpy.run_path(str(BIN.parents[1] / "fabfile.py"))
     runpy.run_module("vagrantp.make")
     sys.path[:] = path
+    gc.collect()
+    gc.freeze()  # else every child looks through all this for garbage, and so copies it
     _become(*_serve(socket.socket(fileno=int(sys.argv[1]))))
