@@ -66,7 +66,7 @@ def rm(
 
 @verb
 def provision(host: Host, accept: bool = False, verbose: bool = False, wait: bool = True) -> None:
-    """Run PROVISION_SCRIPT again; --accept as of up."""
+    """Run PROVISION_SCRIPT again; --accept as for up."""
     settings = env.load(HERE, host.progress.say)
     print(lifecycle.provision_anew(host, settings, HERE, accepts(accept)))
 
@@ -118,7 +118,7 @@ def stats(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 @chore
 def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
-    """Check this host, and say what mends it; needs no project."""
+    """Check this host, and show what fixes it; needs no project."""
     examination.examine(host, as_json=json)
 
 

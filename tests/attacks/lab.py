@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 
-from vagrantp.programs import guard
+try:
+    from vagrantp_guard.contract import Guest
+    from vagrantp_guard.ruleset import rules
+
+    admitted = Guest.from_json
+except ImportError:  # `make attacks-old`
+    from vagrantp.programs.guard import checked as admitted
+    from vagrantp.programs.guard import rules
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of unshare(2)
@@ -154,13 +161,13 @@ class Lab:
     def load(self, **wishes: object) -> None:
         """Write the rules of the host, with both guests as `wishes` have them."""
         own = [
-            guard.checked({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
+            admitted({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
             for guest in (VM, CONTAINER)
         ]
         tables = ("table bridge vagrantp", "table inet vagrantp")
         text = "".join(f"{table}\ndelete {table}\n" for table in tables)
         self.host.run(
-            "nft -f -", text + guard.rules(own, [IPv4Interface(each) for each in HOST_ADDRESSES])
+            "nft -f -", text + rules(own, [IPv4Interface(each) for each in HOST_ADDRESSES])
         )
 
     def close(self) -> None:

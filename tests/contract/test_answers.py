@@ -38,4 +38,4 @@ def test_a_domain_of_our_name_without_metadata(project: MakeProject, tmp_path: P
     app = project().write(VM)
     running = "case $* in *domstate*) echo running;; *vol-list*|*metadata*) ;; *) exit 1;; esac"
     done = app.fab("up", PATH=answering(tmp_path, "virsh", f"{running}; exit 0"))
-    assert "is there and not this project's: vagrantp did not make it" in done.stderr
+    assert "exists and is not this project's: vagrantp did not make it" in done.stderr

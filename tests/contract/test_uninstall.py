@@ -190,7 +190,7 @@ def test_everything_goes_and_nothing_else(stage: Stage, capsys: pytest.CaptureFi
     stage.uninstall()
     assert stage.there() == foreign[0]
     root = stage.home / "root"
-    assert not stage.guard().exists() and not stage.settings().exists()
+    assert not stage.guard().parent.exists() and not stage.settings().exists()
     assert "guard unload" in (stage.folder / "calls").read_text()
     left = [path for path in stage.home.rglob("*") if path.name not in ("repos", "share", "state")]
     left = [path for path in left if not path.is_relative_to(root)]
@@ -209,7 +209,7 @@ def test_everything_goes_and_nothing_else(stage: Stage, capsys: pytest.CaptureFi
     )
     assert f"  remove  link {stage.home}/repos/fabfile.py\n" in told
     stage.uninstall()  # twice is as good as once
-    assert capsys.readouterr().out == "there is nothing to remove\n"
+    assert capsys.readouterr().out == "nothing to remove\n"
 
 
 def test_dry(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,13 +239,13 @@ def test_what_somebody_uses_stays(stage: Stage, capsys: pytest.CaptureFixture[st
     assert stage.settings().exists()
     kept = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  keep")]
     assert kept == [
-        f"  keep    volume {BOX} in pool default: volume overlay.img stands on it",
-        f"  keep    volume {BOX}.part in pool default: VM app-12345678 stands on it",
+        f"  keep    volume {BOX} in pool default: volume overlay.img is based on it",
+        f"  keep    volume {BOX}.part in pool default: VM app-12345678 is based on it",
         "  keep    libvirt network vagrantp: app-12345678 is on it",
         f"  keep    podman image {IMAGE}: container mine is made of it",
         "  keep    podman network vagrantp: container mine is on it",
         "  keep    the rules that keep guests from the LAN, and "
-        f"{stage.guard()}, {stage.settings()}: other users have instances",
+        f"{stage.guard().parent}, {stage.settings()}: other users have instances",
     ]
 
 
@@ -263,7 +263,7 @@ def test_what_only_bears_our_name_stays(stage: Stage, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == (
         "  keep    libvirt network vagrantp: it is not one of ours\n"
         "  keep    podman network vagrantp: it is not one of ours\n"
-        "there is nothing to remove\n"
+        "nothing to remove\n"
     )
 
 
@@ -284,7 +284,7 @@ def test_instances_are_in_the_way(stage: Stage) -> None:
     done = stage.make("uninstall")
     assert (done.returncode, done.stdout, stage.there()) == (8, "", before)
     assert done.stderr == (
-        "there are instances of yours:\n"
+        "you still have instances:\n"
         "  app-12345678: vm, stopped, in /projects/app\n"
         "  box-abcdef01: container, running, in /projects/it's\n"
         f"  half-00000000: its state folder only: {half}\n"

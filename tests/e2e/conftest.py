@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.boxes import bed
 from tests.conftest import MakeProject, Project, inventory
 
 # From outside, as a person sees it: tests/attacks runs against older versions, too.
@@ -32,14 +32,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for item in session.items
         if hasattr(item, "callspec") and "bed" in item.callspec.params
     ]
-    if session.config.cache and not (is_first or session.config.option.collectonly):
+    if suites and session.config.cache and not (is_first or session.config.option.collectonly):
+        from tests.boxes import bed
+
         for suite in dict.fromkeys(suites):
             bed.bake(suite, session.config.cache.mkdir("boxes"))
 
 
 def pytest_sessionfinish() -> None:
     """End a build of a bed that no test has waited for."""
-    bed.give_up()
+    if bed := sys.modules.get("tests.boxes.bed"):
+        bed.give_up()
 
 
 def run(*argv: str) -> str:

@@ -109,8 +109,7 @@ def _fill(app: Project, bed: Bed) -> None:
 
 # What host set-up puts there for a user's containers, and this host has from it.
 HOOKS = (
-    "usr/local/lib/vagrantp/guard",
-    "usr/local/lib/vagrantp/forward",
+    "usr/local/lib/vagrantp",
     "etc/containers/oci/hooks.d/vagrantp.json",
 )
 HOOKS_DIR = '[engine]\nhooks_dir = ["/etc/containers/oci/hooks.d"]\n'

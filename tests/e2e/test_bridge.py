@@ -113,6 +113,9 @@ def test_a_container_on_a_bridge(
     rules_come_back()
     up(app, PORTS="18091:22", **own)
     is_as_before(app, lan, address)
+    on_ours = status(app)["address"].rpartition(".")[0] + ".1"
+    asks = guest(app, "grep ^nameserver /etc/resolv.conf")
+    assert asks == f"nameserver {GATEWAY if fixed else on_ours}\n"
 
 
 @pytest.mark.soak
@@ -170,7 +173,7 @@ def test_what_cannot_be_on_a_lan_is_told_before(
         assert status(app)["state"] == "absent"
 
     refused(
-        6, f"nowhere is no bridge of this host\n  hint: this host has {BRIDGE}", BRIDGE="nowhere"
+        6, f"nowhere is not a bridge of this host\n  hint: this host has {BRIDGE}", BRIDGE="nowhere"
     )
     refused(6, f"FIXED_IP={PEER} is taken by ", FIXED_IP=PEER)
     refused(6, f"FIXED_IP={HOST} is taken by this host itself", FIXED_IP=HOST)

@@ -59,7 +59,7 @@ def test_a_host_that_cannot(project: MakeProject, tmp_path: Path) -> None:
     done = project().fab_amid("; ".join(MOUNTS).format(state=state), "doctor")
     assert done.returncode == 5
     failed = [line for line in done.stdout.splitlines() if line.startswith("failed")]
-    assert all("; to mend: make -C " in line for line in failed)
+    assert all("; to fix: make -C " in line for line in failed)
     told = {line[9:].partition("  ")[0]: line[34:] for line in failed}
     assert told.keys() == TOLD.keys(), done.stdout
     for name, why in TOLD.items():

@@ -95,7 +95,7 @@ def test_3_a_foreign_holder_of_our_name(refused: MakeProject, values: dict[str, 
         done = app.fab("up")
         assert (done.returncode, done.stdout) == (3, "")
         assert refusal(done.stderr) == (
-            f"a {kind} called {name} is there and not this project's: vagrantp did not make it\n"
+            f"a {kind} called {name} exists and is not this project's: vagrantp did not make it\n"
             f"  hint: '{look} {name}' shows it; NAME in .env gives yours another name\n"
         )
         run(*look.split(), name)  # the hint works when typed
@@ -121,7 +121,7 @@ def test_3_another_users_instance(refused: MakeProject, values: dict[str, object
             done = app.fab(verb)
             if verb == "up":
                 assert (done.returncode, done.stdout) == (3, "")
-                assert f": it is of user bin (uid 2), in {app.folder}\n" in done.stderr
+                assert f": it belongs to user bin (uid 2), in {app.folder}\n" in done.stderr
 
 
 @BOTH

@@ -317,7 +317,7 @@ def test_a_libvirt_that_stops_in_the_middle(guests: MakeProject) -> None:
             assert (done.returncode, done.stdout) == (5, "")
             assert done.stderr.startswith("libvirt does not answer: ")
         [found] = json.loads(app.fab("ls", "--json").stdout)["instances"]
-        assert found["reason"].startswith("not known: libvirt does not answer")
+        assert found["reason"].startswith("unknown: libvirt does not answer")
     is_gone(app)
 
 

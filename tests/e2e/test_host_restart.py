@@ -11,10 +11,9 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-from vagrantp.instance import commands
 
 from tests.conftest import CONTAINER, VM, MakeProject
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import GUARD, guest, run, status
 
 LOST = (  # processes, as far as the kernel tells their names
     *("aardvark-dns", "bindfs", "conmon", "dnsmasq", "libvirtd", "qemu-system-x86", "virtiofsd"),
@@ -57,7 +56,7 @@ def lose_power() -> None:
 
 def come_up() -> None:
     """Start what starts with a host: the rules, then libvirt, as the units of host set-up do."""
-    run(str(commands.GUARD), "load")
+    run(GUARD, "load")
     for daemon in ("virtlogd", "libvirtd"):
         run(daemon, "--daemon")
 

@@ -18,6 +18,7 @@ from vagrantp.net import subnets as addresses
 from tests import network
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import (
+    GUARD,
     guest,
     leave_lost_rules,
     restart_libvirt,
@@ -123,7 +124,7 @@ def test_rules_of_other_settings_are_told_and_put_right(guests: MakeProject) -> 
     name = status(app)["instance"]
     wishes = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name / "isolation.json"
     wishes.write_text('{"lan_access": true, "lan_allow": []}')
-    run(str(commands.GUARD), "sync")
+    run(GUARD, "sync")
     done = app.fab("verify")
     assert done.returncode == 9
     assert "broken: not isolated: its rules are of other settings" in done.stdout
@@ -322,7 +323,7 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
         assert failed() >= {"isolation", "this host", "this host by IPv6"}
     finally:
         network.ip("-6", "address", "del", "fd79::1/64", "dev", "vagrantp1")
-        run(str(commands.GUARD), "sync")
+        run(GUARD, "sync")
     assert failed() == set()
 
 
@@ -362,7 +363,7 @@ def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> No
         try:
             done = app.fab_amid(away, "up")
         finally:
-            run(str(commands.GUARD), "sync")
+            run(GUARD, "sync")
         assert done.returncode == 5, done.stderr
         assert "guests cannot be kept from the LAN" in done.stderr
         assert app.fab("status", "--json").stdout.count('"absent"') == 1

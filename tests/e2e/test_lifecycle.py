@@ -425,7 +425,7 @@ def test_verbs_of_one_project_wait_for_each_other(guests: MakeProject) -> None:
     wait_for("queue-", "container")
     busy = app.fab("up", "--no-wait")
     assert (busy.returncode, busy.stdout) == (8, "")
-    assert busy.stderr == "busy: another verb in this project is at work\n"
+    assert busy.stderr == "busy: another verb in this project is running\n"
     second = app.fab("up")
     assert first.wait(timeout=60) == 0
     assert "waiting for another verb in this project" in second.stderr
@@ -455,7 +455,7 @@ def test_a_foreign_container_of_our_name_is_never_touched(guests: MakeProject) -
     try:
         done = app.fab("up")
         assert (done.returncode, done.stdout) == (3, "")
-        assert f"a container called {name} is there and not this project's" in done.stderr
+        assert f"a container called {name} exists and is not this project's" in done.stderr
         assert app.fab("rm", "--force").stdout == f"nothing to remove for {app.folder}\n"
         assert run("podman", "inspect", "--format", "{{.State.Status}}", name) == "created\n"
     finally:

@@ -54,7 +54,7 @@ def test_an_instance_whose_project_is_gone(guests: MakeProject) -> None:
     [found] = listed(app)
     assert (found["state"], found["reason"]) == (
         "broken",
-        f"Podman has it no more: fab rm --name {name}",
+        f"Podman no longer has it: fab rm --name {name}",
     )
     assert app.fab("rm", "--name", name).returncode == 0
     assert listed(app) == []

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from ipaddress import IPv4Interface
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vagrantp.programs import guard
+from vagrantp_guard import ruleset
+from vagrantp_guard.contract import Guest, Policy
 
+Json = dict[str, Any]
 PORTS = st.integers(1, 65535)
 NETWORKS = st.tuples(st.integers(0, 255), st.integers(8, 32)).map(
     lambda pair: str(IPv4Interface(f"10.{pair[0]}.7.9/{pair[1]}").network)
@@ -58,9 +61,9 @@ LANS = st.one_of(
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.lists(RULES, max_size=6), st.booleans(), LANS), max_size=4))
 def test_nft_takes_the_rules_of_any_guests(
-    wishes: list[tuple[list[guard.Guest], bool, guard.Guest | None]],
+    wishes: list[tuple[list[Json], bool, Json | None]],
 ) -> None:
-    guests = [
+    known = [
         {
             "name": f"app-0000000{number}",
             "bridge": "vagrantp0",
@@ -74,6 +77,7 @@ def test_nft_takes_the_rules_of_any_guests(
         for number, (rules, is_open, lan) in enumerate(wishes)
     ]
     networks = [IPv4Interface("192.168.1.5/24"), IPv4Interface("203.0.113.5/28")]
-    nft_takes(guard.rules(map(guard.checked, guests), networks))
-    for guest in guests:
-        nft_takes(guard.inside_rules(guest, [IPv4Interface("192.168.1.5/24")]))
+    nft_takes(ruleset.rules(map(Guest.from_json, known), networks))
+    for guest in known:
+        policy = Policy.from_json(guest)
+        nft_takes(ruleset.inside_rules(policy, [IPv4Interface("192.168.1.5/24")]))

@@ -27,7 +27,7 @@ def test_what_is_somebody_elses(
     assert (done.returncode, done.stdout) == (8, "")
     name = pwd.getpwuid(65534).pw_name
     mend = f"sudo chown --recursive 0 {shlex.quote(str(folder))}"
-    told = f"{folder} holds keys, and is of {name}\n  hint: call it as {name}, or: {mend}\n"
+    told = f"{folder} holds keys, and belongs to {name}\n  hint: call it as {name}, or: {mend}\n"
     assert done.stderr.endswith(told)
     assert not called.exists()
     assert not list(folder.rglob("metrics.jsonl"))

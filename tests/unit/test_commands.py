@@ -17,6 +17,7 @@ from vagrantp.instance import commands, record
 from vagrantp.instance.record import Instance
 from vagrantp.providers import accel
 from vagrantp.settings.env import Settings
+from vagrantp_guard.contract import LanNic
 
 SETTINGS = Settings(
     infra_type="vm",
@@ -94,9 +95,9 @@ def test_ssh_config_quotes_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_card_on_a_bridge_has_the_way_out() -> None:
-    lan = {"mac": "56:54:0a:1b:2c:3d", "address": "192.168.1.5/24"}
-    lan |= {"gateway": "192.168.1.1", "dns": "192.168.1.2"}
-    made = commands.seed_networks(lan, "52:54:0a:1b:2c:3d")
+    lan = {"mac": "56:54:0a:1b:2c:3d", "address": "192.168.1.5/24", "resolvers": []}
+    lan |= {"gateway": "192.168.1.1", "dns": "192.168.1.2", "port": "vgl0a1b2c3d", "bridge": "br0"}
+    made = commands.seed_networks(LanNic.from_json(lan), "52:54:0a:1b:2c:3d")
     assert "MACAddress=52:54:0a:1b:2c:3d" in made["10-host.network"]
     assert "UseRoutes=no" in made["10-host.network"]
     assert made["10-lan.network"].splitlines() == [

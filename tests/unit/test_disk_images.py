@@ -59,7 +59,7 @@ def starting(magic: bytes, offset: int = 0) -> bytes:
         (qcow2(backing=104), "has a backing file"),
         (qcow2(version=2, backing=72), "has a backing file"),
         (qcow2(features=0b100), "has an external data file"),
-        (qcow2(features=1 << 63), "has an external data file, or what is not known"),
+        (qcow2(features=1 << 63), "has an external data file, or an unknown feature"),
         (qcow2(encryption=2), "is encrypted"),
         (qcow2(version=1), "is qcow, version 1"),
         (qcow2(bits=63), "not valid"),
@@ -93,8 +93,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     loop.symlink_to(loop)
     for path, why in (
-        (fifo, "no regular file"),
-        (Path("/dev/zero"), "no regular file"),
+        (fifo, "is not a regular file"),
+        (Path("/dev/zero"), "is not a regular file"),
         (tmp_path, "Is a directory"),
         (loop, "Too many levels"),
         (tmp_path / "none", "No such file"),

@@ -25,17 +25,51 @@ def test_exit_codes() -> None:
     assert [int(code) for code, _ in listed[:2]] == [0, errors.VagrantpError.exit_code]
 
 
-def test_the_readme_lists_every_verb() -> None:
-    listed = re.findall(r"^\| `fab ([a-z-]+)` \|", (MASTER / "README.md").read_text(), re.MULTILINE)
-    verbs = runpy.run_path(str(MASTER / "fabfile.py"))["ns"].task_names
-    assert sorted(set(listed)) == sorted(verbs)
+def test_the_verbs_page_lists_every_verb_and_option() -> None:
+    page = (MASTER / "docs/verbs.md").read_text()
+    rows = dict(re.findall(r"^\| `fab ([a-z-]+)` \| (.*) \|$", page, re.MULTILINE))
+    verbs = runpy.run_path(str(MASTER / "fabfile.py"))["ns"]
+    assert sorted(rows) == sorted(verbs.task_names)
+    for name, row in rows.items():
+        for argument in verbs[name].get_arguments():
+            option = f"--{'no-' * (argument.default is True)}{argument.name.replace('_', '-')}"
+            assert f"`{option}" in (page if option in ("--verbose", "--no-wait") else row)
 
 
-def test_the_readme_lists_the_keys_that_work() -> None:
-    listed = re.findall(r"^\| `([A-Z_0-9]+)` \|", (MASTER / "README.md").read_text(), re.MULTILINE)
-    known = keys.KEYS.values()
-    assert set(listed) >= {k.name for k in known if k.is_built is keys.always or k.is_required}
-    assert set(listed) <= {k.name for k in known}
+def test_the_readme_lists_the_ten_commonest_keys() -> None:
+    row = re.compile(r"^\| `([A-Z_0-9]+)` \|", re.MULTILINE)
+    listed = row.findall((MASTER / "README.md").read_text())
+    assert len(listed) == 10
+    assert set(listed) >= {key.name for key in keys.KEYS.values() if key.is_required}
+    assert set(listed) <= set(row.findall((MASTER / "docs/configuration.md").read_text()))
+    assert set(keys.KEYS) <= set(row.findall((MASTER / "docs/configuration.md").read_text()))
+
+
+def test_the_readme_has_at_most_a_hundred_lines() -> None:
+    assert len((MASTER / "README.md").read_text().splitlines()) <= 100
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return what may follow # in a link to a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*MASTER.glob("*.md"), *MASTER.glob("docs/**/*.md")],
+    ids=lambda page: str(page.relative_to(MASTER)),
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if path.startswith(("https://", "http://")):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+    for name in re.findall(r"`?\b(docs/[\w/-]+\.md)\b`?", page.read_text(encoding="utf-8")):
+        assert (MASTER / name).exists(), name
 
 
 @pytest.mark.parametrize("name", docs.documents())

@@ -17,7 +17,7 @@ from time import sleep
 
 import pytest
 from vagrantp.core.system import holder_of
-from vagrantp.programs import forward
+from vagrantp_guard import forward
 
 Carry = Callable[..., "subprocess.CompletedProcess[str]"]
 Port = Callable[[], int]

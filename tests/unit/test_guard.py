@@ -1,13 +1,18 @@
-"""The keeper of the packet filter: what it makes of guests."""
+"""The keeper of the packet filter: what it makes of guests, and that nft takes it."""
 
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
-from vagrantp.programs import guard
+from vagrantp_guard import cli, guests, lan, running
+from vagrantp_guard.contract import Guest, Mount, Policy, Report
+from vagrantp_guard.system import Refused
 
+Json = dict[str, Any]
 DOMAIN = """\
 <domain><name>app-1234abcd</name>
 <metadata><vagrantp:instance xmlns:vagrantp="urn:vagrantp:instance" name="app" id="1234abcd"
@@ -22,7 +27,8 @@ LAN = """\
 
 def test_the_guest_of_a_domain() -> None:
     rule = {"network": "10.0.0.0/8", "port": 80, "protocol": "tcp"}
-    assert guard.guest_of_domain(DOMAIN.format(allow=json.dumps([rule]))) == {
+    found = running.guest_of_domain(DOMAIN.format(allow=json.dumps([rule])))
+    assert found and found.to_json() == {
         "name": "app-1234abcd",
         "bridge": "vagrantp0",
         "port": "vgp1234abcd",
@@ -34,17 +40,17 @@ def test_the_guest_of_a_domain() -> None:
     }
     wishes = {"address": "192.168.1.5/24", "gateway": "192.168.1.1", "resolvers": ["192.168.1.2"]}
     on_a_lan = DOMAIN.format(allow="[]").replace("</devices>", f"{LAN}</devices>")
-    found = guard.guest_of_domain(on_a_lan.replace('id="', f"lan='{json.dumps(wishes)}' id=\""))
-    assert found and found["lan"] == {
+    found = running.guest_of_domain(on_a_lan.replace('id="', f"lan='{json.dumps(wishes)}' id=\""))
+    assert found and found.to_json()["lan"] == {
         **wishes,
-        "ip": "192.168.1.5",
+        "dns": None,
         "bridge": "br0",
         "port": "vgl1234abcd",
         "mac": "56:54:12:34:ab:cd",
     }
     foreign = DOMAIN.format(allow="[]").replace("<name>app", "<name>other")
-    assert guard.guest_of_domain(foreign) is None
-    assert guard.guest_of_domain("<domain><name>web</name></domain>") is None
+    assert running.guest_of_domain(foreign) is None
+    assert running.guest_of_domain("<domain><name>web</name></domain>") is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_a_domain_of_ours_that_is_not_as_it_must_be_does_not_start(
     sound = DOMAIN.format(allow="[]")
     assert old in sound
     monkeypatch.setattr("sys.stdin", _Text(sound.replace(old, new)))
-    assert guard.main(["qemu", "app-1234abcd", "start", "begin", "-"]) == 1
+    assert cli.main(["qemu", "app-1234abcd", "start", "begin", "-"]) == 1
     assert capsys.readouterr().err.startswith("vagrantp guard: qemu: ")
 
 
@@ -80,11 +86,98 @@ class _Text:
         return self.text
 
 
+def test_a_guest_that_is_to_reach_ipv6_does_not_start(tmp_path: Path) -> None:
+    rule = {"network": "fd00::/8", "port": 443, "protocol": "tcp"}
+    (tmp_path / "isolation.json").write_text(json.dumps({"lan_access": False, "lan_allow": [rule]}))
+    with pytest.raises(Refused, match="LAN_ALLOW has fd00::/8, and guests have no IPv6"):
+        guests.policy_of(tmp_path)
+    with pytest.raises(Refused, match="guests have no IPv6"):
+        running.guest_of_domain(DOMAIN.format(allow=json.dumps([rule])))
+
+
 def test_what_a_container_may_reach_is_not_for_others_to_write(tmp_path: Path) -> None:
     file = tmp_path / "isolation.json"
     file.write_text('{"lan_access": false, "lan_allow": []}')
     file.chmod(0o600)
-    assert guard._wishes(tmp_path) == {"lan_access": False, "lan_allow": [], "lan": None}
+    assert guests.policy_of(tmp_path) == Policy(lan_access=False, lan_allow=(), lan=None)
     file.chmod(0o620)
-    with pytest.raises(guard.Refused, match="may be written by others"):
-        guard._wishes(tmp_path)
+    with pytest.raises(Refused, match="may be written by others"):
+        guests.policy_of(tmp_path)
+
+
+def test_a_container_on_a_lan_asks_the_resolver_that_env_names(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("search dns.podman\nnameserver 10.201.128.1\n")
+    mounts = [{"destination": "/proc"}, {"destination": "/etc/resolv.conf", "source": str(file)}]
+    (tmp_path / "config.json").write_text(json.dumps({"mounts": mounts}))
+    lan.name_resolver(tmp_path, IPv4Address("192.168.1.1"))
+    assert file.read_text() == "nameserver 192.168.1.1\n"
+
+
+# What guards before this one have written, and domains and state folders have.
+OF_A_VM = """{"name": "app-1234abcd", "port": "vgp1234abcd", "mac": "52:54:12:34:ab:cd",
+ "bridge": "vagrantp0", "ip": "10.201.0.5", "lan_access": false,
+ "lan_allow": [{"network": null, "port": 11434, "protocol": "tcp"}],
+ "lan": {"port": "vgl1234abcd", "bridge": "br0", "mac": "56:54:12:34:ab:cd",
+ "address": "192.168.1.50/24", "ip": "192.168.1.50", "gateway": "192.168.1.1",
+ "resolvers": ["192.168.1.1"]}}"""
+OF_A_CONTAINER = """{"name": "app-1234abcd", "bridge": "vagrantp1", "port": "veth0",
+ "mac": "52:54:12:34:ab:cd", "ip": "10.201.128.5", "pid": 4711, "lan_access": true,
+ "lan_allow": [{"network": "10.0.0.0/8", "port": null, "protocol": null}], "lan": null}"""
+
+
+@pytest.mark.parametrize("text", [OF_A_VM, OF_A_CONTAINER])
+def test_records_of_older_versions_are_read_and_written_so_that_they_read_them(text: str) -> None:
+    record = json.loads(text)
+    guest = Guest.from_json(record)
+    assert Guest.from_json(guest.to_json()) == guest
+    written = json.loads(json.dumps(guest.to_json()))
+    if record["lan"]:
+        del record["lan"]["ip"]  # which they compute
+        del written["lan"]["dns"]  # which they leave out
+    assert written == record
+
+
+def test_a_policy_of_an_older_version_is_read() -> None:
+    older = {"lan_access": False, "lan_allow": []}  # of oci_images, without a card
+    assert Policy.from_json(older) == Policy(lan_access=False, lan_allow=())
+    mount = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
+    assert Mount.from_json(mount).to_json() == mount
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "app"},
+        {"name": None},
+        {"port": "a b"},
+        {"mac": "52:54"},
+        {"ip": "10.201.0.5/24"},
+        {"bridge": "br0"},
+        {"lan_allow": None},
+        {"lan_allow": [{"network": None, "port": None, "protocol": None}]},
+        {"lan": {"port": "vgl1234abcd"}},
+        {"lan": "br0"},
+        {"lan": {**json.loads(OF_A_VM)["lan"], "port": "eth0"}},
+        {"lan": {**json.loads(OF_A_VM)["lan"], "gateway": None}},
+    ],
+)
+def test_a_record_that_is_none_is_refused(change: Json) -> None:
+    with pytest.raises(ValueError):
+        Guest.from_json({**json.loads(OF_A_VM), **change})
+
+
+@pytest.mark.parametrize("change", [{"mode": "rwx"}, {"folder": "app"}, {"uid": "me"}])
+def test_a_mount_that_is_none_is_refused(change: Json) -> None:
+    sound = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
+    with pytest.raises(ValueError):
+        Mount.from_json({**sound, **change})
+
+
+def test_a_report_is_read_as_it_was_written() -> None:
+    guest = Guest.from_json(json.loads(OF_A_VM))
+    report = Report(("the rules are gone",), {guest.name: guest}, {"vgl1234abcd": ["192.0.2.7"]})
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+    for found in ([], {}, {"problems": [], "guests": {"app": None}, "leased": {}}):
+        with pytest.raises(ValueError):
+            Report.from_json(found)  # type: ignore[arg-type]

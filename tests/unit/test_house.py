@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ FOLDERS = (
     *("cli", "make"),
 )
 STRANGERS = {("net", "images")}  # and these know nothing of one another
-THEY_RUN_BY_THEMSELVES = {"guard.py", "forward.py", "play.py", "vagrantp.py"}
+THEY_RUN_BY_THEMSELVES = {"play.py", "vagrantp.py"}
 
 
 def imports(path: Path) -> set[str]:
@@ -44,12 +45,42 @@ def folder(module: str) -> str:
 
 def test_arrows_point_one_way() -> None:
     for module, imported in modules().items():
-        if folder(module) in ("__init__", "programs"):
+        if folder(module) == "__init__":
             continue
         for other in map(folder, imported):
             if other != folder(module):
                 assert FOLDERS.index(other) < FOLDERS.index(folder(module)), (module, other)
                 assert (folder(module), other) not in STRANGERS, (module, other)
+
+
+def modules_in(path: Path) -> set[str]:
+    """Return the modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if node.module == "vagrantp_guard" else {str(node.module)}
+    return found
+
+
+def test_the_two_sides_of_the_root_boundary_share_the_contract_alone() -> None:
+    for path in LIB.rglob("*.py"):
+        of_guard = {name for name in modules_in(path) if name.startswith("vagrantp_guard")}
+        assert of_guard <= {"vagrantp_guard.contract"}, path
+    for path in LIB.with_name("vagrantp_guard").glob("*.py"):
+        for name in modules_in(path):
+            package, _, _ = name.partition(".")
+            assert package in {"vagrantp_guard", *sys.stdlib_module_names}, f"{path}: {name}"
+        standing_alone = {"contract.py", "forward.py", "fusermount3.py"}
+        if path.name in standing_alone:
+            assert not any(name.startswith("vagrantp") for name in modules_in(path)), path
+
+
+def test_no_module_of_guard_is_long() -> None:
+    for path in LIB.with_name("vagrantp_guard").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 
 def test_nothing_imports_itself_by_way_of_others() -> None:

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vagrantp.core.errors import ConfigError
 from vagrantp.settings import env, keys
-from vagrantp.settings.keys import LanRule, PortForward, Provisioner
+from vagrantp.settings.keys import PortForward, Provisioner
+from vagrantp_guard.contract import LanRule
 
 from tests.conftest import nobody
 from tests.unit import badenv

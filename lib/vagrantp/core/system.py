@@ -383,7 +383,7 @@ class Host:
                 fcntl.fcntl(file, fcntl.F_OFD_SETLK, flock)
             except (BlockingIOError, PermissionError):
                 if not is_patient:
-                    raise StateError(f"busy: {waiting_for} is at work") from None
+                    raise StateError(f"busy: {waiting_for} is running") from None
                 self.progress.say(f"waiting for {waiting_for} …")
                 fcntl.fcntl(file, fcntl.F_OFD_SETLKW, flock)
             yield
@@ -501,7 +501,7 @@ def refuse_open(folder: Path) -> None:
             owner = f"uid {found.st_uid}"
         me = os.getuid()
         hint = f"call it as {owner}, or: sudo chown --recursive {me} {quoted}"
-        raise StateError(f"{folder} holds keys, and is of {owner}", hint)
+        raise StateError(f"{folder} holds keys, and belongs to {owner}", hint)
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StateError(f"{folder} holds keys, and others may write it", f"chmod 700 {quoted}")
 
@@ -518,7 +518,7 @@ def as_json(program: str, text: str, kind: type[Document]) -> Document:
     if found is None and kind is list:
         return kind()
     if not isinstance(found, kind):
-        raise ProviderError(f"{program} gave an answer that cannot be read: {_shown(text)}")
+        raise ProviderError(f"{program} gave an unreadable answer: {_shown(text)}")
     return found
 
 
@@ -527,7 +527,7 @@ def as_xml(text: str) -> ET.Element:
     try:
         return ET.fromstring(text)
     except ET.ParseError:
-        told = f"libvirt gave an answer that cannot be read: {_shown(text)}"
+        told = f"libvirt gave an unreadable answer: {_shown(text)}"
         raise ProviderError(told) from None
 
 
@@ -556,7 +556,7 @@ def is_installed(tool: str) -> bool:
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process id in a lock file of programs/forward.py, None when nobody holds it."""
+    """Return the process id in a lock file of forward.py, None when nobody holds it."""
     try:
         with path.open("rb") as file:
             lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)

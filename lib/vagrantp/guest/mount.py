@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vagrantp_guard.contract import PROJECT
+
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.guest import session
@@ -12,7 +14,7 @@ from vagrantp.instance import commands
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
-PLACE = "/project"
+PLACE = PROJECT
 WARNING = (
     "MOUNT=rw: the guest can write .git/config and .git/hooks, so git in this folder may run "
     "its programs on this host: docs/howto.md says how to review safely"
@@ -41,7 +43,7 @@ def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[s
     """
     wish = commands.mount(instance, settings)
     user = [int(word) for word in facts.get("user", "").split()]
-    if wish is None or not user or [wish["uid"], wish["gid"]] == user:
+    if wish is None or not user or [wish.uid, wish.gid] == user:
         return False
     document = instance.machine()
     document["provider"]["user_ids"] = user

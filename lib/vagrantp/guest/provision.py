@@ -254,7 +254,7 @@ def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -
 def _failure(host: Host, step: Provisioner | str, why: str) -> ProvisionError:
     return ProvisionError(
         f"provisioning failed: {step}: {why}",
-        f"the instance is up for a look (fab ssh); fab up goes on. The full log is {host.log}",
+        f"the instance stays up for a look (fab ssh); fab up continues. The full log is {host.log}",
     )
 
 

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from vagrantp_guard.contract import METADATA_URI
+
 from vagrantp.core.errors import (
     ConflictError,
     HostLimitError,
@@ -37,7 +39,7 @@ from vagrantp.settings.env import Settings
 
 TOOLS = {
     "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
-    "container": ("vagrant", "ssh", "ssh-keygen", "podman"),
+    "container": ("vagrant", "ssh", "ssh-keygen", "podman", "dnsmasq"),
 }
 IMAGE_TOOLS = {
     "vm": ("mmdebstrap", "parted", "mke2fs", "grub-mkimage", "qemu-img"),
@@ -231,14 +233,14 @@ def on_lan(host: Host, instance: Instance, settings: Settings) -> Finding:
     own = lan.card(host, instance, settings)
     if own:
         lan.refuse_taken(host, own)
-    return Finding("ok", f"on {own['bridge']}" if own else "not needed")
+    return Finding("ok", f"on {own.bridge}" if own else "not needed")
 
 
 def own_mac(host: Host, instance: Instance, settings: Settings) -> Finding:
     """See that no other guest has the MAC that is asked for: a running one, or one of this user."""
     holders = {
-        name: {guest["mac"], (guest["lan"] or {}).get("mac")}
-        for name, guest in (isolation.live(host)["guests"].items() if settings.mac else ())
+        name: {guest.nic.mac, guest.policy.lan and guest.policy.lan.mac}
+        for name, guest in (isolation.live(host).guests.items() if settings.mac else ())
     }
     for name, machine in machines().items() if settings.mac else ():
         holders.setdefault(name, set()).add(machine.get("settings", {}).get("mac"))
@@ -413,7 +415,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
     program = "virsh -c qemu:///system dumpxml" if kind == "vm" else "podman inspect"
     return Finding(
         "failed",
-        f"a {kind} called {name} is there and not this project's: {owner}",
+        f"a {kind} called {name} exists and is not this project's: {owner}",
         f"'{program} {name}' shows it; NAME in .env gives yours another name",
         NameTakenError,
     )
@@ -482,7 +484,7 @@ def _owner_of_domain(host: Host, name: str) -> str | None:
     """Say who made the domain `name`, as far as its metadata tells; None: there is none."""
     if not host.ask(commands.virsh("domstate", name)).ok:
         return None
-    metadata = host.ask(commands.virsh("metadata", name, "urn:vagrantp:instance"))
+    metadata = host.ask(commands.virsh("metadata", name, METADATA_URI))
     # libvirt 11 answers with nothing, and no error, where there is none
     is_there = metadata.ok and metadata.stdout.strip()
     return _owner(dict(as_xml(metadata.stdout).attrib) if is_there else {})
@@ -505,4 +507,4 @@ def _owner(values: dict[str, str]) -> str:
         user = pwd.getpwuid(int(values["uid"])).pw_name
     except (KeyError, ValueError):
         user = "unknown"
-    return f"it is of user {user} (uid {values['uid']}), in {values['folder']}"
+    return f"it belongs to user {user} (uid {values['uid']}), in {values['folder']}"

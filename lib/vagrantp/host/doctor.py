@@ -87,7 +87,7 @@ def isolated(host: Host) -> Finding:
     """Ask whether the rules that keep guests from the LAN are in force; change nothing."""
     why = isolation.why_not_installed()
     if not why and (os.getuid() == 0 or is_installed("sudo")):
-        why = "; ".join(isolation.live(host)["problems"])
+        why = "; ".join(isolation.live(host).problems)
     return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
 
 
@@ -149,5 +149,5 @@ def _shown(finding: Finding) -> dict[str, Any]:
 
 
 def _line(name: str, finding: Finding) -> str:
-    mend = f"; to mend: {finding.mend}" if finding.mend else ""
+    mend = f"; to fix: {finding.mend}" if finding.mend else ""
     return f"{finding.outcome:<7}  {name:<23}  {finding.found}{mend}"

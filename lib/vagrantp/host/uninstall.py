@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
 from vagrantp.core.places import MASTER, state_root, xdg
 from vagrantp.core.system import Host, as_json, as_xml, is_installed
@@ -27,10 +29,7 @@ from vagrantp.providers import Found, accel, provider_for
 
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
-    "usr/local/lib/vagrantp/guard",
-    "usr/local/lib/vagrantp/forward",
-    "etc/libvirt/hooks/qemu.d/vagrantp",
-    "etc/containers/oci/hooks.d/vagrantp.json",
+    *(str(path.relative_to("/")) for path in (contract.LIB, contract.QEMU_HOOK, contract.OCI_HOOK)),
     "etc/sudoers.d/vagrantp",
     "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",
@@ -47,7 +46,6 @@ VOLUME = re.compile(
 )
 PROBE = re.compile(rf"vagrantp-(kvm|qemu)-probe-{os.getuid()}")  # of a killed trial: accel.py
 IMAGE = re.compile(r"localhost/vagrantp-.+-[0-9a-f]{10}:latest")
-STATE_FOLDER = re.compile(r".+-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def uninstall(host: Host, is_sure: Callable[[], bool], root: Path = Path("/")) -
     for thing in found:
         print(thing)
     if not going:
-        return print("there is nothing to remove")
+        return print("nothing to remove")
     if not host.dry and not is_sure():
         raise StateError("nothing was removed", "make uninstall YES=1 does not ask")
     for thing in going:
@@ -112,12 +110,12 @@ def _refuse(instances: list[Found]) -> None:
         for found in instances
     }
     for path in sorted(state_root().glob("*")):
-        if STATE_FOLDER.fullmatch(path.name) and path.is_dir():
+        if contract.NAME.fullmatch(path.name) and path.is_dir():
             listed.setdefault(path.name, f"its state folder only: {path}")
     if listed:
         lines = [f"\n  {name}: {what}" for name, what in listed.items()]
         raise StateError(
-            f"there are instances of yours:{''.join(lines)}", "fab rm in its folder removes each"
+            f"you still have instances:{''.join(lines)}", "fab rm in its folder removes each"
         )
 
 
@@ -149,14 +147,15 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
             yield Leftover(
                 f"volume {name} in pool {built.POOL}",
                 partial(_run, host, argv),
-                f"{user} stands on it" if user else None,
+                f"{user} is based on it" if user else None,
             )
     if subnets.NAME in _names(host, "net-list", "--all"):
         xml = as_xml(host.answer(commands.virsh("net-dumpxml", subnets.NAME)))
         stays = None if subnets.is_ours(xml) else "it is not one of ours"
+        bridge = contract.BRIDGES["vm"]
         for domain in domains:
             for source in domain.iterfind("devices/interface/source"):
-                if source.get("network") == subnets.NAME or source.get("bridge") == subnets.BRIDGE:
+                if source.get("network") == subnets.NAME or source.get("bridge") == bridge:
                     stays = f"{domain.findtext('name')} is on it"
         yield Leftover(
             f"libvirt network {subnets.NAME}", partial(_remove_libvirt_network, host), stays
@@ -239,8 +238,8 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
     files = [path for name in SET_UP_FILES if os.path.lexists(path := root / name)]
     if not files:
         return
-    guard = root / SET_UP_FILES[0]
-    script = f"{shlex.quote(str(guard))} unload; rm -f -- {shlex.join(map(str, files))}"
+    guard = root / contract.GUARD.relative_to("/")
+    script = f"{shlex.quote(str(guard))} unload; rm -rf -- {shlex.join(map(str, files))}"
     remove, stays = partial(_run, host, ["sh", "-c", script]), None
     if not all(os.access(path.parent, os.W_OK) for path in files):
         remove = partial(host.become, ["sudo", "sh", "-c", script])

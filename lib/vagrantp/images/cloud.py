@@ -139,7 +139,7 @@ def _fetch(host: Host, url: str, part: Path) -> None:
             if f"curl: ({NO_RANGES})" in error.message:
                 host.remove(part)
             if attempt == ATTEMPTS:
-                error.hint = "fab up goes on where it broke off"
+                error.hint = "fab up continues where it stopped"
                 raise
         else:
             host.remove(etag)
@@ -186,5 +186,5 @@ def _compare(image: str, file: Path, expected: str) -> None:
     if digest != expected.lower():
         raise ConfigError(
             f"{image} has the checksum {digest}, not {expected}",
-            "either it is not the image that you mean, or the checksum is of another version",
+            "either it is not the image that you mean, or the checksum belongs to another version",
         )

@@ -94,7 +94,7 @@ def _look(file: Path) -> Disk:
     with open(file, "rb", opener=at_once) as stream:
         facts = os.fstat(stream.fileno())
         if not stat.S_ISREG(facts.st_mode):
-            raise Unusable("is no regular file")
+            raise Unusable("is not a regular file")
         header = stream.read(HEADER)
         stream.seek(max(0, facts.st_size - SECTOR))
         end = stream.read(SECTOR)
@@ -127,7 +127,7 @@ def _virtual_size(header: bytes) -> int:
     if backing:
         raise Unusable("has a backing file")
     if version == 3 and features & ~HARMLESS:
-        raise Unusable("has an external data file, or what is not known")
+        raise Unusable("has an external data file, or an unknown feature")
     if encryption:
         raise Unusable("is encrypted")
     if not 9 <= cluster_bits <= 21 or not size:

@@ -13,12 +13,13 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from vagrantp_guard import contract
+
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SCRIPTS, state_root
 from vagrantp.core.system import Host, as_json
 from vagrantp.images import built
-from vagrantp.instance.commands import NO_PROXY, STATE_ANNOTATION
-from vagrantp.instance.record import CONTAINER_ID
+from vagrantp.instance.commands import NO_PROXY
 
 ADD = SCRIPTS / "add_ssh.sh"
 ENTRY = built.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
@@ -97,8 +98,9 @@ def _build(
     host.change(remove, what="cleaning up", timeout=60)  # of a build that was killed
     host.remove(folder)
     host.make_dir(folder)
-    host.write(folder / "isolation.json", json.dumps({"lan_access": False, "lan_allow": []}))
-    host.write(folder / "forwards.json", json.dumps({"forwards": []}))
+    closed = contract.Policy(lan_access=False, lan_allow=())
+    host.write(folder / contract.ISOLATION, json.dumps(closed.to_json()))
+    host.write(folder / contract.FORWARDS, json.dumps({"forwards": []}))
     changes = (
         'ENTRYPOINT ["/usr/local/sbin/vagrantp-entry"]',
         "CMD []",
@@ -111,7 +113,7 @@ def _build(
         host.change(
             [
                 *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
-                *(f"--annotation={STATE_ANNOTATION}={folder}", *network(folder)),
+                *(f"--annotation={contract.ANNOTATION}={folder}", *network(folder)),
                 *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", NO_PROXY, "--entrypoint=/bin/sh"),
                 *(identity, "-c", script),
             ],
@@ -119,7 +121,7 @@ def _build(
             timeout=60,
         )
         query = ["podman", "inspect", "--type=container", "--format={{.Id}}", builder]
-        host.write(folder / CONTAINER_ID, "" if host.dry else host.answer(query))
+        host.write(folder / contract.CONTAINER_ID, "" if host.dry else host.answer(query))
         host.change(
             ["podman", "start", "--attach", builder],
             what=f"adding ssh to {reference}",

@@ -13,8 +13,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp.core.places import MASTER, PACKAGE, SCRIPTS
-from vagrantp.instance.record import VERSION, Instance, as_json
+from vagrantp.instance.record import VERSION, Instance
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGE, SSH_USER
 
@@ -26,14 +28,10 @@ MOUNT_SCRIPT = SCRIPTS / "mount.sh"
 RELOAD_SSHD = "kill -HUP $(cat /run/sshd.pid) || true"  # one that systemd starts at need has no pid
 FIRST_BOOT = SCRIPTS / "first_boot.sh"
 PROBES = PACKAGE / "host/probes"
-GUARD = Path("/usr/local/lib/vagrantp/guard")  # programs/guard.py, put there by host set-up
 LOOPBACK = "127.0.0.1"
-HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has the same
 KEPT = 600  # seconds that an idle ssh connection is kept for the next `ssh`
-STATE_ANNOTATION = "io.vagrantp.state"  # by it the OCI hook knows a container of ours
 # Podman's default copies http_proxy and the like, with the password in it.
 NO_PROXY = "--http-proxy=false"
-SEED_MOUNT = "/run/vagrantp-seed"
 # What systemd gives a service: soft and hard DefaultLimitNOFILE=, systemd-system.conf(5) …
 OPEN_FILES = (1024, 524288)
 # … and DefaultTasksMax=, in hundredths of what the kernel can have: at least Podman's own limit, at
@@ -291,7 +289,7 @@ def user_script(user: str, keys: str, is_made_later: bool = False) -> str:
     return start + USER_SCRIPT.read_text(encoding="utf-8")
 
 
-def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
+def seed_networks(lan: contract.LanNic, mac: str) -> dict[str, str]:
     """Return the systemd.network(5) files of a VM with a card on a bridge: the way out is there.
 
     `mac` is that of its card on our network, which is for this host alone.
@@ -299,13 +297,13 @@ def seed_networks(lan: dict[str, Any], mac: str) -> dict[str, str]:
     no = ("UseRoutes", "UseDNS", "UseDomains", "UseNTP", "UseGateway", "UseHostname")
     here = ["[Network]", "DHCP=ipv4", "[DHCPv4]", *(f"{what}=no" for what in no)]
     own = ["DHCP=ipv4", "[DHCPv4]", "UseHostname=no"]
-    if lan["address"]:
-        own = [f"Address={lan['address']}", f"Gateway={lan['gateway']}", f"DNS={lan['dns']}"]
+    if lan.address:
+        own = [f"Address={lan.address}", f"Gateway={lan.gateway}", f"DNS={lan.dns}"]
     there = ["[Network]", "LinkLocalAddressing=no", *own]
     return {
         # a bridge that the guest makes has the address of its card, and a kind
         f"10-{name}.network": "\n".join(["[Match]", f"MACAddress={address}", "Kind=!*", *lines, ""])
-        for name, address, lines in (("host", mac, here), ("lan", lan["mac"], there))
+        for name, address, lines in (("host", mac, here), ("lan", lan.mac, there))
     }
 
 
@@ -358,10 +356,11 @@ def libvirt_network(name: str, subnet: IPv4Network) -> str:
     ET.SubElement(network, "name").text = name
     ET.SubElement(network, "forward", mode="nat")
     # no spanning tree: guests have no say in it
-    ET.SubElement(network, "bridge", name=f"{name}0", stp="off", delay="0")
+    ET.SubElement(network, "bridge", name=contract.BRIDGES["vm"], stp="off", delay="0")
     ip = ET.SubElement(network, "ip", address=str(subnet[1]), netmask=str(subnet.netmask))
     dns = ET.SubElement(network, "dns")
-    ET.SubElement(ET.SubElement(dns, "host", ip=str(subnet[1])), "hostname").text = HOST_NAME
+    here = ET.SubElement(dns, "host", ip=str(subnet[1]))
+    ET.SubElement(here, "hostname").text = contract.HOST_NAME
     dhcp = ET.SubElement(ip, "dhcp")
     leases = ET.SubElement(dhcp, "range", start=str(subnet[2]), end=str(subnet[-2]))
     # short, as nobody gets the address of a removed VM before its lease has ended
@@ -389,8 +388,13 @@ def dhcp_host(instance: Instance, mac: str, address: str) -> str:
     return ET.tostring(host, encoding="unicode")
 
 
-def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any]:
-    """Return what the Vagrantfile needs for a VM. `facts`: box, address, network, seed, lan, …"""
+def vm(
+    instance: Instance, settings: Settings, lan: contract.LanNic | None, **facts: object
+) -> dict[str, Any]:
+    """Return what the Vagrantfile needs for a VM. `facts`: box, address, network, seed, …
+
+    `lan`: its card on a bridge of the host, None where it has none.
+    """
     return {
         **acceleration(str(facts["accel"])),
         "memory": settings.memory,
@@ -398,8 +402,9 @@ def vm(instance: Instance, settings: Settings, **facts: object) -> dict[str, Any
         "disk": settings.disk,
         "mount": settings.mount,
         "mac": mac(instance, settings),
-        "port": f"vgp{instance.id}",
-        "metadata": domain_metadata(instance, settings, str(facts["address"]), facts["lan"]),
+        "port": f"{contract.TAPS}{instance.id}",
+        "metadata": domain_metadata(instance, settings, str(facts["address"]), lan),
+        "lan": lan and lan.to_json(),
         **facts,
     }
 
@@ -412,13 +417,13 @@ def acceleration(accel: str) -> dict[str, Any]:
 
 
 def domain_metadata(
-    instance: Instance, settings: Settings, address: str, lan: object
+    instance: Instance, settings: Settings, address: str, lan: contract.LanNic | None
 ) -> dict[str, str]:
     """Return what a domain says of itself: whose it is, and to `guard` what it may reach.
 
     `lan`: its card on a bridge of the host, None where it has none.
     """
-    wishes = isolation(settings)
+    allowed, shared = policy(settings), mount(instance, settings)
     return {
         "id": instance.id,
         "name": instance.name,
@@ -428,14 +433,14 @@ def domain_metadata(
         "state": str(instance.state_dir),
         "version": str(VERSION),
         "address": address,
-        "lan_access": "yes" if wishes["lan_access"] else "no",
-        "lan_allow": json.dumps(wishes["lan_allow"]),
-        "lan": json.dumps(lan),
-        "mount": json.dumps(mount(instance, settings)),
+        "lan_access": "yes" if allowed.lan_access else "no",
+        "lan_allow": json.dumps(allowed.to_json()["lan_allow"]),
+        "lan": json.dumps(lan and lan.to_json()),
+        "mount": json.dumps(shared and shared.to_json()),
     }
 
 
-def mount(instance: Instance, settings: Settings) -> dict[str, Any] | None:
+def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
     """Return how `guard` is to share the project folder with a guest, None where it is not.
 
     All in it belongs to who logs in. Which number that is the guest knows: until it was asked, it
@@ -446,7 +451,7 @@ def mount(instance: Instance, settings: Settings) -> dict[str, Any] | None:
     is_second = settings.ssh_user != SSH_USER and settings.image == BUILT_IMAGE
     likely = 0 if settings.ssh_user == "root" else 1001 if is_second else 1000
     uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
-    return {"mode": settings.mount, "folder": str(instance.folder), "uid": uid, "gid": gid}
+    return contract.Mount(settings.mount, instance.folder, uid, gid)
 
 
 def mount_inside(mode: str) -> str:
@@ -458,24 +463,23 @@ def set_domain_metadata(instance: Instance, values: dict[str, str], *when: str) 
     """Return argv that writes a domain's metadata anew. `when`: --config, --live."""
     element = ET.Element("instance", values)
     xml = ET.tostring(element, encoding="unicode")
-    which = ("--uri", "urn:vagrantp:instance", "--key", "vagrantp")
+    which = ("--uri", contract.METADATA_URI, "--key", "vagrantp")
     return virsh("metadata", instance.full_name, *which, *when, "--set", xml)
 
 
-def isolation(settings: Settings) -> dict[str, Any]:
-    """Return what a guest may reach of the LAN, as `guard` reads it."""
-    values = as_json(settings)
-    return {key: values[key] for key in ("lan_access", "lan_allow")}
+def policy(settings: Settings, lan: contract.LanNic | None = None) -> contract.Policy:
+    """Return what a guest may reach. `lan`: its card on a bridge of the host."""
+    return contract.Policy(settings.lan_access, settings.lan_allow, lan)
 
 
 def guard(*arguments: str) -> list[str]:
     """Return argv of the keeper of the packet filter, which root alone may be."""
-    return [*([] if os.getuid() == 0 else ["sudo", "-n"]), str(GUARD), *arguments]
+    return [*([] if os.getuid() == 0 else ["sudo", "-n"]), str(contract.GUARD), *arguments]
 
 
 def guard_inside(verb: str, pid: str, instance: Instance) -> list[str]:
     """Return argv for the rules in a user's container. `verb`: check, load."""
-    return ["podman", "unshare", str(GUARD), "inside", verb, pid, str(instance.state_dir)]
+    return ["podman", "unshare", str(contract.GUARD), "inside", verb, pid, str(instance.state_dir)]
 
 
 def volumes(instance: Instance) -> tuple[str, str]:
@@ -490,7 +494,7 @@ def container(
     network: str,
     address: IPv4Address,
     uid: int,
-    lan: dict[str, Any] | None,
+    lan: contract.LanNic | None,
     has_quota: bool,
     limits: list[str],
 ) -> dict[str, Any]:
@@ -505,12 +509,12 @@ def container(
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
     ]
-    if lan and lan["dns"]:
-        options.append(f"--dns={lan['dns']}")
+    if lan and lan.dns:
+        options.append(f"--dns={lan.dns}")
     if has_quota:  # a volume would be beside it
         options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
     made = _container(instance, settings, image, str(address), uid, options)
-    return {**made, "lan": lan, "has_quota": has_quota}
+    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota}
 
 
 def rootless_container(
@@ -543,8 +547,8 @@ def _container(
         *container_limits(settings),
         f"--shm-size={shared_memory(settings)}k",
         *special,
-        f"--volume={instance.host_key.parent}:{SEED_MOUNT}:ro,Z",
-        f"--annotation={STATE_ANNOTATION}={instance.state_dir}",
+        f"--volume={instance.host_key.parent}:{contract.SEED_MOUNT}:ro,Z",
+        f"--annotation={contract.ANNOTATION}={instance.state_dir}",
         "--cap-drop=NET_ADMIN",
         "--cap-drop=NET_RAW",
         NO_PROXY,

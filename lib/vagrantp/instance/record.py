@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp.core.places import state_root, xdg
 from vagrantp.settings.env import Settings, id_from
-from vagrantp.settings.keys import LanRule, PortForward, Provisioner
+from vagrantp.settings.keys import PortForward, Provisioner
 
-CONTAINER_ID = "container"  # the file of a container's id, in its state folder; guard.py has it too
 VERSION = 1  # of machine.json, of domain metadata and of container labels
 
 
@@ -59,7 +60,7 @@ class Instance:
     @property
     def host_key(self) -> Path:
         """The private host key that the guest gets at creation, in the folder mounted there."""
-        return self.state_dir / "guest" / "ssh_host_ed25519_key"
+        return self.state_dir / contract.SEED / "ssh_host_ed25519_key"
 
     @property
     def user_script(self) -> Path:
@@ -89,23 +90,23 @@ class Instance:
 
     @property
     def forwards(self) -> Path:
-        """What programs/forward.py carries; its lock file is beside it."""
-        return self.state_dir / "forwards.json"
+        """What vagrantp_guard/forward.py carries; its lock file is beside it."""
+        return self.state_dir / contract.FORWARDS
 
     @property
     def isolation_json(self) -> Path:
         """What a container may reach, for the OCI hook."""
-        return self.state_dir / "isolation.json"
+        return self.state_dir / contract.ISOLATION
 
     @property
     def container_id(self) -> Path:
         """The id of its container, by which the OCI hook knows it; there before its first start."""
-        return self.state_dir / CONTAINER_ID
+        return self.state_dir / contract.CONTAINER_ID
 
     @property
     def hook_error(self) -> Path:
         """Why the OCI hook has kept a container from starting, if it has."""
-        return self.state_dir / "hook.error"
+        return self.state_dir / contract.HOOK_ERROR
 
     def hooks_reason(self) -> str:
         """Return what is in there, "" where there is none."""
@@ -134,10 +135,10 @@ class Instance:
         return _machine(self.machine_json)
 
     @property
-    def lan(self) -> dict[str, Any] | None:
+    def lan(self) -> contract.LanNic | None:
         """Its card on a bridge of the host, as lan.py makes it, None where it has none."""
-        found: dict[str, Any] | None = self.machine().get("provider", {}).get("lan")
-        return found
+        found = self.machine().get("provider", {}).get("lan")
+        return contract.LanNic.from_json(found) if found else None
 
 
 def new(settings: Settings, folder: Path) -> Instance:
@@ -202,7 +203,7 @@ def as_written(key: str, value: object) -> str:
     if isinstance(value, list):
         kinds: dict[str, Any] = {
             "ports": PortForward,
-            "lan_allow": LanRule,
+            "lan_allow": contract.LanRule,
             "provision_script": Provisioner,
         }
         value = ",".join(str(kinds[key](**item) if key in kinds else item) for item in value)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Any
+from ipaddress import IPv4Interface
+
+from vagrantp_guard import contract
 
 from vagrantp.core.errors import ProviderError
-from vagrantp.core.places import PACKAGE
 from vagrantp.core.progress import Check
 from vagrantp.core.system import SET_UP, Host
 from vagrantp.instance import commands
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import LanRule
 
-PROGRAMS = PACKAGE / "programs"
-OCI_HOOK = Path("/etc/containers/oci/hooks.d/vagrantp.json")
 BROKEN = "broken: not isolated"
 
 
@@ -27,30 +24,33 @@ def is_rootless(infra_type: str) -> bool:
 
 
 def why_not_installed() -> str | None:
-    """Return why `guard` is not there as this checkout has it, None when it is."""
-    for name in ("guard", "forward"):
-        installed = commands.GUARD.with_name(name)
-        try:
-            is_ours = installed.read_bytes() == (PROGRAMS / f"{name}.py").read_bytes()
-        except OSError:
-            return f"{installed}, which keeps guests from the LAN, is not installed"
-        if not is_ours:
-            return f"{installed} is of another version of vagrantp"
-    return None if OCI_HOOK.exists() else f"{OCI_HOOK}, which starts it, is not there"
+    """Return why `guard` is not there as this checkout has it, None when it is.
 
-
-def live(host: Host) -> dict[str, Any]:
-    """Return what `guard` says of the live rules: `problems`, and the `guests` by name.
-
-    Raises ProviderError when it cannot be asked.
+    Its starter names the modules by what is in them, and they were there before it.
     """
-    answer = host.ask(commands.guard("check"))
+    starter = contract.starter(contract.LIB / contract.version())
     try:
-        found: dict[str, Any] = json.loads(answer.stdout)
+        is_ours = contract.GUARD.read_bytes() == starter.encode()
+    except OSError:
+        return f"{contract.GUARD}, which keeps guests from the LAN, is not installed"
+    if not is_ours:
+        return f"{contract.GUARD} is of another version of vagrantp"
+    hook = contract.OCI_HOOK
+    return None if hook.exists() else f"{hook}, which starts it, is not there"
+
+
+def live(host: Host) -> contract.Report:
+    """Return what `guard` says of the live rules. Raises ProviderError when it cannot be asked."""
+    return _report(host, commands.guard("check"))
+
+
+def _report(host: Host, argv: list[str]) -> contract.Report:
+    answer = host.ask(argv)
+    try:
+        return contract.Report.from_json(json.loads(answer.stdout))
     except ValueError:
         why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ProviderError(f"the packet filter cannot be looked at: {why}", SET_UP) from None
-    return found
 
 
 def ensure(host: Host, infra_type: str) -> None:
@@ -68,49 +68,61 @@ def ensure(host: Host, infra_type: str) -> None:
 
 
 def _problems(host: Host) -> str:
-    return "; ".join(live(host)["problems"])
+    return "; ".join(live(host).problems)
 
 
-def text(wishes: dict[str, Any]) -> str:
-    """Return what a guest may reach, in words. `wishes`: of machine.json's settings."""
-    if wishes["lan_access"]:
+def text(policy: contract.Policy) -> str:
+    """Return what a guest may reach, in words."""
+    if policy.lan_access:
         return "LAN open"
-    open_ = ", ".join(str(LanRule(**rule)) for rule in wishes["lan_allow"])
+    open_ = ", ".join(map(str, policy.lan_allow))
     return f"LAN blocked, but for {open_}" if open_ else "LAN blocked"
+
+
+def policy_of(instance: Instance) -> contract.Policy | None:
+    """Return what an instance may reach, by its record; None where that is lost."""
+    settings = instance.machine().get("settings")
+    if not settings:
+        return None
+    return contract.Policy.from_json({**settings, "lan": instance.lan and instance.lan.to_json()})
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> Check:
     """Return whether the rules of a running instance are in force, and are those of `settings`."""
-    wishes = commands.isolation(settings)
-    why = why_not(host, instance, wishes)
-    found = f"{BROKEN}: {why}" if why else text(wishes)
-    return Check("isolation", text(wishes), found, "FAILED" if why else "ok")
+    policy = commands.policy(settings, instance.lan)
+    why = why_not(host, instance, policy)
+    found = f"{BROKEN}: {why}" if why else text(policy)
+    return Check("isolation", text(policy), found, "FAILED" if why else "ok")
 
 
-def why_not(host: Host, instance: Instance, wishes: dict[str, Any]) -> str:
-    """Return why a running instance is not isolated as `wishes` have it, or nothing."""
+def why_not(host: Host, instance: Instance, policy: contract.Policy) -> str:
+    """Return why a running instance is not isolated as `policy` has it, or nothing."""
     if why := why_not_installed():
         return why
     if is_rootless(instance.infra_type):
-        return "; ".join(_inside(host, instance, "check")["problems"])
+        return "; ".join(_problems_inside(host, instance))
     found = live(host)
-    if found["problems"]:
-        return "; ".join(found["problems"])
-    guest = found["guests"].get(instance.full_name)
+    if found.problems:
+        return "; ".join(found.problems)
+    guest = found.guests.get(instance.full_name)
     if guest is None:
         return "no rules were loaded for it"
-    if any(guest[key] != wishes[key] for key in ("lan_access", "lan_allow")):
+    loaded = guest.policy
+    if (loaded.lan_access, loaded.lan_allow) != (policy.lan_access, policy.lan_allow):
         return "its rules are of other settings"
-    address, nowhere = instance.machine()["provider"]["address"], {"address": None}
-    if (guest["lan"] or nowhere)["address"] != (instance.lan or nowhere)["address"]:
+    if _address_of(loaded) != _address_of(policy):
         return "its rules are of another address on the LAN"
-    return "" if guest["ip"] == address else f"its rules are for {guest['ip']}, not {address}"
+    address = instance.machine()["provider"]["address"]
+    return "" if str(guest.ip) == address else f"its rules are for {guest.ip}, not {address}"
 
 
-def leased(host: Host, lan: dict[str, Any]) -> list[str]:
+def _address_of(policy: contract.Policy) -> IPv4Interface | None:
+    return policy.lan.address if policy.lan else None
+
+
+def leased(host: Host, lan: contract.LanNic) -> list[str]:
     """Return the addresses that DHCP has given to a guest's card on a bridge."""
-    found: list[str] = live(host)["leased"].get(lan["port"], [])
-    return found
+    return live(host).leased.get(lan.port, [])
 
 
 def restore(host: Host, instance: Instance) -> None:
@@ -126,13 +138,12 @@ def _sync(host: Host) -> None:
     host.change(commands.guard("sync"), what="isolating guests", timeout=60)
 
 
-def _inside(host: Host, instance: Instance, verb: str) -> dict[str, Any]:
-    answer = host.ask(commands.guard_inside(verb, _pid(host, instance), instance))
+def _problems_inside(host: Host, instance: Instance) -> tuple[str, ...]:
     try:
-        found: dict[str, Any] = json.loads(answer.stdout)
-    except ValueError:
-        return {"problems": [(answer.stderr.strip().splitlines() or ["no reason given"])[-1]]}
-    return found
+        argv = commands.guard_inside("check", _pid(host, instance), instance)
+        return _report(host, argv).problems
+    except ProviderError as error:
+        return (error.message,)
 
 
 def _pid(host: Host, instance: Instance) -> str:

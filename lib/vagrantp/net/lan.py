@@ -10,12 +10,12 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+
+from vagrantp_guard.contract import BRIDGES, LAN_TAPS, LanNic
 
 from vagrantp.core.errors import ConfigError, ConflictError, ProviderError
 from vagrantp.core.system import SET_UP, Host, is_installed
 from vagrantp.instance.record import Instance
-from vagrantp.net import subnets
 from vagrantp.settings.env import Settings
 
 GUESTS_PORTS = ("tun", "veth")  # what on a bridge is a guest's; the rest leads out
@@ -25,11 +25,8 @@ SECONDS_IF_KNOWN = 8.0  # as Linux asks what it once knew only after five: delay
 # systemd-resolved shows itself as the resolver, and has those that it asks in a file of its own.
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
-# bridge, port (its name on the host), mac, address (None: by DHCP), gateway, dns, resolvers
-Card = dict[str, Any]
 
-
-def card(host: Host, instance: Instance, settings: Settings) -> Card | None:
+def card(host: Host, instance: Instance, settings: Settings) -> LanNic | None:
     """Return the guest's card on a bridge of this host, None where it gets none.
 
     `resolvers` are those that it may ask although they are on the LAN. Raises ConfigError where
@@ -46,55 +43,49 @@ def card(host: Host, instance: Instance, settings: Settings) -> Card | None:
     bridge = _bridge(host, settings)
     own = _addresses(host, bridge)
     routes = json.loads(host.answer(["ip", "-4", "-json", "route", "show", "default"]))
-    routers = [r["gateway"] for r in routes if r.get("dev") == bridge and "gateway" in r]
-    made: Card = {
-        "bridge": bridge,
-        "port": f"vgl{instance.id}",
-        "mac": settings.mac or instance.lan_mac,
-        "address": None,
-        "gateway": None,
-        "dns": None,
-    }
+    there = [r for r in routes if r.get("dev") == bridge and "gateway" in r]
+    routers = [IPv4Address(route["gateway"]) for route in there]
+    port, mac = f"{LAN_TAPS}{instance.id}", settings.mac or instance.lan_mac
     if settings.fixed_ip:
         address = _with_prefix(settings.fixed_ip, own, bridge)
         gateway = settings.gateway or _router_in(address.network, routers)
-        made |= {"address": str(address), "gateway": str(gateway)}
-        made["dns"] = str(settings.dns or gateway)
-        return {**made, "resolvers": [made["dns"]]}
+        dns = settings.dns or gateway
+        return LanNic(port, bridge, mac, address, gateway, dns, (dns,))
     if not own and not settings.lan_access:
         raise ProviderError(
-            f"LAN_ACCESS=no cannot be enforced: this host has no address on {bridge}, so what is "
-            "on that LAN is not known",
-            "FIXED_IP=ADDRESS/PREFIX and GATEWAY tell it",
+            f"LAN_ACCESS=no cannot be enforced: this host has no address on {bridge}, "
+            "and so does not know that LAN",
+            "write FIXED_IP=ADDRESS/PREFIX and GATEWAY",
         )
     if settings.infra_type == "container" and not is_installed("busybox"):
         raise ProviderError("busybox, which asks for an address by DHCP, is not installed", SET_UP)
     near = [a for a in _resolvers_of_host() if any(a in i.network for i in own)]
-    return {**made, "resolvers": [*dict.fromkeys([*routers, *map(str, near)])]}
+    resolvers = tuple(dict.fromkeys([*routers, *near]))
+    return LanNic(port, bridge, mac, address=None, gateway=None, dns=None, resolvers=resolvers)
 
 
-def refuse_taken(host: Host, made: Card) -> None:
+def refuse_taken(host: Host, nic: LanNic) -> None:
     """Raise ConflictError where another machine on the LAN has the guest's fixed address.
 
     It is asked for by ARP, as far as this host is on that network itself.
     """
-    if not made["address"]:
+    if not nic.address:
         return
-    wanted = IPv4Interface(made["address"])
+    wanted = nic.address
     if any(wanted.ip == own.ip for own in _addresses(host)):
         raise ConflictError(f"FIXED_IP={wanted.ip} is taken by this host itself")
-    if not any(wanted.ip in own.network for own in _addresses(host, made["bridge"])):
+    if not any(wanted.ip in own.network for own in _addresses(host, nic.bridge)):
         return
     with socket.socket(type=socket.SOCK_DGRAM) as trial, suppress(OSError):
         trial.sendto(b"", (str(wanted.ip), NOBODYS))
     began = monotonic()
-    query = ["ip", "-json", "neighbour", "show", "to", str(wanted.ip), "dev", made["bridge"]]
+    query = ["ip", "-json", "neighbour", "show", "to", str(wanted.ip), "dev", nic.bridge]
     seconds = ANSWER_SECONDS
     while monotonic() < began + seconds:
         for known in json.loads(host.answer(query) or "[]"):
-            if "REACHABLE" in known["state"] and known["lladdr"] != made["mac"]:
+            if "REACHABLE" in known["state"] and known["lladdr"] != nic.mac:
                 raise ConflictError(
-                    f"FIXED_IP={wanted.ip} is taken by {known['lladdr']} on {made['bridge']}"
+                    f"FIXED_IP={wanted.ip} is taken by {known['lladdr']} on {nic.bridge}"
                 )
             if {*known["state"]} & {"DELAY", "PROBE"}:
                 seconds = SECONDS_IF_KNOWN
@@ -107,12 +98,12 @@ def _bridge(host: Host, settings: Settings) -> str:
     kinds: dict[str, str] = {
         link["ifname"]: link.get("linkinfo", {}).get("info_kind", "") for link in links
     }
-    ours = (subnets.BRIDGE, subnets.PODMAN_BRIDGE)
+    ours = BRIDGES.values()
     bridges = [name for name, kind in kinds.items() if kind == "bridge" and name not in ours]
     there = f"this host has {', '.join(bridges)}" if bridges else "this host has none"
     if settings.bridge:
         if settings.bridge not in bridges:
-            raise ConflictError(f"{settings.bridge} is no bridge of this host", there)
+            raise ConflictError(f"{settings.bridge} is not a bridge of this host", there)
         return settings.bridge
     out = {
         link.get("master")
@@ -153,8 +144,8 @@ def _with_prefix(fixed: IPv4Address, own: list[IPv4Interface], bridge: str) -> I
     )
 
 
-def _router_in(net: IPv4Network, routers: list[str]) -> IPv4Address:
-    for router in map(IPv4Address, routers):
+def _router_in(net: IPv4Network, routers: list[IPv4Address]) -> IPv4Address:
+    for router in routers:
         if router in net:
             return router
     raise ConfigError(

@@ -14,8 +14,10 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from vagrantp_guard.contract import FORWARD
+
 from vagrantp.core.errors import ConflictError
-from vagrantp.core.places import PACKAGE, state_root
+from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host, holder_of
 from vagrantp.guest import session
@@ -25,7 +27,6 @@ from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import PortForward
 
-PROGRAM = PACKAGE / "programs/forward.py"
 # For `auto`: below what Linux gives to outgoing connections (ip_local_port_range, from 32768 on).
 AUTO = range(20000, 32768)
 FIRST_FREE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -190,7 +191,7 @@ def ensure(host: Host, instance: Instance, pid: str, afresh: bool = False) -> No
         end(host, instance)
     if not forwards(instance) or is_served(instance):
         return
-    argv = [sys.executable, "-IS", str(PROGRAM), str(instance.forwards), "--pid", pid]
+    argv = [sys.executable, "-IS", str(FORWARD), str(instance.forwards), "--pid", pid]
     if is_rootless(instance.infra_type):
         argv = ["podman", "unshare", *argv, "--netns", f"/proc/{pid}/ns/net"]
     host.change(argv, what="forwarding ports", timeout=30)

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from vagrantp_guard.contract import HOST_NAME
 
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
 from vagrantp.guest import session
-from vagrantp.instance import commands
 from vagrantp.instance.record import Instance
-from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
 
 # bash has sockets of its own, so nothing need be installed in a guest. A line of stdin is a number,
@@ -94,10 +95,9 @@ def _probes(
     addresses = [a["local"] for link in links for a in link["addr_info"] if a["scope"] == "global"]
     of_host = [address for address in addresses if address not in own]  # pasta gives the host's own
     port = services.enter_context(_service(0))
-    lan = instance.lan or {"bridge": None, "resolvers": []}
-    on_lan = [
-        a["local"] for link in links if link["ifname"] == lan["bridge"] for a in link["addr_info"]
-    ]
+    lan = instance.lan
+    bridges = [link for link in links if lan and link["ifname"] == lan.bridge]
+    on_lan = [a["local"] for link in bridges for a in link["addr_info"]]
     for address in of_host:
         if settings.lan_access and address in on_lan and ":" not in address:
             continue  # there this host is a machine on the LAN
@@ -107,13 +107,11 @@ def _probes(
         routes = json.loads(host.answer(["ip", "-4", "-json", "route", "show", "default"]))
         for router in dict.fromkeys(route["gateway"] for route in routes if "gateway" in route):
             for number in LAN_PORTS:
-                if number == DNS and router in lan["resolvers"]:
+                if number == DNS and lan and IPv4Address(router) in lan.resolvers:
                     continue
                 yield Probe("router of the LAN", is_open=False, address=router, port=number)
-    # what the resolver of the network knows by itself: Podman's a container, libvirt's this host
-    is_own = settings.infra_type == "container" and not is_rootless(settings.infra_type)
-    name = instance.full_name if is_own else commands.HOST_NAME
-    yield Probe("resolver", is_open=True, question=_question(name))
+    # what the resolvers of our networks know by themselves
+    yield Probe("resolver", is_open=True, question=_question(HOST_NAME))
     for rule in settings.lan_allow:
         if rule.network is None and rule.protocol == "tcp" and rule.port:
             services.enter_context(_service(rule.port))

@@ -10,11 +10,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address, ip_ne
 from itertools import chain
 from typing import Any
 
+from vagrantp_guard.contract import BRIDGES, NETWORK
+
 from vagrantp.core.errors import ConfigError, ConflictError
 from vagrantp.core.system import Host
 
-NAME = "vagrantp"
-BRIDGE, PODMAN_BRIDGE = f"{NAME}0", f"{NAME}1"  # programs/guard.py knows them, too
+NAME = NETWORK
 # Away from what home routers and other tools hand out (192.168/16, 10.0/16, 172.17/16, 10.88/16).
 # The second is for hosts that have a route to all of 10/8, as companies' VPNs do.
 CANDIDATES = (IPv4Network("10.201.0.0/16"), IPv4Network("172.29.0.0/16"))
@@ -88,7 +89,7 @@ def is_ours(xml: ET.Element) -> bool:
     bridge, ip = xml.find("bridge"), xml.find("ip")
     return (
         bridge is not None
-        and bridge.get("name") == BRIDGE
+        and bridge.get("name") == BRIDGES["vm"]
         and ip is not None
         and any(ip_address(ip.get("address", "::")) in network for network in CANDIDATES)
     )
@@ -99,7 +100,8 @@ def is_ours_of_podman(listed: dict[str, Any]) -> bool:
     subnets = [ip_network(item["subnet"]) for item in listed.get("subnets") or []]
     ipv4 = (n for n in subnets if isinstance(n, IPv4Network))
     of_ours = [n for n in ipv4 if any(map(n.subnet_of, CANDIDATES))]
-    is_bridge = (listed.get("driver"), listed.get("network_interface")) == ("bridge", PODMAN_BRIDGE)
+    kind = listed.get("driver"), listed.get("network_interface")
+    is_bridge = kind == ("bridge", BRIDGES["container"])
     return is_bridge and bool(of_ours) and len(of_ours) == len(subnets)
 
 

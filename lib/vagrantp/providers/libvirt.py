@@ -12,6 +12,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp.core.errors import (
     ConflictError,
     HostLimitError,
@@ -49,7 +51,6 @@ ENDED = {
     "shut off (destroyed)": "was switched off",
     "shut off (shutdown)": "has shut down",
 }
-METADATA = "{urn:vagrantp:instance}instance"
 STATES: dict[str, State] = {
     "running": "running",
     "in shutdown": "running",
@@ -59,7 +60,7 @@ STATES: dict[str, State] = {
     "crashed": "stopped",
 }
 DESCRIPTION = re.compile(r"made by vagrantp for uid (\d+)")  # as the Vagrantfile has it
-OURS = re.compile(r"^ *(?:-|\d+) +(\S+-[0-9a-f]{8}) +(\S.*?) *$", re.MULTILINE)
+OURS = re.compile(rf"^ *(?:-|\d+) +(\S+-{contract.ID}) +(\S.*?) *$", re.MULTILINE)
 BOOT_TIMEOUT = 600  # seconds until ssh must answer; software emulation is slow
 STOP_TIMEOUT = 120  # seconds that a guest has to shut down
 
@@ -108,7 +109,7 @@ def _whose(domain: ET.Element) -> tuple[Instance, int]:
     Its metadata is put in just before its first start. The uid is in its description from the
     moment on in which Vagrant defines it, so that one which was killed in between is ours, too.
     """
-    values = domain.find(f"metadata/{METADATA}")
+    values = domain.find(f"metadata/{contract.METADATA}")
     if values is not None:
         place = Path(values.get("folder", "/"))
         made = Instance(values.get("name", ""), values.get("id", ""), place, "vm")
@@ -134,7 +135,7 @@ def prepare(host: Host, instance: Instance, settings: Settings) -> dict[str, Any
         raise ProviderError(
             f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in it sets its second "
             "network card up",
-            "BOX=debian-12 does",
+            "use BOX=debian-12",
         )
     with host.progress.stage("seed"):
         seed = _make_seed(host, instance, settings, box, own)
@@ -369,7 +370,7 @@ def clean_up(host: Host, instance: Instance) -> None:
 
 
 def _make_seed(
-    host: Host, instance: Instance, settings: Settings, box: built.Box, own: lan.Card | None
+    host: Host, instance: Instance, settings: Settings, box: built.Box, own: contract.LanNic | None
 ) -> str:
     """Put the seed into the pool, as QEMU cannot read our private folder. Return its path there."""
     _, volume = commands.volumes(instance)

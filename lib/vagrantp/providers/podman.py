@@ -11,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
 from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check, compare, plain
@@ -157,10 +159,12 @@ def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     _isolate(host, instance, settings, instance.lan)
 
 
-def _isolate(host: Host, instance: Instance, settings: Settings, own: lan.Card | None) -> None:
-    wishes = {**commands.isolation(settings), "lan": own}
-    wishes["mount"] = commands.mount(instance, settings)
-    host.write(instance.isolation_json, json.dumps(wishes))
+def _isolate(
+    host: Host, instance: Instance, settings: Settings, own: contract.LanNic | None
+) -> None:
+    mount = commands.mount(instance, settings)
+    document = {**commands.policy(settings, own).to_json(), "mount": mount and mount.to_json()}
+    host.write(instance.isolation_json, json.dumps(document))
 
 
 def adopt(host: Host, instance: Instance) -> None:
@@ -338,7 +342,8 @@ def _name_bridge(host: Host) -> None:
     if host.dry:
         return
     record = json.loads(NETWORK.read_text(encoding="utf-8"))
-    host.write(NETWORK, json.dumps({**record, "network_interface": subnets.PODMAN_BRIDGE}), 0o644)
+    record["network_interface"] = contract.BRIDGES["container"]
+    host.write(NETWORK, json.dumps(record), 0o644)
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

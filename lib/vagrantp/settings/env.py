@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv.parser import parse_stream
+from vagrantp_guard.contract import LanRule
 from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.core import documents
@@ -28,7 +29,6 @@ from vagrantp.settings.keys import (
     JINJA,
     KEYS,
     Key,
-    LanRule,
     PortForward,
     Provisioner,
     items,

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from vagrantp_guard.contract import LanRule
 from voluptuous import All, Invalid, Schema
 
 from vagrantp.core import documents
@@ -84,19 +85,6 @@ class PortForward:
         address = f"[{self.address}]:" if ":" in str(self.address) else f"{self.address}:"
         start = "auto" if self.host is None else f"{address}{self.host}"
         return f"{start}:{self.guest}{'/udp' if self.protocol == 'udp' else ''}"
-
-
-@dataclass(frozen=True)
-class LanRule:
-    """What the guest may reach. `network` None: the host itself; `port`, `protocol` None: all."""
-
-    network: IPv4Network | IPv6Network | None
-    port: int | None
-    protocol: Protocol | None
-
-    def __str__(self) -> str:
-        port = f":{self.port}" if self.port else ""
-        return f"{self.network or 'host'}{port}{'/udp' if self.protocol == 'udp' else ''}"
 
 
 @dataclass(frozen=True)

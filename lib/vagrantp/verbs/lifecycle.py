@@ -13,6 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
+from vagrantp_guard import contract
+
 from vagrantp.core.errors import (
     HostLimitError,
     ProviderError,
@@ -43,7 +45,6 @@ AT_ONCE = {
     "container": ("disk", "lan_access", "lan_allow", "ports", *PROVISIONING),
 }
 When = Literal["once", "always", "never"]
-NAME = re.compile(r".+-[0-9a-f]{8}")  # of an instance, in full
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -232,7 +233,7 @@ def remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str =
     `is_sure` is asked before a running one is removed. `name`: of an instance, wherever its project
     is or was.
     """
-    if name and not NAME.fullmatch(name):
+    if name and not contract.NAME.fullmatch(name):
         raise StateError(f"{name} is no name of an instance", "fab ls shows them: NAME-ID")
     identity = name[-8:] or env.id_from(folder)
     with _locked(host, identity) as host:
@@ -337,14 +338,14 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
             *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
-            f"  isolation  {isolation.text(settings)}",
+            f"  isolation  {isolation.text(contract.Policy.from_json(settings))}",
             "  next       fab ssh",
         ]
     )
 
 
-def _on_lan(lan: dict[str, Any]) -> str:
-    return f"{lan['address'] or 'an address by DHCP'} on {lan['bridge']}"
+def _on_lan(lan: contract.LanNic) -> str:
+    return f"{lan.address or 'an address by DHCP'} on {lan.bridge}"
 
 
 def _create(host: Host, instance: Instance, settings: Settings) -> None:

@@ -59,7 +59,7 @@ def listing(host: Host, as_json: bool) -> str:
     if as_json:
         return json.dumps({"schema": SCHEMA, "instances": facts}, indent=2)
     if not facts:
-        return "there is no instance"
+        return "no instances"
     rows: list[tuple[str, ...]] = [
         ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "folder")
     ]
@@ -84,7 +84,7 @@ def _all(host: Host) -> list[Found]:
         try:
             listed = provider_for(infra_type).list_all(host)
         except ProviderError as error:
-            why = f"not known: {error.message}"
+            why = f"unknown: {error.message}"
             for known in made.values():
                 if known.infra_type == infra_type:
                     found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
@@ -94,7 +94,7 @@ def _all(host: Host) -> list[Found]:
                 found[one.instance.full_name] = _with_project(lifecycle.judged(one))
     for name in made.keys() - found.keys():
         provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
-        why = f"{provider} has it no more: fab rm --name {name}"
+        why = f"{provider} no longer has it: fab rm --name {name}"
         found[name] = Found(made[name], "broken", os.getuid(), reason=why)
     return list(found.values())
 
@@ -123,10 +123,10 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
     lan = found.instance.lan
     if not lan:
         return {"bridge": None, "lan_address": None}
-    fixed = lan["address"] and lan["address"].partition("/")[0]
+    fixed = lan.address and str(lan.address.ip)
     is_asked = not fixed and found.state == "running"
     leased = isolation.leased(host, lan) if is_asked else []
-    return {"bridge": lan["bridge"], "lan_address": fixed or next(iter(leased), None)}
+    return {"bridge": lan.bridge, "lan_address": fixed or next(iter(leased), None)}
 
 
 def _of_all(found: Found) -> dict[str, Any]:
@@ -155,8 +155,10 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     if found is None:
         return {"state": "absent", "folder": str(folder.resolve())}
     settings = found.instance.machine().get("settings", {})
-    isolated: str | None = isolation.text(settings) if settings else None
-    why = isolation.why_not(host, found.instance, settings) if found.state == "running" else ""
+    policy, why = isolation.policy_of(found.instance), ""
+    isolated = isolation.text(policy) if policy else None
+    if policy and found.state == "running":
+        why = isolation.why_not(host, found.instance, policy)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     is_open = ports.is_served(found.instance)

@@ -62,13 +62,13 @@ def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> 
     if not lan:
         return []
     gateway = facts.get("gateway")
-    if lan["address"]:
-        return [compare("gateway", lan["gateway"], gateway)]
+    if lan.address:
+        return [compare("gateway", str(lan.gateway), gateway)]
     leased = isolation.leased(host, lan)
     given = [address for address in facts.get("addresses", "").split() if address in leased]
     here = instance.machine()["provider"]["address"].rpartition(".")[0] + ".1"
     return [
-        compare(f"address on {lan['bridge']}", "by DHCP", "by DHCP" if given else "none"),
+        compare(f"address on {lan.bridge}", "by DHCP", "by DHCP" if given else "none"),
         compare(
             "gateway", "not this host", gateway if gateway in (None, here) else "not this host"
         ),

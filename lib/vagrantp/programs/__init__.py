@@ -1,1 +1,0 @@
-"""Programs that stand alone: guard.py and forward.py need the standard library only."""

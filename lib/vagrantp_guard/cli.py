@@ -1,0 +1,107 @@
+"""Keeps guests from the LAN: the packet filter of this host, written whenever a guest starts.
+
+Host set-up registers it as a hook of libvirt and of the OCI runtimes. So whatever starts a guest
+runs it, before the guest's first instruction, and a guest whose rules cannot be written does not
+start. docs/isolation.md says what is filtered, docs/adr/0010-isolation-by-hooks.md why so.
+
+    guard load                the rules of all running guests, as after a boot
+    guard check               one line of JSON: are the live rules those that were loaded?
+    guard sync                what runs is asked of libvirt and Podman, then the rules loaded
+    guard unload              no rules, no record
+    guard qemu NAME OPERATION libvirt's hook, the domain's XML on stdin (hooks.html of libvirt)
+    guard oci                 an OCI hook, the container's state on stdin (runtime-spec, config.md)
+    guard adopt               writes down the ids of containers that an older version made
+    guard inside check PID FOLDER, guard inside load PID FOLDER
+                              the same for a user's container, in `podman unshare`: its first
+                              process, and the folder that has its isolation.json
+    guard bound, guard renew  what udhcpc(1) calls in a container with a lease
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from vagrantp_guard import resolver
+from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Report
+from vagrantp_guard.guests import guests
+from vagrantp_guard.hooks import on_oci, on_qemu
+from vagrantp_guard.lan import configure, leased
+from vagrantp_guard.running import adopt, sync
+from vagrantp_guard.share import unmount
+from vagrantp_guard.system import Refused, locked, run
+from vagrantp_guard.tables import LIST, ask_again, inside_problems, load, load_inside, problems
+from vagrantp_guard.watcher import watch_container, watch_host
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; return the exit status."""
+    command, *arguments = argv or ["help"]
+    try:
+        return _main(command, *arguments)
+    except (Refused, OSError, ValueError, KeyError) as error:
+        print(f"vagrantp guard: {command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _main(command: str, *arguments: str) -> int:
+    if command == "check":
+        with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
+            known = {guest.name: guest for guest in guests()}
+            return _answer(Report(tuple(problems()), known, leased()))
+    if command == "inside":
+        pid, folder = int(arguments[1]), Path(arguments[2])
+        if arguments[0] == "load":
+            load_inside(pid, folder)
+            watch_container(pid, folder)
+        return _answer(Report(tuple(inside_problems(pid, folder)), {}, {}))
+    if command in ("bound", "renew"):
+        configure(os.environ)
+    elif command == "qemu":
+        on_qemu(*arguments[:2])
+    elif command == "oci":
+        on_oci(json.load(sys.stdin))
+    elif command == "adopt":
+        adopt()
+    elif command == "sync":
+        with locked():
+            sync()
+            load()
+            ask_again()
+        watch_host()
+        resolver.wait()
+    elif command == "load":
+        with locked():
+            load()
+        watch_host()
+        resolver.wait()
+    elif command == "unload":
+        _unload()
+    else:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _unload() -> None:
+    import shutil  # takes 3 ms
+
+    shutil.rmtree(RUN / "guests", ignore_errors=True)  # nobody is to be watched over
+    for path in MOUNTS.glob("*"):
+        unmount(path.name)
+        if path.is_mount():
+            raise Refused(f"{path} is in use")
+    for query in LIST:
+        run("nft", "delete", *query[3:], check=False)
+    for bridge in BRIDGES.values():
+        which = ("priority", str(RULE_PRIORITY), "iif", bridge)
+        run("ip", "rule", "delete", *which, check=False)
+    shutil.rmtree(RUN, ignore_errors=True)
+
+
+def _answer(report: Report) -> int:
+    print(json.dumps(report.to_json()))
+    return 1 if report.problems else 0

@@ -1,0 +1,266 @@
+"""What both sides of the root boundary know: names, places, and the records that they exchange.
+
+The records are JSON on disk and in the metadata of domains; what an older version wrote is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Literal
+
+LIB = Path("/usr/local/lib/vagrantp")  # root's
+GUARD = LIB / "guard"  # starts the modules in one of the folders beside it
+FORWARD = Path(__file__).with_name("forward.py")
+QEMU_HOOK = Path("/etc/libvirt/hooks/qemu.d/vagrantp")
+OCI_HOOK = Path("/etc/containers/oci/hooks.d/vagrantp.json")
+RUN = Path("/run/vagrantp")  # of root's: guests/<name>.json, the rules as they were loaded
+MOUNTS = RUN / "mounts"  # of VMs: by name, the project folder as virtiofsd(1) is to see it
+PROJECT = Path("/project")  # where a guest has it
+
+NETWORK = "vagrantp"  # of libvirt and of Podman, each with a bridge
+BRIDGES = {"vm": f"{NETWORK}0", "container": f"{NETWORK}1"}
+HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has the same
+TAPS = "vgp"  # what the names of VMs' network cards begin with, on the host
+LAN_TAPS = "vgl"  # the same of guests' cards on a bridge of the host
+LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
+RESOLVER_PORT = 53053  # where root's containers find their resolver, without knowing it
+RULE_PRIORITY = 77  # among the rules of ip-rule(8)
+
+ID = "[0-9a-f]{8}"
+NAME = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?-{ID}")  # of an instance
+METADATA_URI = "urn:vagrantp:instance"
+METADATA = f"{{{METADATA_URI}}}instance"  # of a domain, as ElementTree has it
+ANNOTATION = "io.vagrantp.state"  # of a container: its state folder, which has …
+ISOLATION = "isolation.json"  # … its policy and its mount
+CONTAINER_ID = "container"  # … the container's id, written down before its first start
+FORWARDS = "forwards.json"  # … what forward.py carries
+HOOK_ERROR = "hook.error"  # … why it was kept from starting
+SEED, SEED_MOUNT = "guest", "/run/vagrantp-seed"  # … and what the container sees there
+
+_LINK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True)
+class LanRule:
+    """What a guest may reach. `network` None: the host itself; `port`, `protocol` None: all."""
+
+    network: IPv4Network | IPv6Network | None
+    port: int | None
+    protocol: Literal["tcp", "udp"] | None
+
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        return f"{self.network or 'host'}{port}{'/udp' if self.protocol == 'udp' else ''}"
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> LanRule:
+        """Read a rule. Raises ValueError."""
+        with _reading("rule"):
+            network = ip_network(found["network"]) if found["network"] else None
+            port, protocol = found["port"] and int(found["port"]), found["protocol"]
+            if protocol not in (None, "tcp", "udp") or not (network or port):
+                raise ValueError(f"{found} is no rule")
+            return cls(network, port, protocol)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        network = self.network and str(self.network)
+        return {"network": network, "port": self.port, "protocol": self.protocol}
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A guest's network card. `port`: its name on the host, where it is on `bridge`."""
+
+    port: str
+    bridge: str
+    mac: str
+
+    def __post_init__(self) -> None:
+        if not _LINK.fullmatch(self.port) or not _LINK.fullmatch(self.bridge):
+            raise ValueError(f"{self.port!r} on {self.bridge!r} is no network card")
+        if not _MAC.fullmatch(self.mac):
+            raise ValueError(f"{self.mac!r} is no MAC address")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {"port": self.port, "bridge": self.bridge, "mac": self.mac}
+
+
+@dataclass(frozen=True)
+class LanNic(Nic):
+    """A guest's card on a bridge of the host. `address` None: DHCP gives it one.
+
+    `resolvers`: those that it may ask although they are on the LAN; `dns`: the one that it asks,
+    where it has a fixed address, and then a `gateway`.
+    """
+
+    address: IPv4Interface | None
+    gateway: IPv4Address | None
+    dns: IPv4Address | None
+    resolvers: tuple[IPv4Address, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.port.startswith(LAN_TAPS):
+            raise ValueError(f"{self.port} is no name of ours for a card on a bridge")
+        if self.address and not self.gateway:
+            raise ValueError(f"{self.port} has an address and no gateway")
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> LanNic:
+        """Read a card. Raises ValueError."""
+        with _reading("card on a bridge"):
+            is_fixed = bool(found["address"])
+            return cls(
+                port=found["port"],
+                bridge=found["bridge"],
+                mac=found["mac"],
+                address=IPv4Interface(found["address"]) if is_fixed else None,
+                gateway=IPv4Address(found["gateway"]) if is_fixed else None,
+                dns=IPv4Address(found["dns"]) if is_fixed and found.get("dns") else None,
+                resolvers=tuple(map(IPv4Address, found["resolvers"])),
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            **super().to_json(),
+            "address": self.address and str(self.address),
+            "gateway": self.gateway and str(self.gateway),
+            "dns": self.dns and str(self.dns),
+            "resolvers": [*map(str, self.resolvers)],
+        }
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a guest may reach, and the card by which it is on a LAN."""
+
+    lan_access: bool
+    lan_allow: tuple[LanRule, ...]
+    lan: LanNic | None = None
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Policy:
+        """Read a policy. Raises ValueError."""
+        with _reading("policy"):
+            allowed = tuple(map(LanRule.from_json, found["lan_allow"]))
+            lan = LanNic.from_json(found["lan"]) if found.get("lan") else None
+            return cls(found["lan_access"] is True, allowed, lan)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        allowed = [rule.to_json() for rule in self.lan_allow]
+        lan = self.lan and self.lan.to_json()
+        return {"lan_access": self.lan_access, "lan_allow": allowed, "lan": lan}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """How a guest gets its project folder: all in it belongs to one user of the guest."""
+
+    mode: Literal["ro", "rw"]
+    folder: Path
+    uid: int
+    gid: int
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Mount:
+        """Read a mount. Raises ValueError."""
+        with _reading("mount"):
+            if found["mode"] not in ("ro", "rw") or not found["folder"].startswith("/"):
+                raise ValueError(f"{found} is no folder to be shared")
+            return cls(found["mode"], Path(found["folder"]), int(found["uid"]), int(found["gid"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {"mode": self.mode, "folder": str(self.folder), "uid": self.uid, "gid": self.gid}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest that is admitted. `pid`: a container's first process, None of a VM."""
+
+    name: str
+    nic: Nic  # on a network of vagrantp's
+    ip: IPv4Address
+    policy: Policy
+    pid: int | None = None
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name) or self.nic.bridge not in BRIDGES.values():
+            raise ValueError(f"{self.name} is no name of a guest")
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Guest:
+        """Read a record of a guest. Raises ValueError."""
+        with _reading("guest"):
+            nic = Nic(found["port"], found["bridge"], found["mac"])
+            ip, policy = IPv4Address(found["ip"]), Policy.from_json(found)
+            return cls(found["name"], nic, ip, policy, found.get("pid"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        flat = {"name": self.name, **self.nic.to_json(), "ip": str(self.ip)}
+        pid = {} if self.pid is None else {"pid": self.pid}
+        return {**flat, **self.policy.to_json(), **pid}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `guard check` answers. `guests` by name; `leased`: addresses by cards on bridges."""
+
+    problems: tuple[str, ...]
+    guests: Mapping[str, Guest]
+    leased: Mapping[str, list[str]]
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Report:
+        """Read a report. Raises ValueError."""
+        with _reading("report"):
+            guests = {name: Guest.from_json(guest) for name, guest in found["guests"].items()}
+            return cls(tuple(found["problems"]), guests, found["leased"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        guests = {name: guest.to_json() for name, guest in self.guests.items()}
+        return {"problems": [*self.problems], "guests": guests, "leased": {**self.leased}}
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what Python says of JSON with another form than ours into a ValueError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no {what}: {error!r}") from None
+
+
+def version() -> str:
+    """Return the name of the folder in LIB for modules as they are beside this one."""
+    from hashlib import sha256  # takes a while, and guard needs it when it is installed only
+
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def starter(folder: Path) -> str:
+    """Return the program that starts the modules in `folder`."""
+    return f"""\
+#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, {str(folder)!r})
+from vagrantp_guard.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""

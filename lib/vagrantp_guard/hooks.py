@@ -1,0 +1,133 @@
+"""What libvirt and the OCI runtimes call: guests are admitted, or do not start."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from vagrantp_guard import resolver
+from vagrantp_guard.contract import (
+    ANNOTATION,
+    FORWARD,
+    FORWARDS,
+    HOOK_ERROR,
+    LAN_TAPS,
+    MOUNTS,
+    NAME,
+    Mount,
+)
+from vagrantp_guard.guests import is_recorded, mount_of, record, record_of, refuse_unrecorded
+from vagrantp_guard.lan import name_resolver, no_spanning_tree, plug
+from vagrantp_guard.running import guest_of_container, guest_of_domain, parsed
+from vagrantp_guard.share import project_in, share, unmount
+from vagrantp_guard.system import Refused, is_rootless, locked, run
+from vagrantp_guard.tables import load, load_inside
+from vagrantp_guard.watcher import watch_container, watch_host
+
+
+def on_qemu(name: str, operation: str) -> None:
+    """Admit a VM of ours before it starts, forget it when it has ended.
+
+    A domain that is not ours gets nothing: on our network that is no packet at all.
+    """
+    if operation == "prepare":  # virtiofsd comes before `start`
+        _, values = parsed(sys.stdin.read())
+        if values is not None and NAME.fullmatch(name):
+            wish = json.loads(values.get("mount", "null"))
+            unmount(name)
+            if wish:
+                MOUNTS.mkdir(mode=0o700, parents=True, exist_ok=True)
+                MOUNTS.chmod(0o700)  # what is mounted below is open to all
+                (MOUNTS / name).mkdir()
+                person = (int(values.get("uid", "")), int(values.get("gid", "")))
+                share(MOUNTS / name, Mount.from_json(wish), person)
+    elif operation in ("start", "reconnect"):
+        guest = guest_of_domain(sys.stdin.read())
+        if guest:
+            lan = guest.policy.lan if operation == "start" else None
+            with locked():
+                record(guest)
+                load(starting=lan.port if lan else "")
+            watch_host()
+    elif operation == "started":
+        _, values = parsed(sys.stdin.read())
+        if values is not None and record_of(name).exists():
+            if json.loads(values.get("lan", "null")):
+                no_spanning_tree(f"{LAN_TAPS}{values.get('id')}")
+            pid = int(Path(f"/run/libvirt/qemu/{name}.pid").read_text())
+            user = ("setpriv", f"--reuid={values.get('uid')}", f"--regid={values.get('gid')}")
+            forward_ports(Path(values.get("state", "/")), pid, (*user, "--init-groups"))
+    elif operation == "release" and NAME.fullmatch(name):
+        unmount(name)
+        forget(name)
+
+
+def on_oci(state: dict[str, Any]) -> None:
+    """Admit or forget a container of ours; let any other start as if there were no hook.
+
+    `state`: as the runtime tells it.
+    """
+    folder, bundle = Path(state["annotations"][ANNOTATION]), Path(state["bundle"])
+    if not is_recorded(folder, state["id"]):
+        refuse_unrecorded(folder, bundle)
+    elif state["status"] == "stopped":
+        forget(folder.name)
+    else:
+        _admit_or_say(int(state["pid"]), bundle, folder)
+
+
+def _admit_or_say(pid: int, bundle: Path, folder: Path) -> None:
+    """Admit a container of ours before its first process, or write down why it must not start.
+
+    In a user's container there is no host's filter to write: it gets rules in its own network
+    namespace, which nobody in it has the capability to change.
+    """
+    why = folder / HOOK_ERROR
+    try:
+        _admit(pid, bundle, folder)
+        why.unlink(missing_ok=True)
+    except Exception as error:  # crun(1) tells nobody what a hook says
+        why.write_text(f"{error}\n", encoding="utf-8")
+        raise
+
+
+def forget(name: str) -> None:
+    """Take a guest that has ended out of the rules."""
+    if not is_rootless() and record_of(name).exists():
+        with locked():
+            record_of(name).unlink(missing_ok=True)
+            load()
+
+
+def _admit(pid: int, bundle: Path, folder: Path) -> None:
+    if mount := mount_of(folder):
+        share(project_in(bundle), mount, (0, 0), "nsenter", f"--target={pid}", "--mount")
+    if is_rootless():
+        load_inside(pid, folder)
+        watch_container(pid, folder)
+        return forward_ports(folder, pid, (), "--netns", f"/proc/{pid}/ns/net")
+    guest = guest_of_container(folder, pid)
+    lan = guest.policy.lan
+    with locked():
+        record(guest)
+        load(starting=lan.port if lan else "")
+    watch_host()
+    if not resolver.wait():
+        raise Refused("no resolver answers it: see that dnsmasq is installed, and runs")
+    if lan:
+        plug(pid, lan, hostname=folder.name.rpartition("-")[0])
+        if lan.dns:
+            name_resolver(bundle, lan.dns)
+    forward_ports(folder, pid)
+
+
+def forward_ports(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:
+    """Let its ports be carried, as whose guest it is. That is no condition for a guest to start."""
+    spec = folder / FORWARDS
+    argv = (*user, "/usr/bin/python3", "-IS", str(FORWARD), str(spec), "--pid", str(pid), *options)
+    try:
+        run(*argv)
+    except Refused as error:
+        print(f"vagrantp guard: forwarding ports: {error}", file=sys.stderr)

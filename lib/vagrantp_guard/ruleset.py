@@ -1,0 +1,228 @@
+"""Records of guests -> rules, as input for nft(8). Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv4Network
+
+from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVER_PORT, TAPS, Guest, Policy
+from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
+
+# Of packets to what the host has a route of its own to, and not the default one (nor the two halves
+# of it that VPNs write): routing marks them, so this is never older than the routes.
+REALM = 77
+# What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
+SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
+SEEN_RESOLVERS = ("10.0.2.3", "169.254.1.1")
+# So a guest fails at once: Linux holds the first ICMP error back from a connection that is being
+# made (tcp_v4_err), for a second, and sends a receiver few of them (icmp_ratelimit).
+REFUSE = """\
+chain refuse {
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx admin-prohibited
+  }"""
+# Of each TCP connection that begins: what would not fit through the narrower of the ways there and
+# back is lowered, and never raised (nft_exthdr_tcp_set_eval in Linux). Routers drop the ICMP errors
+# that would tell the far end.
+CLAMP = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+
+
+def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -> str:
+    """Return the rules of this host for these guests, as input for nft(8). Pure.
+
+    `networks`: the addresses of the host, with the networks that they are in.
+
+    In `by_own_route` are packets to what this host has a route of its own to. Behind a router that
+    is a part of the internet; without one, the host is on it: then the next hop is the destination,
+    which was put among those tried a moment ago (nft cannot compare the two with each other).
+
+    Which port of this host a guest may call is decided in `prerouting`, by the address that it
+    calls, before anybody's DNAT (at -100) can make that another machine's; what becomes this host's
+    by DNAT is decided in `input`.
+
+    In `resolver`, what a container asks at its gateway becomes a question to resolver.py's, before
+    Podman can make it one to its own.
+
+    `pinned` compares the type of a frame where the frame has it: `ether type ip` is true of a
+    packet in a VLAN tag as well. By DHCP a VM asks for its own MAC only; a container never asks.
+
+    What a guest sends to 01:80:c2:00:00:0e its bridge hands to the host past all hooks, as if it
+    had come to the port itself (br_handle_frame in Linux's br_input.c): `early` is for that.
+
+    A guest on a bridge of the host has a card there beside the one on our network. What it sends
+    to the LAN is an answer where the same ports of the same addresses were `seen` the other way
+    round, and not because the guest had `asked`: connection tracking of our own, as not every
+    kernel has one for bridges.
+    """
+    known = list(all_guests)
+    allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
+    for guest in known:
+        for rule in guest.policy.lan_allow:
+            if isinstance(rule.network, IPv4Network):
+                places[f"{guest.ip} . %{service(rule)}"].append(rule.network)
+            elif not rule.network:
+                allowed_host.append(f"{guest.ip}{service(rule)}")
+    allowed, allowed_ports = merged(places)
+    # The port's name is in quotes: a veth's may start with a digit.
+    ports = [f'"{g.nic.port}" . {g.nic.mac} . {g.ip}' for g in known]
+    cards = [f'"{g.nic.port}" . {g.nic.mac}' for g in known]
+    # Anybody else is on our networks by Podman's --network or by a domain of somebody's.
+    sources = [f'"{g.nic.bridge}" . {g.ip}' for g in known]
+    vms = [g for g in known if g.nic.bridge == BRIDGES["vm"]]
+    clients = [f'"{g.nic.port}" . {number(g.nic.mac)}' for g in vms]
+    open_ = [str(g.ip) for g in known if g.policy.lan_access]
+    asks_resolver = f'iifname "{BRIDGES["container"]}" fib daddr . iif type local ct status dnat'
+    bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
+    return f"""\
+table bridge vagrantp {{
+  set guests {{ type ifname . ether_addr . ipv4_addr; {elements(ports)} }}
+  set cards {{ type ifname . ether_addr; {elements(cards)} }}
+  set ports {{ type ifname; {elements(f'"{g.nic.port}"' for g in known)} }}
+  set clients {{ typeof iifname . @th,288,48; {elements(clients)} }}
+  chain pinned {{
+    @ll,96,16 != {{ 0x0800, 0x0806 }} drop
+    iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether @cards accept
+    {ASKS} iifname . @th,288,48 @clients goto dhcp
+    udp dport 67 drop
+    iifname . ether saddr . ip saddr @guests accept
+    drop
+  }}
+  chain dhcp {{
+    iifname . ether saddr . ip saddr @guests accept
+    iifname . ether saddr @cards ip saddr 0.0.0.0 ip daddr 255.255.255.255 accept
+    drop
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -350; policy accept;
+    iifname "{TAPS}*" jump pinned
+    iifname @ports jump pinned
+  }}
+  chain input {{
+    type filter hook input priority -350; policy accept;
+    iifname "{TAPS}*" jump pinned
+    iifname @ports jump pinned
+  }}
+  chain forward {{
+    type filter hook forward priority -350; policy accept;
+    iifname "{TAPS}*" drop
+    oifname "{TAPS}*" drop
+    iifname @ports drop
+    oifname @ports drop
+  }}
+  chain postrouting {{
+    type filter hook postrouting priority -350; policy accept;
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 accept
+    oifname "{TAPS}*" oifname . ether daddr != @cards drop
+    oifname @ports oifname . ether daddr != @cards drop
+  }}
+{lan_rules(known, list(networks))}}}
+table inet vagrantp {{
+  set private {{ type ipv4_addr; flags interval; auto-merge; {elements(PRIVATE)} }}
+  set tried {{
+    type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 1s;
+  }}
+  set known {{ type ifname . ipv4_addr; {elements(sources)} }}
+  set open {{ type ipv4_addr; {elements(open_)} }}
+  set allowed {{ type ipv4_addr . ipv4_addr; flags interval; {elements(allowed)} }}
+  set allowed_ports {{
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags interval;
+    {elements(allowed_ports)}
+  }}
+  set allowed_host {{ type ipv4_addr . inet_proto . inet_service; {elements(allowed_host)} }}
+  chain early {{
+    type filter hook prerouting priority -450; policy accept;
+    iifname "{TAPS}*" drop
+    iifname "{LAN_TAPS}*" drop
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -199; policy accept;
+    iifname {{ {bridges} }} fib daddr type local goto to_host
+  }}
+  chain resolver {{
+    type nat hook prerouting priority -110; policy accept;
+    iifname "{BRIDGES["container"]}" fib daddr . iif type local meta l4proto {{ tcp, udp }} \
+      th dport 53 redirect to :{RESOLVER_PORT}
+  }}
+  chain input {{
+    type filter hook input priority -5; policy accept;
+    iifname {{ {bridges} }} goto to_host
+  }}
+  chain to_host {{
+    iifname "{BRIDGES["vm"]}" ip saddr 0.0.0.0 udp sport 68 udp dport 67 \
+      ip daddr 255.255.255.255 accept
+    iifname . ip saddr != @known drop
+    ct direction reply ct state established,related accept
+    iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 ip daddr 255.255.255.255 accept
+    iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 fib daddr . iif type local accept
+    fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
+    {asks_resolver} tcp dport {RESOLVER_PORT} ct original proto-dst 53 accept
+    {asks_resolver} udp dport {RESOLVER_PORT} ct original proto-dst 53 accept
+    ip saddr . meta l4proto . th dport @allowed_host accept
+    goto refuse
+  }}
+  chain clamp {{
+    type filter hook forward priority -150; policy accept;
+    iifname {{ {bridges} }} {CLAMP}
+    oifname {{ {bridges} }} {CLAMP}
+  }}
+  chain forward {{
+    type filter hook forward priority -5; policy accept;
+    iifname != {{ {bridges} }} oifname != {{ {bridges} }} accept
+    iifname {{ {bridges} }} iifname . ip saddr != @known drop
+    ct direction reply ct state established,related accept
+    oifname {{ {bridges} }} goto refuse
+    meta nfproto != ipv4 drop
+    ip saddr . ip daddr @allowed accept
+    ip saddr . ip daddr . meta l4proto . th dport @allowed_ports accept
+    ip saddr @open accept
+    ip daddr @private goto refuse
+    rt classid {REALM} goto by_own_route
+  }}
+  chain by_own_route {{
+    update @tried {{ ip saddr . ip daddr }} ip saddr . rt ip nexthop != @tried accept
+    goto refuse
+  }}
+  {REFUSE}
+}}
+"""
+
+
+def inside_rules(policy: Policy, networks: Iterable[IPv4Interface]) -> str:
+    """Return the rules of a user's container's own network namespace. Pure.
+
+    `networks`: the addresses of the host, with the networks that they are in.
+    """
+    known = list(networks)
+    hosts = [*SEEN_HOSTS, *(str(interface.ip) for interface in known)]
+    on_link = [str(interface.network) for interface in known]
+    closed = ["@host"] if policy.lan_access else ["@host", "@private", "@on_link"]
+    dns = ", ".join(SEEN_RESOLVERS)
+    accept = [f"ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept"]
+    for rule in policy.lan_allow:
+        where = f"ip daddr {rule.network or '@host'}"
+        port = f" {rule.protocol} dport {rule.port}" if rule.port else ""
+        accept.append(f"{where}{port} accept")
+    lines = [
+        'oifname "lo" accept',
+        "ct direction reply ct state established,related accept",
+        *accept,
+        "meta nfproto != ipv4 goto refuse",
+        *(f"ip daddr {places} goto refuse" for places in closed),
+        "accept",
+    ]
+    body = "\n    ".join(lines)
+    return f"""\
+table inet vagrantp
+delete table inet vagrantp
+table inet vagrantp {{
+  set private {{ type ipv4_addr; flags interval; auto-merge; {elements(PRIVATE)} }}
+  set host {{ type ipv4_addr; {elements(hosts)} }}
+  set on_link {{ type ipv4_addr; flags interval; auto-merge; {elements(on_link)} }}
+  chain output {{
+    type filter hook output priority 0; policy drop;
+    {body}
+  }}
+  {REFUSE}
+}}
+"""

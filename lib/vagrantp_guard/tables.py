@@ -1,0 +1,168 @@
+"""The rules in force: loaded, read back, compared."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from vagrantp_guard import resolver
+from vagrantp_guard.contract import BRIDGES, OCI_HOOK, QEMU_HOOK, RULE_PRIORITY, RUN, Policy
+from vagrantp_guard.guests import guests, policy_of
+from vagrantp_guard.lan import keep_leases, kept_leases
+from vagrantp_guard.ruleset import REALM, inside_rules, rules
+from vagrantp_guard.system import VIRSH, Refused, read, run, run_inside, watchers_lock, write
+
+LIST = [
+    ("nft", "--stateless", "list", "table", family, "vagrantp") for family in ("bridge", "inet")
+]
+LIST_INSIDE = LIST[1]
+UNWATCHED = "nothing is at work that would put lost rules back"
+FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fill
+
+
+def problems() -> list[str]:
+    """Return why guests may not be isolated now, or will not be; nothing when they are."""
+    gone = [hook for hook in (QEMU_HOOK, OCI_HOOK) if not hook.exists()]
+    found = lost() + [f"{hook} is gone: a guest would start without rules" for hook in gone]
+    if not found and guests() and (lock := watchers_lock()):
+        lock.close()
+        found.append(UNWATCHED)
+    elif not found and resolver.is_needed() and not resolver.answers():
+        found.append("no resolver answers containers")
+    return found
+
+
+def lost() -> list[str]:
+    """Return what is not in force any more of what was loaded."""
+    found = []
+    loaded, networks = read(RUN / "rules"), read(RUN / "networks")
+    if not loaded:
+        return ["the rules were never loaded since this host started"]
+    live = _listed()
+    if not live:
+        found.append("the rules are gone: something has flushed nftables")
+    elif live != loaded:
+        found.append("the rules are not as they were loaded: something has changed them")
+    found += [f"the routing rule of {bridge} is gone" for bridge in _missing_rules()]
+    if live and any(guest.policy.lan for guest in guests()):
+        keep_leases()
+        if networks != _text_of(networks_of_host()):
+            found.append("the rules do not know the networks that this host is on by now")
+    return found
+
+
+def inside_problems(pid: int, folder: Path) -> list[str]:
+    """Return why a user's container may not be isolated now."""
+    live = run_inside(pid, *LIST_INSIDE, check=False)
+    if not live:
+        return ["it has no rules"]
+    loaded = json.loads((folder / "rules.json").read_text(encoding="utf-8"))
+    if live != loaded["rules"]:
+        return ["its rules are not as they were loaded: something has changed them"]
+    if Policy.from_json(loaded["wishes"]) != policy_of(folder):
+        return ["its rules are of other settings"]
+    if loaded["networks"] != list(map(str, networks_of_host())):
+        return ["its rules do not know the networks that this host is on by now"]
+    with suppress(BlockingIOError), (folder / "watch.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return [UNWATCHED]
+    return []
+
+
+def load(starting: str = "") -> None:
+    """Write all rules, in one transaction: no packet meets half of them. Raises Refused.
+
+    `starting`: the card on a bridge of a guest that starts, and has no lease yet.
+    """
+    for bridge in _missing_rules():
+        which = ("priority", str(RULE_PRIORITY), "iif", bridge)
+        run("ip", "rule", "delete", *which, check=False)
+        what = ("lookup", "main", "suppress_prefixlength", "1", "realms", str(REALM))
+        # systemd-networkd takes away all others than the kernel's own: networkd.conf(5),
+        # ManageForeignRoutingPolicyRules, and https://github.com/systemd/systemd/pull/19287
+        run("ip", "rule", "add", *which, *what, "protocol", "kernel")
+    networks, known = networks_of_host(), guests()
+    lans = [guest.policy.lan for guest in known if guest.policy.lan]
+    for bridge in {*BRIDGES.values(), *(lan.bridge for lan in lans)}:
+        # nor may such a frame tell it where a MAC is; the bridge may not be there yet
+        deaf = ("type", "bridge", "no_linklocal_learn", "1")
+        run("ip", "link", "set", "dev", bridge, *deaf, check=False)
+    text = rules(known, networks)
+    keep_leases()
+    ports = {lan.port for lan in lans} - {starting}
+    kept: list[str] = []
+    over: list[str] = []
+    for port, addresses in kept_leases().items():
+        (kept if port in ports else over).extend(f'"{port}" . 0x{a}' for a in addresses)
+    anew = renewed = family = ""
+    for table, name in re.findall(r"^table (\w+) vagrantp {|^  set (\w+) {", text, re.MULTILINE):
+        family = table or family
+        if table:
+            anew += f"table {family} vagrantp\ndelete table {family} vagrantp\n"
+            renewed += f"flush table {family} vagrantp\n"
+        elif name not in FILLED:
+            renewed += f"flush set {family} vagrantp {name}\n"
+    if over:
+        renewed += f"delete element bridge vagrantp leased {{ {', '.join(over)} }}\n"
+    if kept:
+        text += f"add element bridge vagrantp leased {{ {', '.join(kept)} }}\n"
+    try:  # what packets have filled sets with stays, and so do connections
+        run("nft", "-f", "-", stdin=renewed + text)
+    except Refused:  # there is nothing yet, or something else
+        run("nft", "-f", "-", stdin=anew + text)
+    write(RUN / "rules", _listed())
+    write(RUN / "networks", _text_of(networks))
+
+
+def load_inside(pid: int, folder: Path) -> None:
+    """Write the rules into the network namespace of a user's container."""
+    policy, networks = policy_of(folder), networks_of_host()
+    run_inside(pid, "nft", "-f", "-", stdin=inside_rules(policy, networks))
+    loaded = {"wishes": policy.to_json(), "networks": [*map(str, networks)]}
+    write(folder / "rules.json", json.dumps({**loaded, "rules": run_inside(pid, *LIST_INSIDE)}))
+
+
+def _listed() -> str:
+    """Return the live rules, without what packets have left in them."""
+    text = "".join(run(*query, check=False) for query in LIST)
+    sets = "|".join(FILLED)
+    return re.sub(rf"(set (?:{sets}) {{[^{{}}]*?)\n\s*elements = {{[^{{}}]*}}", r"\1", text)
+
+
+def _missing_rules() -> list[str]:
+    found = json.loads(run("ip", "-details", "-json", "rule"))
+    there = {
+        rule.get("iif")
+        for rule in found
+        if rule["priority"] == RULE_PRIORITY
+        and rule.get("suppress_prefixlen") == 1
+        and (rule["table"], rule.get("flow_to")) == ("main", str(REALM))
+        and rule.get("protocol") == "kernel"
+    }
+    return [bridge for bridge in BRIDGES.values() if bridge not in there]
+
+
+def networks_of_host() -> list[IPv4Interface]:
+    """Return the IPv4 addresses of this host, with their networks."""
+    links = json.loads(run("ip", "-4", "-json", "address"))
+    found = [a for link in links for a in link["addr_info"] if a["family"] == "inet"]
+    return sorted(IPv4Interface(f"{a['local']}/{a['prefixlen']}") for a in found)
+
+
+def _text_of(networks: Iterable[IPv4Interface]) -> str:
+    return " ".join(map(str, networks))
+
+
+def ask_again() -> None:
+    """Let VMs whose lease was lost with the rules ask for it: a card does when it was unplugged."""
+    kept = kept_leases()
+    for guest in guests():
+        lan = guest.policy.lan
+        if guest.nic.bridge == BRIDGES["vm"] and lan and not lan.address and lan.port not in kept:
+            for state in ("down", "up"):
+                run(*VIRSH, "domif-setlink", guest.name, lan.port, state, check=False)

@@ -1,0 +1,132 @@
+"""Stays while guests run, and puts back what is lost of the rules."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import socket
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+from typing import TextIO
+
+from vagrantp_guard.contract import RUN
+from vagrantp_guard.guests import guests, record_of
+from vagrantp_guard.resolver import Resolver
+from vagrantp_guard.system import Refused, in_background, locked, watchers_lock
+from vagrantp_guard.tables import ask_again, inside_problems, load, load_inside, lost
+
+WATCH_PAUSE = 30_000  # milliseconds after which the rules are looked at in any case
+SETTLE = 0.05  # seconds in which one change is followed by more
+RETRY = 1.0  # seconds after which a failed look at the rules is repeated
+NETFILTER = 12  # netlink(7)'s family; Python has no name for it
+# Its groups, as bind(2) takes them: linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
+OF_NFTABLES, OF_LINKS, OF_ADDRESSES, OF_RULES = 0x40, 0x1, 0x10, 0x80
+
+
+def watch_host() -> None:
+    """Stay in the background while guests of this host run, and put back what is lost of the rules.
+
+    Whatever flushes nftables, a firewall that loads its own settings say, has no idea of ours.
+    """
+    with locked():  # not while `check` looks at it
+        lock = watchers_lock() if guests() else None
+    if lock and in_background():
+        try:
+            _watching_host(lock)
+        finally:  # whatever happens, this process does nothing else
+            os._exit(0)
+
+
+def _watching_host(lock: TextIO) -> None:
+    (RUN / "watch.lock").write_text(str(os.getpid()), encoding="utf-8")
+    poll = select.poll()
+    routing = _listen(socket.NETLINK_ROUTE, OF_LINKS | OF_ADDRESSES | OF_RULES)
+    links = (_listen(NETFILTER, OF_NFTABLES), routing)
+    for link in links:
+        poll.register(link, select.POLLIN)
+    resolver = Resolver(poll)
+    while RUN.is_dir():
+        try:
+            if not _keep_rules(lock, resolver):
+                return
+        except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon
+            sleep(RETRY)
+            continue
+        if resolver.pidfd in dict(poll.poll(WATCH_PAUSE)):
+            resolver.end()
+            sleep(RETRY)
+        sleep(SETTLE)
+        for link in links:
+            _drain(link)
+
+
+def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
+    """Put back lost rules, and the resolver.
+
+    Return False, with the lock let go, when the last guest has ended.
+    """
+    with locked():
+        ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
+        for guest in ended:  # a container that failed to start has no hook for its end
+            record_of(guest.name).unlink()
+        resolver.keep()
+        is_reloaded = bool(ended or lost())
+        if is_reloaded:
+            load()
+        if not guests():
+            lock.close()  # before another guest can start, and rely on it
+            return False
+    if is_reloaded:
+        ask_again()  # a lease that was given in between is not known
+    return True
+
+
+def watch_container(pid: int, folder: Path) -> None:
+    """Stay in the background while a user's container runs, and tell it the host's networks.
+
+    Its own namespace does not know them, and they change.
+    """
+    lock = (folder / "watch.lock").open("w")
+    with suppress(BlockingIOError):  # where it is watched already
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if in_background():
+            try:
+                _watching(pid, folder)
+            finally:
+                os._exit(0)
+
+
+def _watching(pid: int, folder: Path) -> None:
+    poll = select.poll()
+    guest = os.pidfd_open(pid)
+    poll.register(guest, select.POLLIN)
+    link = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES)
+    poll.register(link, select.POLLIN)
+    while guest not in dict(poll.poll(WATCH_PAUSE)):
+        _drain(link)
+        with suppress(Refused, OSError, ValueError):  # somebody else's change may be at work
+            if inside_problems(pid, folder):
+                load_inside(pid, folder)
+
+
+def _listen(family: int, groups: int) -> socket.socket:
+    """Return a socket of netlink(7) that can be read when something of these groups has changed."""
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
+    link.setblocking(False)
+    link.bind((0, groups))
+    return link
+
+
+def _drain(link: socket.socket) -> None:
+    """Read all that there is: that there was something is enough to know."""
+    while True:
+        try:
+            link.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:  # or some was lost, as there was more than there is room for
+            if error.errno != errno.ENOBUFS:
+                raise

@@ -1,0 +1,69 @@
+"""The process that watches, and the resolver that it starts: in namespaces of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.conftest import MASTER
+
+RECORD = {"name": "box-00000002", "bridge": "vagrantp1", "port": "veth2", "pid": 1}
+RECORD |= {"mac": "52:54:00:00:00:02", "ip": "10.201.128.5", "lan_access": False, "lan_allow": []}
+GUARD = f"""
+import sys
+sys.path.insert(0, {str(MASTER / "lib")!r})
+from vagrantp_guard.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+SCRIPT = """
+mount -t tmpfs none /run
+mkdir /run/own /run/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/own,workdir=/run/work none /etc
+mkdir -p /etc/libvirt/hooks/qemu.d /etc/containers/oci/hooks.d
+touch /etc/libvirt/hooks/qemu.d/vagrantp /etc/containers/oci/hooks.d/vagrantp.json
+ip link set lo up
+ip link add vagrantp1 type bridge && ip address add 10.201.128.1/24 dev vagrantp1
+ip link set vagrantp1 up
+guard() { "$python" -ISc "$program" "$@"; }
+resolver() { pidof dnsmasq || true; }
+mkdir -p "/run/vagrantp/guests"
+echo "$record" > "/run/vagrantp/guests/box-00000002.json"
+
+guard load # and wait for the resolver
+guard check
+first=$(resolver)
+kill -KILL $first
+guard check || true
+while [ -z "$(resolver)" ] || [ "$(resolver)" = $first ]; do sleep 0.05; done
+nft flush ruleset
+while ! nft list table inet vagrantp > /dev/null 2>&1; do sleep 0.05; done
+guard load
+guard check
+
+kill -KILL "$(cat "/run/vagrantp/watch.lock")"
+while [ "$(resolver)" ]; do sleep 0.05; done
+guard check || true
+guard load
+guard check
+rm "/run/vagrantp/guests/box-00000002.json"
+guard load
+while [ "$(resolver)" ]; do sleep 0.05; done
+guard check
+"""
+
+
+def test_the_resolver_of_containers_runs_while_they_do() -> None:
+    own = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+    names = {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
+    done = subprocess.run(
+        (*own, "timeout", "60", "sh", "-euc", SCRIPT),
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **names},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line)["problems"] for line in done.stdout.splitlines()]
+    unwatched = ["nothing is at work that would put lost rules back"]
+    assert found == [[], ["no resolver answers containers"], [], unwatched, [], []]
