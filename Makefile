@@ -8,7 +8,6 @@ install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; 
   else $(SUDO) dnf install --assumeyes python3; fi
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
-fast_tests = .venv/bin/pytest --numprocesses=auto --dist=worksteal tests/unit tests/contract
 
 .NOTPARALLEL:
 .PHONY: setup demo test check e2e soak attacks-old bench clean lint docs link link-global uninstall
@@ -21,11 +20,10 @@ demo: setup # a VM and a container, from nothing to nothing
 	tests/demo
 
 test: .venv/installed-dev lint setup # everything, with 10,000 generated examples
-	VAGRANTP_EXAMPLES=10000 $(fast_tests)
-	.venv/bin/pytest
+	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
-check: .venv/installed-dev lint # in half a minute, without root, libvirt or Podman
-	$(fast_tests)
+check: .venv/installed-dev lint # half a minute, without root, libvirt or Podman
+	.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal tests/unit tests/contract
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e

@@ -1,4 +1,4 @@
-"""The keeper of the packet filter: what it makes of guests, and that nft takes it."""
+"""The keeper of the packet filter: what it makes of guests."""
 
 from __future__ import annotations
 
@@ -178,6 +178,7 @@ def test_a_report_is_read_as_it_was_written() -> None:
     guest = Guest.from_json(json.loads(OF_A_VM))
     report = Report(("the rules are gone",), {guest.name: guest}, {"vgl1234abcd": ["192.0.2.7"]})
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
-    for found in ([], {}, {"problems": [], "guests": {"app": None}, "leased": {}}):
+    unreadable: list[Any] = [[], {}, {"problems": [], "guests": {"app": None}, "leased": {}}]
+    for found in unreadable:
         with pytest.raises(ValueError):
-            Report.from_json(found)  # type: ignore[arg-type]
+            Report.from_json(found)
