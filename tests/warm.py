@@ -6,6 +6,7 @@ argv, folder, environment and streams of a new process, and ends as that would.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from types import ModuleType, TracebackType
 
 BIN = Path(__file__).resolve().parents[1] / ".venv/bin"
 MAX_REQUEST = 128 * 1024  # bytes; less than a socket's buffer
+ends = [0]  # the last one is the exit status
 READ_AT_START = ("LANG", "LC_", "PYTHON")  # of the environment, by Python itself
 
 
@@ -127,33 +129,46 @@ def _serve(requests: socket.socket) -> tuple[list[str], str, dict[str, str]]:
 
 
 def _become(argv: list[str], cwd: str, environment: dict[str, str]) -> None:
-    """Run a program as a process would that has just begun."""
+    """Run a program as a process would that has just begun; its uncaught errors end ours."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
     script = argv[0]
     Path("/proc/self/comm").write_text(Path(script).name)
-    if argv[1:2] == ["-m"]:
-        sys.path[0], sys.argv = cwd, [script, *argv[3:]]
-        runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
-        return
+    ends.append(1)
+    try:
+        if argv[1:2] == ["-m"]:
+            sys.path[0], sys.argv = cwd, [script, *argv[3:]]
+            runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0], sys.argv, sys.excepthook = str(BIN), argv, _print_without_ours
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            main.__file__ = script
+            exec(compile(Path(script).read_bytes(), script, "exec"), vars(main))
+        ends.append(0)
+    except SystemExit as end:
+        ends.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
 
-    def excepthook(
-        kind: type[BaseException], error: BaseException, at: TracebackType | None
-    ) -> None:
-        while at and at.tb_frame.f_code.co_filename != script:
-            at = at.tb_next
-        sys.__excepthook__(kind, error.with_traceback(at), at)
 
-    sys.excepthook = excepthook
-    sys.path[0], sys.argv = str(BIN), argv
-    main = sys.modules["__main__"] = ModuleType("__main__")
-    main.__file__ = script
-    exec(compile(Path(script).read_bytes(), script, "exec"), vars(main))
+def _print_without_ours(
+    kind: type[BaseException], error: BaseException, at: TracebackType | None
+) -> None:
+    while at and at.tb_frame.f_code.co_filename != sys.argv[0]:
+        at = at.tb_next
+    sys.__excepthook__(kind, error.with_traceback(at), at)
+
+
+def _leave() -> None:
+    """End without taking apart, object by object, what was imported before the fork."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ends[-1])
 
 
 if __name__ == "__main__":
+    atexit.register(_leave)  # it comes last
     path = sys.path[:] = [str(BIN), *sys.path[1:]]
     import fabric.main  # noqa: F401
     import vagrantp.cli  # noqa: F401
