@@ -37,7 +37,7 @@ from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
-AT_START = ("memory", "cpus", "mount")
+AT_START = ("memory", "cpus", "mount")  # settings that the Vagrantfile gives to a VM as it starts
 PROVISIONING = ("provision_script", "provision_vars")
 When = Literal["once", "always", "never"]
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
