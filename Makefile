@@ -40,7 +40,7 @@ bench: .venv/installed-dev # how long it takes, beside what one would type witho
 lint: .venv/installed-dev
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
 
-docs: .venv/installed # .env.example and docs/configuration.md, from settings/keys.py
+docs: .venv/installed # .env.example and the tables of keys in docs/, from settings/keys.py
 	@$(chore) docs
 
 # As it was typed: a $ in it is no variable of make.

@@ -17,7 +17,7 @@ from vagrantp.settings import docs, env
 from vagrantp.verbs import lifecycle
 from vagrantp.verbs import status as states
 from vagrantp.verbs import verify as proof
-from vagrantp.verbs.tasks import accepts, chore, here, is_sure, verb
+from vagrantp.verbs.tasks import accepts, chore, here, is_sure, not_built, verb
 
 HERE = here()
 
@@ -28,6 +28,7 @@ def up(
     provision: bool = False,
     no_provision: bool = False,
     accept: bool = False,
+    from_: str = "",
     verbose: bool = False,
     wait: bool = True,
 ) -> None:
@@ -35,7 +36,10 @@ def up(
 
     Provisions it the first time, with --provision again, with --no-provision not at all. With
     --accept, takes what its guest may have changed (MOUNT=rw) without a question.
+    --from is not supported yet.
     """
+    if from_:
+        raise not_built("up --from")
     when = lifecycle.when_to_provision(provision, no_provision)
     settings = env.load(HERE, host.progress.say)
     print(lifecycle.up(host, settings, HERE, when, accepts(accept)))
@@ -99,8 +103,13 @@ def ls(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 
 @verb
-def ssh_config(host: Host, verbose: bool = False) -> None:
-    """Print an OpenSSH Host block, for IDEs, scp and rsync."""
+def ssh_config(host: Host, install: bool = False, verbose: bool = False) -> None:
+    """Print an OpenSSH Host block, for IDEs, scp and rsync.
+
+    --install is not supported yet.
+    """
+    if install:
+        raise not_built("ssh-config --install")
     print(lifecycle.ssh_config(HERE))
 
 
@@ -122,6 +131,48 @@ def doctor(host: Host, json: bool = False, verbose: bool = False) -> None:
     examination.examine(host, as_json=json)
 
 
+@chore
+def agent(
+    host: Host,
+    agent: str = "",
+    session: str = "",
+    prompt: str = "",
+    timeout: int = 0,
+    verbose: bool = False,
+    wait: bool = True,
+) -> None:
+    """Not supported yet: open a coding agent in it."""
+    raise not_built("agent")
+
+
+@chore
+def snapshot(
+    host: Host,
+    name: str = "",
+    list: bool = False,
+    delete: str = "",
+    verbose: bool = False,
+    wait: bool = True,
+) -> None:
+    """Not supported yet: keep its disk as it is now."""
+    raise not_built("snapshot")
+
+
+@chore
+def restore(
+    host: Host, name: str = "", force: bool = False, verbose: bool = False, wait: bool = True
+) -> None:
+    """Not supported yet: put back a disk that snapshot kept."""
+    raise not_built("restore")
+
+
+@chore
+def egress(host: Host, follow: bool = False, json: bool = False, verbose: bool = False) -> None:
+    """Not supported yet: show what it asked of the internet."""
+    raise not_built("egress")
+
+
 ns = Collection(
-    up, ssh, stop, rm, provision, validate, init, status, ls, ssh_config, verify, stats, doctor
+    *(up, ssh, stop, rm, provision, validate, init, status, ls, ssh_config, verify, stats, doctor),
+    *(agent, snapshot, restore, egress),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 MASTER = Path(__file__).resolve().parents[1]
 FAB = MASTER / ".venv/bin/fab"
@@ -21,10 +22,16 @@ INVENTORY = MASTER / "tests/inventory"
 # is inherited; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A deadline for each example would depend on what else this machine does.
+EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "50"))
+settings.register_profile("vagrantp", deadline=None, max_examples=EXAMPLES)
+settings.load_profile("vagrantp")
+
 VERBS = [
-    *("doctor", "init", "ls", "provision", "rm", "ssh", "ssh-config", "stats", "status", "stop"),
-    *("up", "validate", "verify"),
+    *("agent", "doctor", "egress", "init", "ls", "provision", "restore", "rm", "snapshot", "ssh"),
+    *("ssh-config", "stats", "status", "stop", "up", "validate", "verify"),
 ]
+NOT_BUILT = ("agent", "egress", "restore", "snapshot")
 VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 2, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"

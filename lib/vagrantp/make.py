@@ -33,7 +33,7 @@ def uninstall(host: Host, yes: bool = False) -> None:
 
 @chore
 def docs(host: Host) -> None:
-    """Write .env.example and docs/configuration.md anew, from settings/keys.py."""
+    """Write .env.example and the tables of keys in docs/ again."""
     for name, text in references.documents().items():
         host.write(MASTER / name, text, 0o666)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTAINER, FAB, MASTER, VERBS, VM, MakeProject
+from tests.conftest import CONTAINER, FAB, MASTER, NOT_BUILT, VERBS, VM, MakeProject
 
 
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
@@ -86,6 +86,27 @@ def test_verbs_without_an_instance(project: MakeProject, values: dict[str, objec
     assert done.stdout == f"nothing to remove for {app.folder}\n"
     status = json.loads(app.fab("status", "--json").stdout)
     assert status == {"schema": 1, "state": "absent", "folder": str(app.folder)}
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        *[("agent", ""), ("agent", "--agent claude --session s --prompt p --timeout 5")],
+        *[("snapshot", "--list"), ("snapshot", "--name a"), ("snapshot", "--delete a --no-wait")],
+        *[("restore", "--name a --force"), ("egress", "--follow --json")],
+        *[("up --from", "app-0a1b2c3d@clean"), ("ssh-config --install", "")],
+    ],
+)
+def test_what_is_not_built_says_so(project: MakeProject, verb: str, arguments: str) -> None:
+    done = project().fab(*verb.split(), *arguments.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{verb} is not supported yet\n  hint: fab --list shows the verbs\n"
+
+
+def test_the_list_says_what_is_not_built(project: MakeProject) -> None:
+    listing = project().fab("--list").stdout
+    told = [line.split()[0] for line in listing.splitlines() if " Not supported yet: " in line]
+    assert told == [*NOT_BUILT]
 
 
 def test_what_fab_itself_refuses(project: MakeProject) -> None:

@@ -58,7 +58,7 @@ LANS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.lists(RULES, max_size=6), st.booleans(), LANS), max_size=4))
 def test_nft_takes_the_rules_of_any_guests(
     wishes: list[tuple[list[Json], bool, Json | None]],

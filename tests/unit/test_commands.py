@@ -16,36 +16,14 @@ from vagrantp.core.places import MASTER
 from vagrantp.instance import commands, record
 from vagrantp.instance.record import Instance
 from vagrantp.providers import accel
-from vagrantp.settings.env import Settings
+from vagrantp.settings import saved
 from vagrantp_guard.contract import LanNic
 
-SETTINGS = Settings(
-    infra_type="vm",
-    memory=1536,
-    cpus=2,
-    disk=6,
-    name="app",
-    image="debian-12",
-    image_sha256=None,
-    accel="auto",
-    lan_access=True,
-    lan_allow=(),
-    network_type="default",
-    bridge=None,
-    fixed_ip=None,
-    gateway=None,
-    dns=None,
-    mac=None,
-    ports=(),
-    ssh_user="vagrant",
-    ssh_key=(),
-    autostart=False,
-    mount="none",
-    provision_script=(),
-    provision_vars=None,
-    cloud_init=None,
-    hostname="app",
-)
+from tests.unit import samples
+
+WRITTEN = {"infra_type": "vm", "memory": 1536, "cpus": 2, "disk": 6, "name": "app"}
+WRITTEN |= {"lan_access": True, "hostname": "app"}
+SETTINGS = saved.from_json(WRITTEN)
 VM = Instance("app", "0a1b2c3d", Path('/home/av/it\'s "my" app'), "vm")
 CONTAINER = Instance("app", "0a1b2c3d", Path("/home/av/app"), "container")
 
@@ -125,7 +103,7 @@ def test_vm_for_the_vagrantfile() -> None:
             "uid": str(os.getuid()),
             "gid": str(os.getgid()),
             "state": "/state/vagrantp/app-0a1b2c3d",
-            "version": "1",
+            "version": "2",
             "address": "10.201.0.5",
             "lan_access": "yes",
             "lan_allow": "[]",
@@ -172,7 +150,7 @@ def test_container_for_the_vagrantfile() -> None:
             "--label=vagrantp.name=app",
             "--label=vagrantp.folder=/home/av/app",
             "--label=vagrantp.uid=0",
-            "--label=vagrantp.version=1",
+            "--label=vagrantp.version=2",
             "--label=vagrantp.address=10.201.1.9",
             "--label=vagrantp.autostart=no",
         ],
@@ -237,33 +215,9 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
     document = json.loads(record.document(VM, SETTINGS, {"box": "b"}))
     assert document["version"] == record.VERSION
     assert document["folder"] == '/home/av/it\'s "my" app'
-    assert document["settings"] == {
-        "infra_type": "vm",
-        "memory": 1536,
-        "cpus": 2,
-        "disk": 6,
-        "name": "app",
-        "image": "debian-12",
-        "accel": "auto",
-        "lan_access": True,
-        "lan_allow": [],
-        "network_type": "default",
-        "bridge": None,
-        "fixed_ip": None,
-        "gateway": None,
-        "dns": None,
-        "mac": None,
-        "ports": [],
-        "ssh_user": "vagrant",
-        "ssh_key": [],
-        "autostart": False,
-        "mount": "none",
-        "provision_script": [],
-        "provision_vars": None,
-        "cloud_init": None,
-        "hostname": "app",
-        "image_sha256": None,
-    }
+    unwritten = json.loads(json.dumps(samples.UNWRITTEN))
+    written = ["cpus", "disk", "infra_type", "lan_access", "memory", "name"]
+    assert document["settings"] == unwritten | WRITTEN | {"written": written}
     assert document["provider"] == {"box": "b"}
 
 

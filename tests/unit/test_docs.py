@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from vagrantp.core import errors
-from vagrantp.settings import docs, env, keys
+from vagrantp.settings import docs, env, keys, schema
 
-from tests.conftest import MASTER
+from tests.conftest import MASTER, NOT_BUILT
 
 
 def test_exit_codes() -> None:
@@ -29,17 +29,24 @@ def test_the_verbs_page_lists_every_verb_and_option() -> None:
     page = (MASTER / "docs/verbs.md").read_text()
     rows = dict(re.findall(r"^\| `fab ([a-z-]+)` \| (.*) \|$", page, re.MULTILINE))
     verbs = runpy.run_path(str(MASTER / "fabfile.py"))["ns"]
-    assert sorted(rows) == sorted(verbs.task_names)
-    for name, row in rows.items():
-        for argument in verbs[name].get_arguments():
-            option = f"--{'no-' * (argument.default is True)}{argument.name.replace('_', '-')}"
+    assert sorted([*rows, *NOT_BUILT]) == sorted(verbs.task_names)
+    for verb, row in rows.items():
+        for argument in verbs[verb].get_arguments():
+            name = argument.name.strip("_").replace("_", "-")
+            option = f"--{'no-' * (argument.default is True)}{name}"
             assert f"`{option}" in (page if option in ("--verbose", "--no-wait") else row)
 
 
 def test_the_readme_lists_the_ten_commonest_keys() -> None:
-    row = re.compile(r"^\| `([A-Z_0-9]+)` \|", re.MULTILINE)
-    listed = row.findall((MASTER / "README.md").read_text())
+    row = re.compile(r"^\| `([A-Z_0-9]+)` \| (\S+)", re.MULTILINE)
+    defaults = dict(row.findall((MASTER / "README.md").read_text()))
+    listed = [*defaults]
     assert len(listed) == 10
+    for name, default in defaults.items():
+        key = keys.KEYS[name]
+        is_none = "required" if key.is_required else "none"
+        assert default == (f"`{key.default}`" if key.default else is_none), name
+    row = re.compile(r"^\| `([A-Z_0-9]+)` \|", re.MULTILINE)
     assert set(listed) >= {key.name for key in keys.KEYS.values() if key.is_required}
     assert set(listed) <= set(row.findall((MASTER / "docs/configuration.md").read_text()))
     assert set(keys.KEYS) <= set(row.findall((MASTER / "docs/configuration.md").read_text()))
@@ -72,6 +79,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (MASTER / name).exists(), name
 
 
+def test_the_reference_says_what_is_not_built() -> None:
+    text = (MASTER / "docs/configuration.md").read_text()
+    [line] = re.findall(r"^Not supported yet, .*: (.*)\.$", text, re.MULTILINE)
+    assert line.replace("`", "").split(", ") == [*keys.NOT_BUILT]
+
+
 @pytest.mark.parametrize("name", docs.documents())
 def test_what_make_docs_writes_is_up_to_date(name: str) -> None:
     assert (MASTER / name).read_text(encoding="utf-8") == docs.documents()[name]
@@ -84,10 +97,10 @@ def test_what_init_writes_is_sound(tmp_path: Path, infra_type: str) -> None:
 
 
 @pytest.mark.parametrize("key", keys.KEYS.values(), ids=lambda key: key.name)
-def test_examples_and_defaults_are_sound(key: keys.Key) -> None:
-    template_text = docs.env_text("vm")
+def test_examples_and_defaults_are_sound(key: schema.Key) -> None:
+    template_text = docs.env_text(key.infra_type or "vm")
     assert f"{key.name}={key.example}\n" in template_text
-    key.validate(key.example)
+    key.parse(key.example)
     if key.default:
-        assert key.is_built(key.validate(key.default))
-    assert bool(key.so_far) == (key.is_built is not keys.always)
+        assert key.is_built(key.parse(key.default))
+    assert bool(key.so_far) == (key.is_built is not schema.always)

@@ -14,39 +14,10 @@ from vagrantp.settings.keys import KEYS
 from vagrantp.verbs import lifecycle
 
 from tests.conftest import CONTAINER, MASTER, VM, env_text
+from tests.unit import samples
 
 Values = dict[str, object]
 Tell = Callable[[Values, Values], list[lifecycle.Change]]
-BRIDGE: Values = {"NETWORK_TYPE": "bridge", "BRIDGE": "br0", "FIXED_IP": "192.0.2.9/24"}
-URL: Values = {"BOX": "https://example.org/a.qcow2"}
-# What `.env` has beside the key, where that makes no sense alone; what it is, and becomes.
-CHANGES: dict[str, tuple[Values, object, object]] = {
-    "INFRA_TYPE": ({}, "vm", "container"),
-    "MEMORY": ({}, 512, 600),
-    "CPUS": ({}, 1, 2),
-    "DISK": ({}, 3, 4),
-    "NAME": ({}, "old", "new"),
-    "BOX": ({}, "debian-12", "generic/debian12"),
-    "IMAGE": ({}, "debian-12", "docker.io/library/node:22"),
-    "ACCEL": ({}, "auto", "tcg"),
-    "LAN_ACCESS": ({}, "no", "yes"),
-    "NETWORK_TYPE": ({}, "default", "bridge"),
-    "BRIDGE": (BRIDGE, "br0", "br1"),
-    "FIXED_IP": ({}, "10.9.8.7", "10.9.8.6"),
-    "GATEWAY": (BRIDGE, "192.0.2.1", "192.0.2.2"),
-    "DNS": (BRIDGE, "192.0.2.1", "192.0.2.2"),
-    "MAC": ({}, "52:54:00:12:34:56", "52:54:00:12:34:57"),
-    "PORTS": ({}, "8080:80", "8080:81"),
-    "LAN_ALLOW": ({}, "host:1", "host:2"),
-    "PROVISION_SCRIPT": ({}, "base", "agent"),
-    "PROVISION_VARS": ({"PROVISION_SCRIPT": "base"}, "one.yml", "two.yml"),
-    "IMAGE_SHA256": (URL, "0" * 64, "1" * 64),
-    "CLOUD_INIT": ({}, "one.yml", "two.yml"),
-    "SSH_USER": ({}, "vagrant", "root"),
-    "SSH_KEY": ({}, "one.pub", "two.pub"),
-    "MOUNT": ({}, "none", "ro"),
-    "AUTOSTART": ({}, "no", "yes"),
-}
 ANSWERS = {"at once", "at the next start", "to a new instance"}
 
 
@@ -92,14 +63,14 @@ def documented(kind: str) -> dict[str, str]:
 )
 def test_no_changed_key_is_silently_ignored(changed: Tell, values: Values, key: str) -> None:
     kind = str(values["INFRA_TYPE"])
-    beside, old, new = CHANGES[key]
+    beside, old, new = samples.CHANGES[key]
     if key == "INFRA_TYPE" and kind == "container":
         old, new = new, old
     try:
         told = changed({**values, **beside, key: old}, {**values, **beside, key: new})
     except ConfigError as error:  # known, and not to be had so far
         assert "is not supported yet" in str(error)
-        assert not KEYS[key].is_built(KEYS[key].validate(str(new)))
+        assert not KEYS[key].is_built(KEYS[key].parse(str(new)))
         return
     [change] = [change for change in told if change.key == key]
     # in full: a path from /, a port with its address
@@ -116,8 +87,15 @@ def test_a_disk_never_shrinks(changed: Tell) -> None:
 
 
 def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
-    everything = {key: old for key, (_, old, _) in CHANGES.items() if key != "IMAGE"}
-    same: Values = {**VM, **everything, **URL, "INFRA_TYPE": "vm", "FIXED_IP": "192.0.2.9/24"}
+    of_vm = {key for key in KEYS if KEYS[key].infra_type in (None, "vm")}
+    everything = {key: old for key, (_, old, _) in samples.CHANGES.items() if key in of_vm}
+    same: Values = {
+        **VM,
+        **everything,
+        **samples.FROM_URL,
+        "INFRA_TYPE": "vm",
+        "FIXED_IP": "192.0.2.9/24",
+    }
     same |= {"NETWORK_TYPE": "bridge"}
     assert changed(same, same) == []
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vagrantp.core.errors import ConfigError, ConflictError
 from vagrantp.instance import commands
 from vagrantp.net import subnets
-from vagrantp.settings.keys import fixed_ip
+from vagrantp.settings.parsers import fixed_ip
 
 SUBNET = IPv4Network("10.201.0.0/24")
 

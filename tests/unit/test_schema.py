@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import sys
 import tempfile
@@ -18,14 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vagrantp.core.errors import ConfigError
-from vagrantp.settings import env, keys
-from vagrantp.settings.keys import PortForward, Provisioner
+from vagrantp.settings import env, files, keys, parsers, rules
+from vagrantp.settings.parsers import PortForward, Provisioner
 from vagrantp_guard.contract import LanRule
 
 from tests.conftest import nobody
-from tests.unit import badenv
+from tests.unit import samples
 
-EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "50"))
 FULL = 10_000  # `make test` runs as many
 
 
@@ -35,7 +33,7 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", f"{name}/config")
         Path(name).chmod(0o755)
-        badenv.make_files(Path(name))
+        samples.make_files(Path(name))
         (Path(name) / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
         yield Path(name)
 
@@ -55,13 +53,13 @@ def said(folder: Path, content: str | bytes) -> str:
     return ""
 
 
-@pytest.mark.parametrize(("above", "problems"), badenv.ROWS, ids=lambda value: repr(value)[:60])
+@pytest.mark.parametrize(("above", "problems"), samples.ROWS, ids=lambda value: repr(value)[:60])
 def test_what_is_refused(folder: Path, above: str, problems: list[str]) -> None:
-    assert said(folder, badenv.env_of(above)) == badenv.expected(above, problems)
+    assert said(folder, samples.env_of(above)) == samples.expected(above, problems)
 
 
 def reasons(tree: ast.AST) -> Iterator[int]:
-    """Yield the line of each place in keys.py that refuses something."""
+    """Yield the line of each place in a module that refuses something."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Yield) or (
             isinstance(node, ast.Raise) and "Invalid(" in ast.unparse(node)
@@ -73,25 +71,27 @@ def reasons(tree: ast.AST) -> Iterator[int]:
 
 
 def test_every_reason_has_a_row(folder: Path) -> None:
-    path, seen = str(keys.__file__), set()
+    paths = {str(module.__file__) for module in (parsers, files, rules)}
+    seen: set[tuple[str, int]] = set()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
-        if frame.f_code.co_filename != path:
+        if frame.f_code.co_filename not in paths:
             return None
         if event == "line":
-            seen.add(frame.f_lineno)
+            seen.add((frame.f_code.co_filename, frame.f_lineno))
         return trace
 
-    found = set(reasons(ast.parse(Path(path).read_text(encoding="utf-8"))))
+    trees = {path: ast.parse(Path(path).read_text(encoding="utf-8")) for path in paths}
+    found = {(path, line) for path, tree in trees.items() for line in reasons(tree)}
     assert len(found) > 40
     before = sys.gettrace()
     try:
         sys.settrace(trace)
-        for above, _ in badenv.ROWS:
-            said(folder, badenv.env_of(above))
+        for above, _ in samples.ROWS:
+            said(folder, samples.env_of(above))
     finally:
         sys.settrace(before)
-    assert found <= seen, f"{path}: no row for lines {sorted(found - seen)}"
+    assert found <= seen, f"no row for {sorted(found - seen)}"
 
 
 def refused(text: str) -> set[tuple[str, str]]:
@@ -100,7 +100,7 @@ def refused(text: str) -> set[tuple[str, str]]:
     return {(key, re.sub(r"\([A-Z].*\)|\d[\d./]*", "#", reason)) for key, reason in found}
 
 
-TABLE = set().union(*(refused(badenv.expected(*row)) for row in badenv.ROWS))
+TABLE = set().union(*(refused(samples.expected(*row)) for row in samples.ROWS))
 
 
 def test_every_key_has_its_rows() -> None:
@@ -158,17 +158,17 @@ def test_every_key_has_its_rows() -> None:
     ],
 )
 def test_typed_values(key: str, raw: str, value: object) -> None:
-    found = keys.KEYS[key].validate(raw)
+    found = keys.KEYS[key].parse(raw)
     assert (found, type(found)) == (value, type(value))
 
 
 def test_paths_start_from_the_folder_of_their_file(folder: Path) -> None:
-    found = keys.located(folder, Path("vars.yml"))
+    found = files.located(folder, Path("vars.yml"))
     assert found == folder / "vars.yml"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
-        assert keys.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
-    assert keys.provisioners(folder, keys.KEYS["PROVISION_SCRIPT"].validate("base,script")) == (
+        assert files.located(Path("/"), Path("~/vars.yml")) == folder / "vars.yml"
+    assert files.provisioners(folder, keys.KEYS["PROVISION_SCRIPT"].parse("base,script")) == (
         Provisioner("ours", Path("base")),
         Provisioner("script", folder / "script"),
     )
@@ -177,7 +177,7 @@ def test_paths_start_from_the_folder_of_their_file(folder: Path) -> None:
 @pytest.mark.parametrize("above", ["BOX=generic/debian12", "BOX=mybox", "SSH_USER=vagrant"])
 @pytest.mark.parametrize("more", ["MOUNT=none", "AUTOSTART=no", "NETWORK_TYPE=default"])
 def test_what_is_there_already_is_taken(folder: Path, above: str, more: str) -> None:
-    assert said(folder, f"{above}\n{more}\n{badenv.SOUND}") == ""
+    assert said(folder, f"{above}\n{more}\n{samples.SOUND}") == ""
 
 
 @pytest.mark.parametrize(
@@ -193,48 +193,19 @@ def test_what_is_there_already_is_taken(folder: Path, above: str, more: str) -> 
     ],
 )
 def test_did_you_mean(name: str, key: str | None) -> None:
-    assert keys.meant(name) == key
+    assert rules.meant(name) == key
 
 
 # -- any content
 
 TEXT = st.text(max_size=30)
-PORT = st.integers(1, 65535).map(str)
-HOST = st.integers(1, 254).map("10.1.2.{}".format)
 WORDS = st.sampled_from
-GOOD: dict[str, st.SearchStrategy[str]] = {
-    "INFRA_TYPE": WORDS(["vm", "container"]),
-    "MEMORY": st.integers(1, 2**24).map(str),
-    "CPUS": st.integers(1, 1024).map(str),
-    "DISK": st.integers(1, 2**16).map(str),
-    "NAME": st.from_regex(keys.LABEL, fullmatch=True),
-    "BOX": st.just("debian-12") | st.from_regex(keys.VAGRANT_BOX, fullmatch=True),
-    "IMAGE": st.just("debian-12"),
-    "ACCEL": WORDS(["auto", "kvm", "tcg"]),
-    "LAN_ACCESS": WORDS(["yes", "no"]),
-    "NETWORK_TYPE": WORDS(["default", "bridge"]),
-    "BRIDGE": WORDS(["br0", "virbr1", "br-lan.2"]),
-    "FIXED_IP": HOST | HOST.map("{}/24".format),
-    "GATEWAY": HOST,
-    "DNS": HOST,
-    "MAC": st.integers(0, 2**24 - 1).map(lambda n: f"52:54:00:{n >> 16:02x}:{n >> 8 & 255:02x}:01"),
-    "PORTS": st.tuples(PORT, PORT).map(":".join) | PORT.map("auto:{}".format),
-    "LAN_ALLOW": st.tuples(HOST, PORT).map(":".join) | PORT.map("host:{}/udp".format),
-    "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
-    "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
-    "IMAGE_SHA256": st.from_regex(keys.SHA256, fullmatch=True),
-    "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
-    "SSH_USER": st.just("vagrant") | st.from_regex(keys.USER, fullmatch=True),
-    "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
-    "MOUNT": WORDS(["none", "ro", "rw"]),
-    "AUTOSTART": WORDS(["yes", "no"]),
-}
-ALWAYS_SOUND = {**GOOD, "SSH_USER": st.just("vagrant")}
+ALWAYS_SOUND = {**samples.GOOD, "SSH_USER": st.just("vagrant")}
 ALWAYS_SOUND |= {"NETWORK_TYPE": st.just("default")}
 OPTIONAL = ["NAME", "BOX", "ACCEL", "SSH_USER", "MOUNT", "NETWORK_TYPE", "AUTOSTART"]
 OPTIONAL += ["LAN_ACCESS", "LAN_ALLOW", "FIXED_IP"]
 IN_TABLE = {
-    key: [line[len(key) + 1 :] for above, _ in badenv.ROWS for line in above.split("\n") if
+    key: [line[len(key) + 1 :] for above, _ in samples.ROWS for line in above.split("\n") if
           line.startswith(f"{key}=") and len(line) < 999 and "unreadable" not in line]
     for key in keys.KEYS
 }  # fmt: skip
@@ -254,13 +225,13 @@ def contents(draw: st.DrawFn) -> bytes:
     if kind == "noise" and draw(st.booleans()):
         return draw(st.binary(max_size=300) | TEXT.map(str.encode))
     base = {"INFRA_TYPE": "vm", "MEMORY": "512", "CPUS": "1", "DISK": "3"}
-    keys = [*badenv.HINTS] if kind == "mixed" else OPTIONAL
+    keys = [*samples.HINTS] if kind == "mixed" else OPTIONAL
     for key in draw(st.lists(WORDS(keys), max_size=6, unique=True)):
         if kind != "mixed":
             base[key] = draw(ALWAYS_SOUND[key])
         else:
             bad = WORDS(IN_TABLE[key]) | TEXT
-            base[key] = draw(GOOD[key] if draw(st.booleans()) else bad)
+            base[key] = draw(samples.GOOD[key] if draw(st.booleans()) else bad)
     lines = [line(key, value, draw(st.booleans())) for key, value in base.items()]
     if draw(st.booleans()):
         lines.insert(0, draw(WORDS([b"# it's a comment\n", b"PORT=1\n", b"\n", b"A='b\nc'\n"])))
@@ -272,9 +243,7 @@ def contents(draw: st.DrawFn) -> bytes:
 def test_any_content_is_settings_or_a_config_error(folder: Path) -> None:
     seen: Counter[str] = Counter()
 
-    @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[*HealthCheck]
-    )
+    @settings(database=None, suppress_health_check=[*HealthCheck])
     @given(contents())
     def check(content: bytes) -> None:
         text = said(folder, content)

@@ -24,7 +24,7 @@ class VagrantpError(Exception):
 
 
 class ConfigError(VagrantpError):
-    """`.env` missing, unreadable or invalid; a play that is not for the guest.
+    """`.env` missing, unreadable or invalid; a verb not supported yet; a play not for the guest.
 
     The message holds every problem, one a line.
     """

@@ -22,10 +22,12 @@ from vagrantp.core.system import Host, is_installed
 from vagrantp.guest import session
 from vagrantp.images import built
 from vagrantp.instance import commands
-from vagrantp.instance.record import Instance, as_json, as_written
+from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import Provisioner, first_line
+from vagrantp.settings.files import first_line
+from vagrantp.settings.parsers import Provisioner
+from vagrantp.settings.saved import as_json, as_written
 
 LOCALHOST = "plays for localhost set up the guest"  # as programs/play.py prints it
 DONE = "/var/lib/vagrantp/provisioned"
@@ -73,7 +75,7 @@ def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
     """Return the check that a guest, by its facts, was provisioned as its settings say."""
     if not settings.provision_script:
         return []
-    asked = as_written("provision_script", as_json(settings)["provision_script"])
+    asked = as_written(settings.provision_script)
     is_done = facts.get("provisioned") == wish(settings)
     return [compare("provisioned", asked, asked if is_done else "not, or not so")]
 

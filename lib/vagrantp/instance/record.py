@@ -1,21 +1,23 @@
-"""Who an instance is and where its things stand. Settings -> machine.json."""
+"""Who an instance is and where its things stand. Settings <-> machine.json."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vagrantp_guard import contract
 
+from vagrantp.core.errors import StateError
 from vagrantp.core.places import state_root, xdg
 from vagrantp.settings.env import Settings, id_from
-from vagrantp.settings.keys import PortForward, Provisioner
+from vagrantp.settings.saved import as_json, from_json
 
-VERSION = 1  # of machine.json, of domain metadata and of container labels
+# Of machine.json, of domain metadata and of container labels. 2: settings say what was `written`.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,31 @@ class Instance:
         return self.ssh_config.exists()
 
     def machine(self) -> dict[str, Any]:
-        """Return machine.json as it is, or nothing when it is gone or unreadable."""
+        """Return machine.json, as this version would have written it.
+
+        Nothing when it is gone, cannot be read or is a newer version's.
+        """
         return _machine(self.machine_json)
+
+    @property
+    def settings(self) -> Settings | None:
+        """What it was made with, as far as machine.json can be read."""
+        machine = self.machine()
+        return from_json(machine["settings"]) if machine else None
+
+    def why_newer(self) -> str:
+        """Return why this version leaves it alone, "" where it does not."""
+        version = _version(_document(self.machine_json))
+        if version <= VERSION:
+            return ""
+        return (
+            f"a newer vagrantp made it (machine.json version {version}, this one reads {VERSION})"
+        )
+
+    def refuse_newer(self) -> None:
+        """Raise StateError when a newer vagrantp made it, which may have made more than we know."""
+        if why := self.why_newer():
+            raise StateError(f"{self.full_name}: {why}", "use the checkout that made it")
 
     @property
     def lan(self) -> contract.LanNic | None:
@@ -160,7 +185,7 @@ def all_by_id(identity: str, folder: Path | None = None) -> list[Instance]:
     """Return what has a state folder: more than one where NAME changed after a killed `up`."""
     found = []
     for path in sorted(state_root().glob(f"*-{identity}")):
-        made = _machine(path / "machine.json")
+        made = _document(path / "machine.json")  # of a newer version, too
         project = folder or Path(made.get("folder", "/"))
         infra_type = made.get("settings", {}).get("infra_type", "")
         name = path.name.removesuffix(f"-{identity}")
@@ -173,13 +198,30 @@ def machines() -> dict[str, dict[str, Any]]:
     return {path.parent.name: _machine(path) for path in state_root().glob("*/machine.json")}
 
 
-def _machine(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> dict[str, Any]:
+    """Return a machine.json as it is, nothing where it cannot be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         is_sound = all(isinstance(document[key], dict) for key in ("settings", "provider"))
     except (OSError, ValueError, TypeError, LookupError):
         return {}
     return document if is_sound else {}
+
+
+def _version(document: dict[str, Any]) -> int:
+    version = document.get("version")
+    return version if isinstance(version, int) else 1
+
+
+def _machine(path: Path) -> dict[str, Any]:
+    document = _document(path)
+    if not document or _version(document) > VERSION:
+        return {}
+    try:
+        settings = as_json(from_json(document["settings"]))
+    except (ValueError, TypeError, LookupError):
+        return {}
+    return {**document, "version": VERSION, "settings": settings}
 
 
 def log(identity: str) -> Path:
@@ -190,46 +232,18 @@ def log(identity: str) -> Path:
     return xdg("CACHE", ".cache") / "logs" / f"{identity}.log"
 
 
-def as_json(settings: Settings) -> dict[str, Any]:
-    """Return the settings as machine.json has them: addresses as text."""
-    document: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
-    return document
-
-
-def as_written(key: str, value: object) -> str:
-    """Return a setting of machine.json as `.env` has it, "nothing" where it is not there."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        kinds: dict[str, Any] = {
-            "ports": PortForward,
-            "lan_allow": contract.LanRule,
-            "provision_script": Provisioner,
-        }
-        value = ",".join(str(kinds[key](**item) if key in kinds else item) for item in value)
-    return "nothing" if value in (None, "") else str(value)
-
-
 def inside(folder: Path, path: Path) -> str | None:
     """Return a path as it is below a folder, None where it is not, by its name."""
     plain = Path(os.path.normpath(path))
     return str(plain.relative_to(folder)) if plain.is_relative_to(folder) else None
 
 
-def differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, str, str]]:
-    """Return each key whose value is not that of `old`, of machine.json, then both as written."""
-    names = {"image": "BOX" if settings.infra_type == "vm" else "IMAGE"}
-    return [
-        (names.get(key, key.upper()), as_written(key, old.get(key)), as_written(key, value))
-        for key, value in as_json(settings).items()
-        if (old.get(key) or None) != (value or None)
-    ]
-
-
 def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> dict[str, Any]:
     """Return machine.json's document with the settings called `keys` as they are in `settings`."""
     document, values = instance.machine(), as_json(settings)
-    document["settings"] |= {key: values[key] for key in keys}
+    had = document["settings"]
+    written = ({*had["written"]} - {*keys}) | ({*settings.written} & {*keys})
+    document["settings"] = had | {key: values[key] for key in keys} | {"written": sorted(written)}
     return document
 
 

@@ -18,7 +18,7 @@ from vagrantp.core.errors import ConfigError, StateError
 from vagrantp.core.system import Host
 from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 
 # What Ansible finds beside a playbook by itself, or what people put there for it. It sees no more.
@@ -59,7 +59,7 @@ def accept(
             host.make_dir(path.parent)
             host.write(path, content, 0o700 if is_executable else 0o600)
         host.make_dir(work / "new/files")
-        host.write(work / "new" / SETTINGS, json.dumps(instances.as_json(settings)))
+        host.write(work / "new" / SETTINGS, json.dumps(saved.as_json(settings)))
         host.remove(_next(instance))
         host.move(work / "new", _next(instance))
     host.remove(instance.accepted)
@@ -100,10 +100,12 @@ def forget(host: Host, instance: Instance) -> None:
 def _changed(instance: Instance, settings: Settings, copies: Copies) -> list[str]:
     """Return what differs from what was accepted, a line each; nothing where nothing was yet."""
     try:
-        old = json.loads((instance.accepted / SETTINGS).read_text(encoding="utf-8"))
+        accepted = json.loads((instance.accepted / SETTINGS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    found = [f"{key}: {was} → {now}" for key, was, now in instances.differences(old, settings)]
+    old = saved.from_json(accepted)
+    changes = saved.differences(old, saved.kept(old, settings))
+    found = [f"{key}: {was} → {now}" for key, was, now in changes]
     root = instance.accepted / "files"
     had = {
         str(path.relative_to(root)): (path.read_bytes(), os.access(path, os.X_OK))

@@ -81,10 +81,8 @@ def text(policy: contract.Policy) -> str:
 
 def policy_of(instance: Instance) -> contract.Policy | None:
     """Return what an instance may reach, by its record; None where that is lost."""
-    settings = instance.machine().get("settings")
-    if not settings:
-        return None
-    return contract.Policy.from_json({**settings, "lan": instance.lan and instance.lan.to_json()})
+    settings = instance.settings
+    return commands.policy(settings, instance.lan) if settings else None
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> Check:

@@ -25,7 +25,7 @@ from vagrantp.instance import commands
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import PortForward
+from vagrantp.settings.parsers import PortForward
 
 # For `auto`: below what Linux gives to outgoing connections (ip_local_port_range, from 32768 on).
 AUTO = range(20000, 32768)

@@ -1,4 +1,4 @@
-"""What is written out of keys.py: a commented `.env`, and docs/configuration.md."""
+"""What is written out of keys.py: a commented `.env`, and the tables of keys in docs/."""
 
 from __future__ import annotations
 
@@ -6,51 +6,18 @@ import os
 from pathlib import Path
 
 from vagrantp.core.errors import StateError
+from vagrantp.core.places import MASTER
 from vagrantp.core.system import Host
-from vagrantp.settings.keys import KEYS, Key
+from vagrantp.settings.keys import KEYS, NEW, NOT_BUILT
+from vagrantp.settings.schema import Key
 
 HEAD = """\
 # This project's {what}: 'fab validate' checks what is written here, 'fab up' makes it.
 # What starts with # is a comment: take the # away to set a key.
 """
-DOCUMENT = """\
-# Configuration
-
-<!-- made by 'make docs' out of lib/vagrantp/settings/keys.py -->
-
-A project's `.env` has one `KEY=value` a line, as
-[python-dotenv](https://saurabh-kumar.com/python-dotenv/reference/) reads it, but a `$` in a value
-is no variable. A value with a `#` or with blanks at its ends is quoted. Paths start from the folder
-of the file that they are written in, `~/` is the home folder. Keys of the project's own are left
-alone; one that is nearly one of these is told, as it may be a mistake.
-
-| key | default | value | meaning | example |
-| --- | --- | --- | --- | --- |
-"""
-TAIL = """
-Where the table says "so far", other values are checked, and then refused as "not supported yet".
-`fab init` writes a `.env` with all of this as comments, and `.env.example` is one.
-
-Values for all projects of a host can stand in `$XDG_CONFIG_HOME/vagrantp/defaults.env`, which is
-`~/.config/vagrantp/defaults.env` by default. What the project's own `.env` says wins.
-
-## DISK of a container
-
-The kernel keeps root's containers to it where Podman's storage is on XFS with project quotas. Few
-hosts have that: elsewhere, and for a user's own containers, `up` says that it is not enforced and
-why, `verify` as well, and `fab doctor` beforehand, under "container storage".
-
-    make setup CONTAINER_STORE=100
-
-gives a host 100 GB of it: a sparse file, `/var/lib/vagrantp-containers.xfs`, with an entry in
-`/etc/fstab`, mounted where Podman keeps images and containers. What there was would be hidden, so
-it refuses while there is any. To take it back, remove containers and images, unmount it, and delete
-the file and the entry.
-
-The quota counts what the container writes to its own file system, wherever in it: an image's
-volumes are directories like any other. It is against accidents, not attacks: root in a container
-can take files out of the count (`chattr -p 0`).
-"""
+# What `make docs` writes stands between these two lines of a document.
+START = "<!-- by 'make docs', from settings/keys.py -->\n"
+END = "<!-- end -->\n"
 
 
 def init(host: Host, folder: Path, infra_type: str) -> str:
@@ -68,16 +35,27 @@ def init(host: Host, folder: Path, infra_type: str) -> str:
 
 
 def env_text(infra_type: str) -> str:
-    """Return a sound `.env` with every key: required ones set, all others as comments."""
-    blocks = [_block(key, infra_type) for key in KEYS.values()]
+    """Return a sound `.env` with every key of a type: required ones set, all others as comments."""
+    blocks = [_block(k, infra_type) for k in KEYS.values() if k.infra_type in (None, infra_type)]
     what = "virtual machine" if infra_type == "vm" else "container"
     return HEAD.format(what=what) + "".join(blocks)
 
 
 def documents() -> dict[str, str]:
-    """Return the files of this checkout that are made of the schema, by their paths in it."""
-    rows = "".join(map(_row, KEYS.values()))
-    return {".env.example": env_text("vm"), "docs/configuration.md": DOCUMENT + rows + TAIL}
+    """Return the files of this checkout that are made of the keys, by their paths in it."""
+    tables = {
+        "docs/configuration.md": _configuration(),
+        "docs/changes.md": _table("VM", "container", *_changes()),
+    }
+    return {".env.example": env_text("vm")} | {
+        name: _with(table, (MASTER / name).read_text(encoding="utf-8"))
+        for name, table in tables.items()
+    }
+
+
+def _with(table: str, text: str) -> str:
+    head, start, rest = text.partition(START)
+    return head + start + table + END + rest.partition(END)[2]
 
 
 def _block(key: Key, infra_type: str) -> str:
@@ -97,13 +75,42 @@ def _meaning(key: Key) -> str:
     return key.doc + (f" ({told})" if told else "")
 
 
-def _row(key: Key) -> str:
-    default = "required" if key.is_required else key.otherwise or "-"
-    cells = [
-        f"`{key.name}`",
-        f"`{key.default}`" if key.default else default,
-        key.value,
-        _meaning(key),
-        f"`{key.example}`",
+def _table(*cells: str | tuple[str, ...]) -> str:
+    """Return a table of keys. `cells`: titles of the columns behind `key`, then the rows."""
+    titles = [cell for cell in cells if isinstance(cell, str)]
+    rows = [cell for cell in cells if isinstance(cell, tuple)]
+    lines = [("key", *titles), ("---",) * (len(titles) + 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _default(key: Key) -> str:
+    if key.default:
+        return f"`{key.default}`"
+    return "required" if key.is_required else key.otherwise or "-"
+
+
+def _configuration() -> str:
+    rows = [
+        (f"`{key.name}`", _default(key), key.value, _meaning(key), f"`{key.example}`")
+        for key in KEYS.values()
     ]
-    return f"| {' | '.join(cells)} |\n"
+    later = ", ".join(f"`{name}`" for name in NOT_BUILT)
+    return (
+        _table("default", "value", "meaning", "example", *rows)
+        + f"\nNot supported yet, and refused wherever they are written: {later}.\n"
+    )
+
+
+def _changes() -> list[tuple[str, ...]]:
+    """Return the keys by when an instance can have a changed value, VM and container."""
+    words = {"grow only": "larger: at once; smaller: to a new instance"}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for key in KEYS.values():
+        answers = [
+            key.applies_to(kind) if key.infra_type in (None, kind) else "-"
+            for kind in ("vm", "container")
+        ]
+        told = tuple(words.get(answer, answer) for answer in answers)
+        if {*told} - {"-", NEW}:
+            groups.setdefault(told, []).append(f"`{key.name}`")
+    return [*((", ".join(keys), *told) for told, keys in groups.items()), ("every other", NEW, NEW)]

@@ -13,29 +13,21 @@ import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dotenv.parser import parse_stream
-from vagrantp_guard.contract import LanRule
 from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.places import xdg
-from vagrantp.settings.keys import (
-    JINJA,
-    KEYS,
-    Key,
-    PortForward,
-    Provisioner,
-    items,
-    meant,
-    misfits,
-    one_line,
-)
+from vagrantp.settings.files import JINJA
+from vagrantp.settings.keys import KEYS, is_not_built
+from vagrantp.settings.keys import Settings as Settings
+from vagrantp.settings.parsers import items, one_line
+from vagrantp.settings.rules import conflicts, meant
 
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
@@ -43,37 +35,6 @@ FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # python-dotenv's search for a comment takes time by the square of the blanks in a row
 LONG_BLANK = re.compile(r"[^\S\r\n]{100,}")
 UNREADABLE_HINT = "a comment starts with #, and every quote needs its other one"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The resolved settings of a project. `memory` in MiB, `disk` in GiB."""
-
-    infra_type: Literal["vm", "container"]
-    memory: int
-    cpus: int
-    disk: int
-    name: str
-    image: str  # BOX or IMAGE, whichever the type has
-    image_sha256: str | None
-    accel: Literal["auto", "kvm", "tcg"]
-    lan_access: bool
-    lan_allow: tuple[LanRule, ...]
-    network_type: Literal["default", "bridge"]
-    bridge: str | None
-    fixed_ip: IPv4Address | None
-    gateway: IPv4Address | None
-    dns: IPv4Address | None
-    mac: str | None
-    ports: tuple[PortForward, ...]
-    ssh_user: str
-    ssh_key: tuple[Path, ...]
-    autostart: bool
-    mount: Literal["none", "ro", "rw"]
-    provision_script: tuple[Provisioner, ...]
-    provision_vars: Path | None
-    cloud_init: Path | None
-    hostname: str | None  # None: cloud-init makes it of a template
 
 
 @dataclass(frozen=True)
@@ -130,36 +91,21 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         raise ConfigError("\n".join(str(problem) for problem in problems))
     for problem in problems:
         warn(str(problem))
-    if values["NETWORK_TYPE"] == "default":  # of defaults.env, for others
-        values |= {"BRIDGE": None, "GATEWAY": None, "DNS": None}
-    if values["INFRA_TYPE"] == "container":
-        values |= {"IMAGE_SHA256": None, "CLOUD_INIT": None}
+    return _settings(values, written, folder)
+
+
+def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: Path) -> Settings:
+    """Return the settings that sound values make; what is for others (defaults.env) is left out."""
+    of_type = [k for k in KEYS.values() if k.infra_type in (None, values["INFRA_TYPE"])]
+    found = {key.field: key.of(key.default) for key in KEYS.values()}
+    found |= {key.field: values.get(key.name, key.nothing) for key in of_type}
+    if values["NETWORK_TYPE"] == "default":
+        found |= {"bridge": None, "gateway": None, "dns": None}
+    name = values.get("NAME") or name_from(folder)
     return Settings(
-        infra_type=values["INFRA_TYPE"],
-        memory=values["MEMORY"],
-        cpus=values["CPUS"],
-        disk=values["DISK"],
-        name=values.get("NAME") or name_from(folder),
-        image=str(values["BOX" if values["INFRA_TYPE"] == "vm" else "IMAGE"]),
-        image_sha256=values.get("IMAGE_SHA256"),
-        accel=values["ACCEL"],
-        lan_access=values["LAN_ACCESS"],
-        lan_allow=values.get("LAN_ALLOW", ()),
-        network_type=values["NETWORK_TYPE"],
-        bridge=values.get("BRIDGE"),
-        fixed_ip=values.get("FIXED_IP"),
-        gateway=values.get("GATEWAY"),
-        dns=values.get("DNS"),
-        mac=values.get("MAC"),
-        ports=values.get("PORTS", ()),
-        ssh_user=values["SSH_USER"],
-        ssh_key=values.get("SSH_KEY", ()),
-        autostart=values["AUTOSTART"],
-        mount=values["MOUNT"],
-        provision_script=values.get("PROVISION_SCRIPT", ()),
-        provision_vars=values.get("PROVISION_VARS"),
-        cloud_init=values.get("CLOUD_INIT"),
-        hostname=values.get("NAME") or _hostname(values.get("CLOUD_INIT"), name_from(folder)),
+        **{**found, "name": name, "image": str(found["image"])},
+        hostname=values.get("NAME") or _hostname(found["cloud_init"], name),
+        written=tuple(sorted({key.field for key in of_type if key.name in written})),
     )
 
 
@@ -227,11 +173,11 @@ def id_from(folder: Path) -> str:
 def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]]:
     """Return the typed value of every key that is sound, and what is wrong with the others."""
     raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
-    values = {name: KEYS[name].validate(text) for name, text in raw.items() if name not in written}
+    values = {name: KEYS[name].parse(text) for name, text in raw.items() if name not in written}
     problems: dict[str, list[Problem]] = {}
     for entry in written.values():
         key = KEYS[entry.key]
-        steps: list[Callable[[Any], Any]] = [one_line, key.validate]
+        steps: list[Callable[[Any], Any]] = [one_line, key.parse]
         if key.locate:
             steps.append(partial(key.locate, entry.path.parent))
         try:
@@ -242,15 +188,15 @@ def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]
                 for error in invalid.errors
             ]
             problems[entry.key][-1] = replace(problems[entry.key][-1], hint=key.hint)
-    for misfit in misfits(values, written):
-        entry = written[misfit.key]
-        if entry.file == ".env" or not misfit.is_idle:
-            got = "" if misfit.is_idle else f", got {_shown(entry.raw)}"
-            problem = _problem(entry, f"{misfit.text}{got}", misfit.hint)
-            problems.setdefault(misfit.key, []).append(problem)
+    for conflict in conflicts(values, written):
+        entry = written[conflict.key]
+        if entry.file == ".env" or not conflict.is_idle:
+            got = "" if conflict.is_idle else f", got {_shown(entry.raw)}"
+            problem = _problem(entry, f"{conflict.text}{got}", conflict.hint)
+            problems.setdefault(conflict.key, []).append(problem)
     for name, entry in written.items():
         if name not in problems and not KEYS[name].is_built(values[name]):
-            problems[name] = [_unsupported(entry, KEYS[name])]
+            problems[name] = [_unsupported(entry)]
     return values, [problem for found in problems.values() for problem in found]
 
 
@@ -258,8 +204,8 @@ def _problem(entry: Entry, text: str, hint: str | None) -> Problem:
     return Problem(entry.file, entry.line, f"{entry.key} {text}", hint)
 
 
-def _unsupported(entry: Entry, key: Key) -> Problem:
-    hint = key.hint if key.is_required else f"take {key.name} out; this version cannot honour it"
+def _unsupported(entry: Entry) -> Problem:
+    hint = f"take {entry.key} out; this version cannot honour it"
     return _problem(entry, f"is not supported yet, got {_shown(entry.raw)}", hint)
 
 
@@ -302,6 +248,9 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
             problems.append(Problem(shown, line, f"{name} is already set in line {first}", hint))
         elif name in KEYS:
             entries[name] = Entry(name, binding.value or "", path, shown, line)
+        elif is_not_built(name):
+            entry = Entry(name, binding.value or "", path, shown, line)
+            problems.append(_unsupported(entry))
         elif name not in foreign and FOREIGN.fullmatch(name):
             foreign.add(name)
             if key := meant(name):

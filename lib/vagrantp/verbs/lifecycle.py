@@ -32,18 +32,13 @@ from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.providers import Found, libvirt, provider_for
-from vagrantp.settings import env
+from vagrantp.settings import env, rules, saved, schema
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import SSH_USER
 
 UP_TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
-# Settings by when a change can be had. The others need a new instance, as does a smaller DISK.
-AT_START = ("memory", "cpus", "mount")
+AT_START = ("memory", "cpus", "mount")  # settings that the Vagrantfile gives to a VM as it starts
 PROVISIONING = ("provision_script", "provision_vars")
-AT_ONCE = {
-    "vm": ("disk", "lan_access", "lan_allow", "ports", "autostart", *PROVISIONING),
-    "container": ("disk", "lan_access", "lan_allow", "ports", *PROVISIONING),
-}
 When = Literal["once", "always", "never"]
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
@@ -55,7 +50,7 @@ class Change:
     key: str
     old: str
     new: str
-    applies: Literal["at once", "at the next start", "to a new instance"]
+    applies: schema.When
 
     def __str__(self) -> str:
         return f"{self.key}: {self.old} → {self.new}"
@@ -92,6 +87,8 @@ def judged(found: Found) -> Found:
     found = replace(found, is_up=found.state in ("running", "paused"))
     if not found.instance.state_dir.is_dir():
         return replace(found, state="broken", reason="its state folder with the keys is gone")
+    if why := found.instance.why_newer():
+        return replace(found, state="broken", reason=why)
     if not found.instance.is_complete():
         return replace(found, state="broken", reason="it was never made in full")
     if not found.instance.machine():
@@ -136,6 +133,7 @@ def up(
                 f"{found.instance.full_name} is broken: {found.reason}", "fab rm, then fab up"
             )
         else:
+            settings = saved.kept(found.instance.settings, settings)
             changes = drift(found.instance, settings)
             _refuse_what_needs_rm(found.instance, changes)
             wanted = found.instance
@@ -174,6 +172,7 @@ def provision_anew(
     """
     with _locked(host, env.id_from(folder)) as host:
         found = running(host, folder)
+        settings = saved.kept(found.instance.settings, settings)
         trust.accept(host, found.instance, settings, is_sure)
         name = found.instance.full_name
         changes = drift(found.instance, settings)
@@ -263,6 +262,7 @@ def ssh_config(folder: Path) -> str:
     known = instances.remembered(folder)
     if known is None or not known.is_complete():
         raise StateError(f"there is no instance for {folder}", "fab up makes it")
+    known.refuse_newer()
     return known.ssh_config.read_text(encoding="utf-8").rstrip()
 
 
@@ -302,16 +302,13 @@ def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
 
 def drift(instance: Instance, settings: Settings) -> list[Change]:
     """Return what `settings` ask for and the instance was not made with."""
-    old = instance.machine().get("settings", {})
-    when: dict[str, Any] = dict.fromkeys((*AT_START, "fixed_ip"), "at the next start")
-    when |= dict.fromkeys(AT_ONCE[settings.infra_type], "at once")
-    if settings.infra_type == "vm" and settings.disk < old.get("disk", 0):
-        del when["disk"]  # a file system may be shrunk, or be lost
-    if settings.network_type != "default":
-        del when["fixed_ip"]  # on a bridge it is told to the guest, when that is made
+    old = instance.settings
+    if old is None:
+        return []
+    settings = saved.kept(old, settings)
     return [
-        Change(key, was, now, when.get(key.lower(), "to a new instance"))
-        for key, was, now in instances.differences(old, settings)
+        Change(key, was, now, rules.applies(key, old, settings))
+        for key, was, now in saved.differences(old, settings)
     ]
 
 
@@ -319,26 +316,26 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     """Return what `up` ends with."""
     from humanize import naturalsize, precisedelta
 
-    machine = instance.machine()
-    settings, provider = machine["settings"], machine["provider"]
+    settings, provider = instance.settings, instance.machine()["provider"]
+    assert settings
     leads = ", ".join(map(ports.shown, ports.forwards(instance)))
-    shared = settings.get("mount", "none")
-    cpus = f"{settings['cpus']} CPU" + ("s" if settings["cpus"] != 1 else "")
-    memory = naturalsize(settings["memory"] * 1024**2, binary=True)
-    is_limited = settings["infra_type"] == "vm" or provider.get("has_quota")
-    disk = f"{settings['disk']} GiB disk" if is_limited else "disk not limited"
+    shared = settings.mount
+    cpus = f"{settings.cpus} CPU" + ("s" if settings.cpus != 1 else "")
+    memory = naturalsize(settings.memory * 1024**2, binary=True)
+    is_limited = settings.infra_type == "vm" or provider.get("has_quota")
+    disk = f"{settings.disk} GiB disk" if is_limited else "disk not limited"
     took = ""
     if seconds is not None:
         took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
     return "\n".join(
         [
-            f"{instance.name} {what} ({settings['infra_type']}, {cpus}, {memory} memory, "
+            f"{instance.name} {what} ({settings.infra_type}, {cpus}, {memory} memory, "
             f"{disk}){took}",
             f"  address    {provider['address']}",
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
             *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
-            f"  isolation  {isolation.text(contract.Policy.from_json(settings))}",
+            f"  isolation  {isolation.text(commands.policy(settings))}",
             "  next       fab ssh",
         ]
     )
@@ -546,8 +543,8 @@ def _refresh(host: Host, instance: Instance, settings: Settings, changes: list[C
         raise
     if host.dry:
         return
-    had = instance.machine()["settings"]  # until its next start
-    by_now = replace(settings, **{key: had[key] for key in AT_START if key in had})
+    had = instance.settings or settings  # until its next start
+    by_now = replace(settings, memory=had.memory, cpus=had.cpus, mount=had.mount)
     if at_once:
         provider.enforce(host, instance, by_now)
     if is_larger:
@@ -801,10 +798,15 @@ def _locked(host: Host, identity: str) -> Iterator[Host]:
 
 
 def _refuse_open(identity: str) -> None:
-    """Raise StateError when somebody else could have put a key or a setting in."""
+    """Raise StateError when somebody else could have put a key or a setting in.
+
+    Also when a newer vagrantp has, whose instances this one does not know.
+    """
     root = state_root()
     for folder in (root, *root.glob(f"*-{identity}")):
         refuse_open(folder)
+    for known in instances.all_by_id(identity):
+        known.refuse_newer()
 
 
 def _remove_logs(host: Host, identity: str) -> None:

@@ -14,7 +14,7 @@ from vagrantp.core.system import Host
 from vagrantp.instance import record as instances
 from vagrantp.net import isolation, ports
 from vagrantp.providers import Found, provider_for
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import KEYS
 from vagrantp.verbs import lifecycle
@@ -41,6 +41,10 @@ def text(host: Host, folder: Path, as_json: bool) -> str:
     facts["changes"] = "; ".join(
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
+    )
+    facts["kept"] = ", ".join(
+        f"{one['key']}={one['value']} (the default is {one['default']})"
+        for one in facts.get("kept", [])
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
@@ -84,9 +88,9 @@ def _all(host: Host) -> list[Found]:
         try:
             listed = provider_for(infra_type).list_all(host)
         except ProviderError as error:
-            why = f"unknown: {error.message}"
             for known in made.values():
                 if known.infra_type == infra_type:
+                    why = known.why_newer() or f"unknown: {error.message}"
                     found[known.full_name] = Found(known, "broken", os.getuid(), reason=why)
             continue
         for one in listed:
@@ -94,7 +98,7 @@ def _all(host: Host) -> list[Found]:
                 found[one.instance.full_name] = _with_project(lifecycle.judged(one))
     for name in made.keys() - found.keys():
         provider = "libvirt" if made[name].infra_type == "vm" else "Podman"
-        why = f"{provider} no longer has it: fab rm --name {name}"
+        why = made[name].why_newer() or f"{provider} no longer has it: fab rm --name {name}"
         found[name] = Found(made[name], "broken", os.getuid(), reason=why)
     return list(found.values())
 
@@ -107,12 +111,10 @@ def _with_project(found: Found) -> Found:
 
 def settings_text(settings: Settings) -> str:
     """Return the resolved settings, one `KEY=value` a line, as a `.env` would have them."""
-    values = instances.as_json(settings)
-    values["box"] = values["image"]
     lines = [
-        f"  {key.name}={instances.as_written(name, values[name])}"
+        f"  {key.name}={saved.as_written(value)}"
         for key in KEYS.values()
-        if values.get(name := key.name.lower()) not in (None, [])
+        if (value := getattr(settings, key.field)) not in (None, ())
         and key.infra_type in (None, settings.infra_type)
     ]
     return "\n".join([".env is valid", *lines])
@@ -154,13 +156,14 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
     found = lifecycle.find(host, folder)
     if found is None:
         return {"state": "absent", "folder": str(folder.resolve())}
-    settings = found.instance.machine().get("settings", {})
+    settings = found.instance.settings
     policy, why = isolation.policy_of(found.instance), ""
     isolated = isolation.text(policy) if policy else None
     if policy and found.state == "running":
         why = isolation.why_not(host, found.instance, policy)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
+    wanted = _wanted(folder)
     is_open = ports.is_served(found.instance)
     facts = _of_all(found)
     return {
@@ -168,17 +171,25 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         **_on_lan(host, found),
         "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
-        "mount": settings.get("mount", "none"),
+        "mount": settings.mount if settings else "none",
         "console": found.console,
         "vnc": found.vnc,
-        "changes": [asdict(change) for change in _changes(found, folder)],
+        "changes": [asdict(c) for c in lifecycle.drift(found.instance, wanted)] if wanted else [],
+        "kept": kept(settings, wanted) if settings and wanted else [],
     }
 
 
-def _changes(found: Found, folder: Path) -> list[lifecycle.Change]:
-    """Return what `.env` asks for by now and the instance was not made with."""
+def _wanted(folder: Path) -> Settings | None:
+    """Return what `.env` asks for now, None where it is gone or broken."""
     try:
-        settings = env.load(folder)
-    except ConfigError:  # gone or broken: status works all the same
-        return []
-    return lifecycle.drift(found.instance, settings) if found.instance.machine() else []
+        return env.load(folder)
+    except ConfigError:
+        return None
+
+
+def kept(had: Settings, wanted: Settings) -> list[dict[str, str]]:
+    """Return what an instance keeps as `.env` has never had it, though other defaults hold now."""
+    return [
+        {"key": key, "value": value, "default": default}
+        for key, default, value in saved.differences(wanted, saved.kept(had, wanted))
+    ]

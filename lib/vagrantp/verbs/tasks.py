@@ -18,7 +18,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from vagrantp.core import live, metrics
-from vagrantp.core.errors import HostLimitError, Interrupted, VagrantpError
+from vagrantp.core.errors import ConfigError, HostLimitError, Interrupted, VagrantpError
 from vagrantp.core.progress import Progress
 from vagrantp.core.system import Host, handle_signals
 
@@ -67,6 +67,11 @@ def chore(body: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()
 
     return task(guarded, auto_shortflags=False)
+
+
+def not_built(what: str) -> ConfigError:
+    """Return the error for a verb or an option that is decided and not built."""
+    return ConfigError(f"{what} is not supported yet", "fab --list shows the verbs")
 
 
 def _host(c: Context, verb: str, options: Mapping[str, object]) -> Host:

@@ -14,6 +14,7 @@ from vagrantp.instance import commands
 from vagrantp.instance import record as instances
 from vagrantp.net import isolation, ports, reach
 from vagrantp.providers import Found, provider_for
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs import lifecycle
 
@@ -24,6 +25,7 @@ def verify(host: Host, settings: Settings, folder: Path, as_json: bool) -> None:
     Raises PromiseError when one is broken, StateError when the instance does not run.
     """
     found = lifecycle.running(host, folder)
+    settings = saved.kept(found.instance.settings, settings)
     checks = checks_of(host, found, settings)
     print(_json(found, checks) if as_json else _table(checks))
     failed = sum(check.outcome == "FAILED" for check in checks)

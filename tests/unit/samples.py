@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a table of exact texts)
-"""Every way in which a value of `.env` can be refused, with the exact text that says so.
+"""What can be written for each key of `.env`, good and bad, with the exact text that refuses it.
 
 A row is what is written above a sound `.env`, in place of the keys there, and the problems that it
 makes. A problem stands at the line of its key; its hint is the key's own unless the row has one.
@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from hypothesis import strategies as st
+from vagrantp.settings import parsers
+from vagrantp.settings.keys import KEYS, NOT_BUILT
 
 SOUND = "INFRA_TYPE=vm\nMEMORY=2048\nCPUS=2\nDISK=20\nLAN_ACCESS=yes\n"
 CONTAINER = "INFRA_TYPE=container\n"
@@ -122,7 +126,6 @@ ROWS: list[tuple[str, list[str]]] = [
     ("BOX=http://[/x", [f'BOX {URL}, got "http://[/x"']),
     (f"{CONTAINER}BOX=arch", ["BOX is for INFRA_TYPE=vm\n  hint: take BOX out"]),
     (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12 or an OCI reference, got "Node"']),
-    ("IMAGE=debian-12", ["IMAGE is for INFRA_TYPE=container\n  hint: take IMAGE out"]),
     ("ACCEL=hvf", ['ACCEL must be auto, kvm or tcg, got "hvf"']),
     (f"{CONTAINER}ACCEL=kvm", ["ACCEL is for INFRA_TYPE=vm\n  hint: take ACCEL out"]),
     ("LAN_ACCESS=maybe", ['LAN_ACCESS must be yes or no, got "maybe"']),
@@ -195,6 +198,14 @@ ROWS: list[tuple[str, list[str]]] = [
     ("AUTOSTART=on", ['AUTOSTART must be yes or no, got "on"']),
 ]  # fmt: skip
 
+for _key in NOT_BUILT:
+    ROWS += [
+        (f"{_key}=no", [f'{_key} {LATER}, got "no"']),
+        (f"VAGRANTP_{_key}=no", [f'VAGRANTP_{_key} {LATER}, got "no"']),
+    ]  # fmt: skip
+
+ROWS += [("VAGRANTP_MEMORY=1", [f'VAGRANTP_MEMORY {LATER}, got "1"'])]
+
 for _key in ("GATEWAY", "DNS"):
     ROWS += [
         (f"{_key}=router", [f'{_key} must be an IPv4 address, got "router"', f"{_key} is for NETWORK_TYPE=bridge\n  hint: take {_key} out, or write NETWORK_TYPE=bridge"]),
@@ -230,9 +241,12 @@ for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY
     for _path, _text in _faults:
         ROWS.append((f"{_above}{_key}={_path}", [f'{_key} {_text}, got "{_path}"']))
 
+for _of_container in (key for key in KEYS.values() if key.infra_type == "container"):
+    ROWS.append((f"{_of_container.name}={_of_container.example}", [f"{_of_container.name} is for INFRA_TYPE=container\n  hint: take {_of_container.name} out"]))  # fmt: skip
+
 # So is what no value may be.
 for _key in HINTS:
-    _type = CONTAINER if _key == "IMAGE" else ""
+    _type = CONTAINER if KEYS[_key].infra_type == "container" else ""
     _also = [f"{_key} is for NETWORK_TYPE=bridge\n  hint: take {_key} out, or write NETWORK_TYPE=bridge"] if _key in ("BRIDGE", "GATEWAY", "DNS") else []  # fmt: skip
     _also += ["PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"] if _key == "PROVISION_VARS" else []  # fmt: skip
     _also += ["IMAGE_SHA256 is for a file or URL in BOX\n  hint: take IMAGE_SHA256 out; what BOX names is checked in its own way"] if _key == "IMAGE_SHA256" else []  # fmt: skip
@@ -255,11 +269,97 @@ def expected(above: str, problems: list[str]) -> str:
     lines = []
     for problem in problems:
         key = problem.split()[0]
-        hint = f"\n  hint: {HINTS[key]}"
-        if LATER in problem:
-            hint = f"\n  hint: take {key} out; this version cannot honour it"
+        later = f"take {key} out; this version cannot honour it"
+        hint = f"\n  hint: {later if LATER in problem else HINTS[key]}"
         if "\n" in problem:
             hint = ""
         number = [line.partition("=")[0] for line in above.split("\n")].index(key) + 1
         lines.append(f".env:{number}: {problem.rstrip()}{hint}")
     return "\n".join(lines)
+
+
+# What Settings has where `.env` has nothing.
+UNWRITTEN: dict[str, object] = {
+    "image": "debian-12",
+    "image_sha256": None,
+    "accel": "auto",
+    "lan_access": False,
+    "lan_allow": (),
+    "network_type": "default",
+    "bridge": None,
+    "fixed_ip": None,
+    "gateway": None,
+    "dns": None,
+    "mac": None,
+    "ports": (),
+    "ssh_user": "vagrant",
+    "ssh_key": (),
+    "autostart": False,
+    "mount": "none",
+    "provision_script": (),
+    "provision_vars": None,
+    "cloud_init": None,
+}
+
+ANY_PORT = st.integers(1, 65535).map(str)
+ANY_HOST = st.integers(1, 254).map("10.1.2.{}".format)
+WORDS = st.sampled_from
+GOOD: dict[str, st.SearchStrategy[str]] = {
+    "INFRA_TYPE": WORDS(["vm", "container"]),
+    "MEMORY": st.integers(1, 2**24).map(str),
+    "CPUS": st.integers(1, 1024).map(str),
+    "DISK": st.integers(1, 2**16).map(str),
+    "NAME": st.from_regex(parsers.LABEL, fullmatch=True),
+    "BOX": st.just("debian-12") | st.from_regex(parsers.VAGRANT_BOX, fullmatch=True),
+    "IMAGE": st.just("debian-12"),
+    "ACCEL": WORDS(["auto", "kvm", "tcg"]),
+    "LAN_ACCESS": WORDS(["yes", "no"]),
+    "NETWORK_TYPE": WORDS(["default", "bridge"]),
+    "BRIDGE": WORDS(["br0", "virbr1", "br-lan.2"]),
+    "FIXED_IP": ANY_HOST | ANY_HOST.map("{}/24".format),
+    "GATEWAY": ANY_HOST,
+    "DNS": ANY_HOST,
+    "MAC": st.integers(0, 2**24 - 1).map(lambda n: f"52:54:00:{n >> 16:02x}:{n >> 8 & 255:02x}:01"),
+    "PORTS": st.tuples(ANY_PORT, ANY_PORT).map(":".join) | ANY_PORT.map("auto:{}".format),
+    "LAN_ALLOW": st.tuples(ANY_HOST, ANY_PORT).map(":".join) | ANY_PORT.map("host:{}/udp".format),
+    "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
+    "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
+    "IMAGE_SHA256": st.from_regex(parsers.SHA256, fullmatch=True),
+    "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
+    "SSH_USER": st.just("vagrant") | st.from_regex(parsers.USER, fullmatch=True),
+    "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
+    "MOUNT": WORDS(["none", "ro", "rw"]),
+    "AUTOSTART": WORDS(["yes", "no"]),
+}
+
+Values = dict[str, object]
+ON_BRIDGE: Values = {"NETWORK_TYPE": "bridge", "BRIDGE": "br0", "FIXED_IP": "192.0.2.9/24"}
+FROM_URL: Values = {"BOX": "https://example.org/a.qcow2"}
+# What `.env` has beside the key, where that makes no sense alone; what it is, and becomes.
+CHANGES: dict[str, tuple[Values, object, object]] = {
+    "INFRA_TYPE": ({}, "vm", "container"),
+    "MEMORY": ({}, 512, 600),
+    "CPUS": ({}, 1, 2),
+    "DISK": ({}, 3, 4),
+    "NAME": ({}, "old", "new"),
+    "BOX": ({}, "debian-12", "generic/debian12"),
+    "IMAGE": ({}, "debian-12", "docker.io/library/node:22"),
+    "ACCEL": ({}, "auto", "tcg"),
+    "LAN_ACCESS": ({}, "no", "yes"),
+    "NETWORK_TYPE": ({}, "default", "bridge"),
+    "BRIDGE": (ON_BRIDGE, "br0", "br1"),
+    "FIXED_IP": ({}, "10.9.8.7", "10.9.8.6"),
+    "GATEWAY": (ON_BRIDGE, "192.0.2.1", "192.0.2.2"),
+    "DNS": (ON_BRIDGE, "192.0.2.1", "192.0.2.2"),
+    "MAC": ({}, "52:54:00:12:34:56", "52:54:00:12:34:57"),
+    "PORTS": ({}, "8080:80", "8080:81"),
+    "LAN_ALLOW": ({}, "host:1", "host:2"),
+    "PROVISION_SCRIPT": ({}, "base", "agent"),
+    "PROVISION_VARS": ({"PROVISION_SCRIPT": "base"}, "one.yml", "two.yml"),
+    "IMAGE_SHA256": (FROM_URL, "0" * 64, "1" * 64),
+    "CLOUD_INIT": ({}, "one.yml", "two.yml"),
+    "SSH_USER": ({}, "vagrant", "root"),
+    "SSH_KEY": ({}, "one.pub", "two.pub"),
+    "MOUNT": ({}, "none", "ro"),
+    "AUTOSTART": ({}, "no", "yes"),
+}

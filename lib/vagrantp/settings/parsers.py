@@ -1,0 +1,289 @@
+"""Raw text of `.env` -> typed values.
+
+A parser takes the raw text of a value and returns the typed one. It raises `voluptuous.Invalid`
+with a text that reads on from the key: "must be …".
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from vagrantp_guard.contract import LanRule
+from voluptuous import Invalid
+
+OUR_PLAYBOOKS = ("base", "agent")
+MAX_LENGTH = 8192  # characters of a value: twice what a path may have
+
+LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # 15 bytes: IFNAMSIZ, linux/if.h
+USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")  # what useradd(8) takes
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SIZE = re.compile(r"([0-9]{1,9})\s*([MGT])(I?B)?")
+ADDRESS = r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\])"
+FORWARD = re.compile(
+    rf"(?:{ADDRESS}:)?(?P<host>[0-9]{{1,5}}):(?P<guest>[0-9]{{1,5}})(?P<udp>/udp)?"
+)
+AUTO_FORWARD = re.compile(r"auto:(?P<guest>[0-9]{1,5})(?P<udp>/udp)?")
+RULE = re.compile(
+    r"(?:(?P<host>host)|(?P<v4>[0-9.]+(?:/[0-9]{1,2})?)|\[(?P<v6>[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?)\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<udp>/udp)?"
+)
+VAGRANT_BOX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+# github.com/distribution/reference, regexp.go
+_DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+OCI_REFERENCE = re.compile(
+    rf"(?:{_DOMAIN}(?:\.{_DOMAIN})*(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,128})?"
+)
+
+Protocol = Literal["tcp", "udp"]
+Parser = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class PortForward:
+    """A port of the host that leads to one of the guest. `host` None: any free one, then kept."""
+
+    address: IPv4Address | IPv6Address
+    host: int | None
+    guest: int
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]:" if ":" in str(self.address) else f"{self.address}:"
+        start = "auto" if self.host is None else f"{address}{self.host}"
+        return f"{start}:{self.guest}{'/udp' if self.protocol == 'udp' else ''}"
+
+
+@dataclass(frozen=True)
+class Provisioner:
+    """A step of provisioning: a playbook or script at `path`, or one of OUR_PLAYBOOKS."""
+
+    kind: Literal["ours", "playbook", "script"]
+    path: Path
+
+    def __str__(self) -> str:
+        text = str(self.path)
+        return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
+
+
+def one_line(raw: str) -> str:
+    """Validate what no value may be, whatever its key: long, or with control characters."""
+    if len(raw) > MAX_LENGTH:
+        raise Invalid(f"must be shorter than {MAX_LENGTH} characters")
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in raw):
+        raise Invalid("must be on one line, without control characters")
+    return raw
+
+
+def whole_number(unit: str, at_most: int, sizes: Mapping[str, int]) -> Parser:
+    """Return a parser of a whole number of `unit` from 1 to `at_most`.
+
+    `sizes` has the units, in MiB, that people write behind it, and under "" what `unit` is.
+    """
+
+    def validate(raw: str) -> int:
+        if sizes and (size := SIZE.fullmatch(raw.upper())):
+            amount, rest = divmod(int(size[1]) * sizes[size[2]], sizes[""])
+            if amount and not rest:
+                raise Invalid(f"must be a whole number{unit} without a unit, {amount} here")
+        if not re.fullmatch(r"[0-9]+", raw, re.ASCII) or int(raw[:20]) < 1:
+            raise Invalid(f"must be a whole number{unit} above 0")
+        if int(raw[:20]) > at_most:
+            raise Invalid(f"must be a whole number{unit}, {at_most} at most")
+        return int(raw)
+
+    return validate
+
+
+def one_of(*words: str) -> Parser:
+    """Return a parser of exactly one of `words`."""
+
+    def validate(raw: str) -> str:
+        if raw not in words:
+            raise Invalid(f"must be {', '.join(words[:-1])} or {words[-1]}")
+        return raw
+
+    return validate
+
+
+def yes_or_no(raw: str) -> bool:
+    """Validate `yes` or `no`."""
+    if raw not in ("yes", "no"):
+        raise Invalid("must be yes or no")
+    return raw == "yes"
+
+
+def matching(pattern: re.Pattern[str], what: str) -> Parser:
+    """Return a parser of text that matches `pattern` as a whole; `what` says it in words."""
+
+    def validate(raw: str) -> str:
+        if not pattern.fullmatch(raw):
+            raise Invalid(f"must be {what}")
+        return raw
+
+    return validate
+
+
+def mac(raw: str) -> str:
+    """Validate the MAC address of a guest; return it in lower case."""
+    if not MAC.fullmatch(address := raw.lower()):
+        raise Invalid("must be a MAC address: six pairs of hexadecimal digits, joined by colons")
+    if int(address[:2], 16) & 1 or address == "00:00:00:00:00:00":
+        raise Invalid("must be the MAC address of one machine: its first pair even, not all zero")
+    if address.startswith("fe:"):
+        raise Invalid("must not start with fe, which libvirt keeps for its own end of the cable")
+    return address
+
+
+def host_address(raw: str) -> IPv4Address:
+    """Validate the IPv4 address of one machine."""
+    try:
+        address = IPv4Address(raw)
+    except AddressValueError:
+        raise Invalid("must be an IPv4 address") from None
+    if address.is_loopback or address.is_multicast or address.is_reserved or address in _THIS:
+        raise Invalid("must be the address of a machine, not a loopback, multicast or reserved one")
+    return address
+
+
+_THIS = IPv4Network("0.0.0.0/8")  # RFC 1122, section 3.2.1.3: "this host on this network"
+
+
+def fixed_ip(raw: str) -> IPv4Address:
+    """Validate the address of the guest: an IPv4Interface where a prefix is written."""
+    text, slash, prefix = raw.partition("/")
+    address = host_address(text)
+    if not slash:
+        return address
+    if not re.fullmatch(r"[0-9]{1,2}", prefix, re.ASCII) or not 8 <= int(prefix) <= 30:
+        raise Invalid("must have a prefix from /8 to /30, or none")
+    interface = IPv4Interface(f"{text}/{prefix}")
+    if interface.ip == interface.network.network_address:
+        raise Invalid(f"must be the address of a machine, not of the network {interface.network}")
+    if interface.ip == interface.network.broadcast_address:
+        raise Invalid(f"must be the address of a machine, not the broadcast of {interface.network}")
+    return interface
+
+
+def items(raw: str) -> tuple[str, ...]:
+    """Split at commas. As in a line of CSV, double quotes keep one that an item holds."""
+    try:
+        [found] = csv.reader([raw], skipinitialspace=True, strict=True) if raw else [[""]]
+    except csv.Error:
+        raise Invalid('must have a closing " and then a comma behind what is quoted') from None
+    texts = tuple(item.strip() for item in found)
+    if not all(texts):
+        raise Invalid("must have something before, between and after its commas")
+    return texts
+
+
+def port_forward(text: str) -> PortForward:
+    """Validate one item of PORTS."""
+    match = FORWARD.fullmatch(text) or AUTO_FORWARD.fullmatch(text)
+    if not match:
+        raise Invalid("must be [ADDR:]HOST:GUEST[/udp] or auto:GUEST[/udp], comma-separated")
+    found = {"v4": None, "v6": None, "host": None, **match.groupdict()}
+    try:
+        address = ip_address(found["v4"] or found["v6"] or "127.0.0.1")
+        is_usable = not address.is_multicast and (address.version == 6) == bool(found["v6"])
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise Invalid("must have an address of this host before its ports, when it has one")
+    host = None if found["host"] is None else port(found["host"])
+    return PortForward(address, host, port(match["guest"]), "udp" if match["udp"] else "tcp")
+
+
+def port(text: str) -> int:
+    """Validate a port that is written in digits."""
+    if not 1 <= int(text) <= 65535:
+        raise Invalid("must have ports from 1 to 65535")
+    return int(text)
+
+
+def each_port_once(forwards: tuple[PortForward, ...]) -> tuple[PortForward, ...]:
+    """Validate that no two forwards want the same port of the host, or the same free one."""
+    for one, other in combinations(forwards, 2):
+        if one.protocol != other.protocol or one.host != other.host:
+            continue
+        if one.host is None and one.guest == other.guest:
+            raise Invalid(f"must not have auto:{one.guest} twice")
+        is_everywhere = one.address.is_unspecified or other.address.is_unspecified
+        overlap = is_everywhere and one.address.version == other.address.version
+        if one.host is not None and (overlap or one.address == other.address):
+            raise Invalid(f"must not have port {one.host} of the host twice")
+    return forwards
+
+
+def lan_rule(text: str) -> LanRule:
+    """Validate one item of LAN_ALLOW."""
+    if not (match := RULE.fullmatch(text)):
+        raise Invalid("must be CIDR[:PORT][/udp] or host:PORT[/udp], comma-separated")
+    number = None if match["port"] is None else port(match["port"])
+    protocol: Protocol | None = "udp" if match["udp"] else "tcp" if number else None
+    if match["host"]:
+        if number is None:
+            raise Invalid("must name a port behind host, as in host:11434")
+        return LanRule(None, number, protocol)
+    try:
+        network = (
+            IPv4Network(match["v4"], False) if match["v4"] else IPv6Network(match["v6"], False)
+        )
+    except ValueError:
+        raise Invalid("must have a network such as 192.168.1.0/24 or [fd00::/8]") from None
+    if ip_address((match["v4"] or match["v6"]).partition("/")[0]) != network.network_address:
+        raise Invalid(f"must have the network's own address, {network} here")
+    return LanRule(network, number, protocol)
+
+
+def path(raw: str) -> Path:
+    """Validate the path of a file, as it is written."""
+    if not raw.strip():
+        raise Invalid("must be the path of a file")
+    return Path(raw)
+
+
+def provisioner(text: str) -> Provisioner:
+    """Validate one item of PROVISION_SCRIPT."""
+    if text in OUR_PLAYBOOKS:
+        return Provisioner("ours", Path(text))
+    is_playbook = text.lower().endswith((".yml", ".yaml"))
+    return Provisioner("playbook" if is_playbook else "script", Path(text))
+
+
+def box(raw: str) -> str | Path:
+    """Validate BOX: a Path for an image file, else a name or URL."""
+    if raw.startswith(("./", "/", "~/")):
+        return path(raw)
+    if "://" in raw:
+        try:
+            url = urlsplit(raw)
+            is_url = url.scheme in ("http", "https") and url.hostname and url.port != 0
+        except ValueError:  # of a bad port, or what looks like an IPv6 address
+            is_url = False
+        if not is_url or re.search(r"\s", raw):
+            raise Invalid("must be an http or https URL with a host, when it is a URL")
+        return raw
+    if not VAGRANT_BOX.fullmatch(raw):
+        raise Invalid("must be debian-12, a Vagrant box, or a cloud image at ./, /, ~/ or a URL")
+    return raw

@@ -1,0 +1,99 @@
+"""What holds between keys, and of a change of one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
+
+from vagrantp.settings.keys import AT_ONCE, KEYS, NEW, NOT_BUILT, Settings
+from vagrantp.settings.schema import When
+
+
+@dataclass(frozen=True)
+class KeyConflict:
+    """A sound value of `key` that makes no sense beside the others. `text` reads on from the key.
+
+    `is_idle`: nothing would use it, which is no mistake where values for all projects stand.
+    """
+
+    key: str
+    text: str
+    hint: str
+    is_idle: bool = True
+
+
+def conflicts(values: Mapping[str, Any], written: Collection[str]) -> Iterator[KeyConflict]:
+    """Yield what makes no sense together.
+
+    `values`: the sound typed values, defaults among them; `written`: all keys that were written.
+    """
+    infra_type, network = values.get("INFRA_TYPE"), values.get("NETWORK_TYPE")
+    for key in sorted(written, key=list(KEYS).index):
+        only = KEYS[key].infra_type
+        if only and infra_type and infra_type != only:
+            yield KeyConflict(key, f"is for INFRA_TYPE={only}", f"take {key} out")
+        elif key in ("BRIDGE", "GATEWAY", "DNS") and network == "default":
+            hint = f"take {key} out, or write NETWORK_TYPE=bridge"
+            yield KeyConflict(key, "is for NETWORK_TYPE=bridge", hint)
+        elif key in ("GATEWAY", "DNS") and "FIXED_IP" not in written:
+            hint = f"take {key} out, or give the guest a FIXED_IP"
+            yield KeyConflict(key, "is for a guest with FIXED_IP", hint)
+        elif key == "IMAGE_SHA256" and _is_name(values.get("BOX")):
+            hint = "take IMAGE_SHA256 out; what BOX names is checked in its own way"
+            yield KeyConflict(key, "is for a file or URL in BOX", hint)
+        elif key == "PROVISION_VARS" and not _has_playbook(values, written):
+            hint = "take PROVISION_VARS out, or name a playbook"
+            yield KeyConflict(key, "is for a playbook in PROVISION_SCRIPT", hint)
+        elif key == "GATEWAY" and (text := _unreachable(values.get(key), values.get("FIXED_IP"))):
+            hint = "it is the router of the network that the guest is on"
+            yield KeyConflict(key, text, hint, is_idle=False)
+
+
+def _is_name(image: object) -> bool:
+    return isinstance(image, str) and "://" not in image
+
+
+def _has_playbook(values: Mapping[str, Any], written: Collection[str]) -> bool:
+    if "PROVISION_SCRIPT" in written and "PROVISION_SCRIPT" not in values:
+        return True  # there may be one once its mistake is fixed
+    return any(step.kind != "script" for step in values.get("PROVISION_SCRIPT", ()))
+
+
+def _unreachable(gateway: IPv4Address | None, address: IPv4Address | None) -> str:
+    """Return why a guest at `address` could not reach `gateway`, or nothing."""
+    if gateway is None or address is None:
+        return ""
+    if gateway == IPv4Address(int(address)):
+        return "must be another address than FIXED_IP"
+    if isinstance(address, IPv4Interface):
+        net = address.network
+        if gateway not in net or gateway in (net.network_address, net.broadcast_address):
+            return f"must be a machine on FIXED_IP's network {net}"
+    return ""
+
+
+def applies(name: str, old: Settings, new: Settings) -> When:
+    """Return when an instance that has `old` can have what `new` says of the key `name`."""
+    if name not in KEYS or (name == "FIXED_IP" and new.network_type == "bridge"):
+        return NEW  # on a bridge the guest is given its address when it is made
+    key = KEYS[name]
+    when = key.applies_to(new.infra_type)
+    if when != "grow only":
+        return when
+    return AT_ONCE if getattr(new, key.field) >= getattr(old, key.field) else NEW
+
+
+def meant(name: str) -> str | None:
+    """Return the key that a foreign one was probably meant to be, or None."""
+    from difflib import get_close_matches  # few need it
+
+    word = name.upper().replace("-", "_")
+    for key in KEYS.values():
+        is_twisted = len(word) > 4 and sorted(word) == sorted(key.name)  # MEMROY
+        if word in (key.name, *key.aliases) or is_twisted:
+            return key.name
+    near = [key for key in (*KEYS, *NOT_BUILT) if abs(len(key) - len(word)) <= 1]
+    # 0.88 takes one letter more or less (PORT, MEMRY); SSL_KEY is nobody's SSH_KEY
+    return next(iter(get_close_matches(word, near, n=1, cutoff=0.88)), None)
