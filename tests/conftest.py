@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 MASTER = Path(__file__).resolve().parents[1]
 FAB = MASTER / ".venv/bin/fab"
@@ -19,6 +21,11 @@ INVENTORY = MASTER / "tests/inventory"
 # A shell without job control starts what it puts into the background with SIGINT ignored, and that
 # is inherited; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A deadline for each example would depend on what else this machine does.
+EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "50"))
+settings.register_profile("vagrantp", deadline=None, max_examples=EXAMPLES)
+settings.load_profile("vagrantp")
 
 VERBS = [
     *("agent", "doctor", "egress", "init", "ls", "provision", "restore", "rm", "snapshot", "ssh"),
@@ -43,12 +50,54 @@ def env_text(values: dict[str, object]) -> str:
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
+class Call(Protocol):
+    """Run a program to its end, as `in_a_new_process` or tests/warm.py."""
+
+    def __call__(
+        self,
+        argv: Sequence[str | Path],
+        cwd: Path,
+        env: Mapping[str, str],
+        input: bytes | int = b"",
+        timeout: float = 900,
+    ) -> subprocess.CompletedProcess[bytes]: ...
+
+
+def in_a_new_process(
+    argv: Sequence[str | Path],
+    cwd: Path,
+    env: Mapping[str, str],
+    input: bytes | int = b"",
+    timeout: float = 900,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end. `input`: what is on its stdin, or a file descriptor."""
+    content, stdin = (input, None) if isinstance(input, bytes) else (None, input)
+    return subprocess.run(
+        argv,
+        cwd=cwd,
+        env=env,
+        input=content,
+        stdin=stdin,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def as_text(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
+    """Return what a program printed as text."""
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
 @dataclass(frozen=True)
 class Project:
-    """A project folder and the environment that `fab` runs in there."""
+    """A project folder, the environment that `fab` runs in there, and how it is called."""
 
     folder: Path
     environment: dict[str, str]
+    call: Call = in_a_new_process
 
     def write(self, text: str | dict[str, object]) -> Project:
         """Write its `.env`."""
@@ -56,28 +105,22 @@ class Project:
         (self.folder / ".env").write_text(content, encoding="utf-8")
         return self
 
+    def having(self, **environment: str) -> Project:
+        """Return the same folder with these variables in its environment."""
+        return replace(self, environment={**self.environment, **environment})
+
     def fab(
         self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end; stdout and stderr as text."""
-        done = self.fab_bytes(*arguments, stdin=stdin, timeout=timeout, **environment)
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+        return as_text(self.fab_bytes(*arguments, stdin=stdin, timeout=timeout, **environment))
 
     def fab_bytes(
         self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a verb to its end; stdout and stderr as they are."""
-        return subprocess.run(
-            [FAB, "-r", MASTER, *arguments],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            input=stdin,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
+        argv: list[str | Path] = [FAB, "-r", MASTER, *arguments]
+        return self.call(argv, self.folder, {**self.environment, **environment}, stdin, timeout)
 
     def fab_amid(
         self, mounts: str, *arguments: str, **environment: str

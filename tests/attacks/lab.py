@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from ipaddress import IPv4Interface
 
 try:
@@ -21,8 +22,8 @@ try:
 
     admitted = Guest.from_json
 except ImportError:  # `make attacks-old`
-    from vagrantp.programs.guard import checked as admitted
-    from vagrantp.programs.guard import rules
+    _older = import_module("vagrantp.programs.guard")
+    admitted, rules = _older.checked, _older.rules
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of unshare(2)

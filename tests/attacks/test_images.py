@@ -136,8 +136,8 @@ def test_a_file_that_changes_after_the_check(folder: Path, name: str) -> None:
         from vagrantp.images import store
     except ImportError:  # 0.1 was flat
         store = import_module("vagrantp.images")
-        Host = import_module("vagrantp.run").Host
-        VagrantpError = import_module("vagrantp.errors").VagrantpError
+        Host = import_module("vagrantp.run").Host  # type: ignore[misc]
+        VagrantpError = import_module("vagrantp.errors").VagrantpError  # type: ignore[misc]
 
     box = store.Box("vagrantp-backing-0123456789", 2 * GIB, "cloud")
 

@@ -13,7 +13,7 @@ import pytest
 from tests import network
 from tests.conftest import CONTAINER, MakeProject, Project
 from tests.e2e.conftest import GUARD, guest, run, status
-from tests.network.ways import SERVER
+from tests.network import SERVER
 
 Image = Callable[[str], str]
 NAME = "localhost/vagrantp-attack"
@@ -22,7 +22,7 @@ NAME = "localhost/vagrantp-attack"
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[Image]:
     """Make images of a Debian that name a folder in their annotations."""
-    made = []
+    made: list[str] = []
 
     def make(folder: str) -> str:
         base = "vagrantp.image=debian-12"
@@ -47,7 +47,7 @@ def foreign(image: str, script: str, *options: str) -> subprocess.CompletedProce
 
 
 def folder_of(app: Project) -> Path:
-    return Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / status(app)["instance"]
+    return Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / str(status(app)["instance"])
 
 
 def admitted() -> set[str]:

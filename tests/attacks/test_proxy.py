@@ -14,7 +14,7 @@ from tests.e2e.conftest import guest, run, status
 
 def test_a_container(guests: MakeProject) -> None:
     app = guests().write(CONTAINER)
-    up = app.fab("up", **PROXIES)
+    up = app.having(**PROXIES).fab("up")
     assert up.returncode == 0, up.stderr
     seen = guest(app, "sudo cat /proc/[0-9]*/environ; env; sudo env; bash --login -c env")
     assert "PATH=" in seen

@@ -74,7 +74,12 @@ def test_questions_of_containers_get_to_the_resolver_of_ours(lab: Lab) -> None:
     plain: list[Question] = [(HOST_NAME, "A", "udp"), (HOST_NAME, "A", "tcp")]
     names = [f"--host-record=box-00000002,{own}"]
     names += [f"--host-record=app-00000001,app-00000001.dns.podman,{other}"]
-    theirs = ("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file")
+    theirs: tuple[str, ...] = (
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file",
+    )
     theirs += ("--user=root", "--no-resolv", "--no-hosts", "--bind-interfaces", *names)
     gateway, far = "10.201.128.1", "10.201.0.1"
     ours = ("timeout", "60", *DNSMASQ)

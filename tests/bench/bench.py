@@ -368,11 +368,11 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     folder.mkdir()
     shutil.copy(HERE / "Vagrantfile", folder)
     box = built.ensure_box(Host(Context()), "debian-12")
-    files = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt"
+    image = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt"
     home = work / "home"
     link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
     link.parent.mkdir(parents=True)
-    link.symlink_to(files)
+    link.symlink_to(image)
     files = [session.BOOT, session.GROW, *_seed(work / "seed").iterdir()]
     _run(*seed.iso(work / SEED, files))
     size = str((work / SEED).stat().st_size)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MASTER, VM, env_text
+from tests.conftest import MASTER, VM, Call, as_text, env_text
+from tests.warm import Warm
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class User:
     """A user with a home of their own, and projects in it."""
 
     home: Path
+    call: Call
 
     @property
     def root(self) -> Path:
@@ -27,15 +29,19 @@ class User:
     def bin(self) -> Path:
         return self.home / ".local/bin"
 
-    def run(self, *argv: str | Path, cwd: Path = MASTER) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "MAKE"))}
-        environment = {**kept, "HOME": str(self.home), "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        return {**kept, "HOME": str(self.home), "PATH": f"{self.bin}:{os.environ['PATH']}"}
+
+    def run(self, *argv: str | Path, cwd: Path = MASTER) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            argv, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+            argv, cwd=cwd, env=self.environment, capture_output=True, text=True, check=False
         )
 
-    def make(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "vagrantp.make", *arguments)
+    def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "vagrantp.make", *arguments]
+        return as_text(self.call(argv, MASTER, {**self.environment, **environment}))
 
     def project(self, where: Path) -> Path:
         folder = where / "it's an app"
@@ -53,8 +59,8 @@ class User:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> User:
-    user = User(tmp_path / "it's home")
+def user(tmp_path: Path, warm: Warm) -> User:
+    user = User(tmp_path / "it's home", warm.run)
     user.root.mkdir(parents=True)
     return user
 
@@ -121,16 +127,14 @@ def test_nothing_is_replaced(user: User, place: str, target: str | None) -> None
 
 
 def test_what_keeps_the_commands_from_being_found(user: User) -> None:
-    path = {"PATH": f"{MASTER}/.venv/bin:/usr/bin:/bin"}
-    argv = ["env", f"PATH={path['PATH']}", sys.executable, "-m", "vagrantp.make", "link"]
-    done = user.run(*argv, f"--root={user.root}")
+    link = ("link", f"--root={user.root}")
+    done = user.make(*link, PATH=f"{MASTER}/.venv/bin:/usr/bin:/bin")
     assert (done.returncode, done.stderr) == (0, f"  {user.bin} is not on your PATH: add it\n")
     other = user.home / "other/fab"
     other.parent.mkdir()
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
-    argv[1] = f"PATH={other.parent}:{user.bin}:/usr/bin:/bin"
-    done = user.run(*argv, f"--root={user.root}")
+    done = user.make(*link, PATH=f"{other.parent}:{user.bin}:/usr/bin:/bin")
     assert done.stderr == f"  {other} comes before {user.bin}/fab on your PATH\n"
 
 

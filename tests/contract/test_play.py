@@ -37,10 +37,7 @@ def play(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str
     """Run `site.yml` of a folder for the guest `app`; return also the events."""
     events = folder / "events"
     done = subprocess.run(
-        [
-            *(sys.executable, PLAY, "/", "", events, ""),
-            *("--inventory=app,", *arguments, folder / "site.yml"),
-        ],
+        [sys.executable, PLAY, "/", "", events, "", "--inventory=app,", *arguments, "site.yml"],
         env={**os.environ, "LC_ALL": "C.UTF-8"},
         cwd=folder,
         stdin=subprocess.DEVNULL,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -43,26 +40,6 @@ def test_what_others_may_write(
         assert not called.exists()
     subprocess.run(["sh", "-c", done.stderr.partition("hint: ")[2]], check=True)
     assert "holds keys" not in app.fab(verb, PATH=path).stderr
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-@pytest.mark.parametrize("is_of_instance", [False, True], ids=["root", "instance"])
-@pytest.mark.parametrize("verb", VERBS)
-def test_what_is_somebody_elses(
-    project: MakeProject, tripwires: tuple[str, Path], verb: str, is_of_instance: bool
-) -> None:
-    path, called = tripwires
-    app = project("it's").write(CONTAINER)
-    folder = state(app, is_of_instance)
-    os.chown(folder, 65534, -1)
-    done = app.fab(verb, PATH=path)
-    assert (done.returncode, done.stdout) == (8, "")
-    name = pwd.getpwuid(65534).pw_name
-    mend = f"sudo chown --recursive 0 {shlex.quote(str(folder))}"
-    told = f"{folder} holds keys, and belongs to {name}\n  hint: call it as {name}, or: {mend}\n"
-    assert done.stderr.endswith(told)
-    assert not called.exists()
-    assert not list(folder.rglob("metrics.jsonl"))
 
 
 @pytest.mark.parametrize("verb", ["status", "ls", "validate", "stats"])

@@ -40,7 +40,7 @@ def install(app: Project, tmp_path: Path, **scripts: str) -> Project:
     for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
-    return Project(app.folder, {**app.environment, "PATH": f"{folder}:{app.environment['PATH']}"})
+    return app.having(PATH=f"{folder}:{app.environment['PATH']}")
 
 
 def test_every_verb_leaves_a_line(project: MakeProject) -> None:
@@ -51,7 +51,12 @@ def test_every_verb_leaves_a_line(project: MakeProject) -> None:
     app.write("MEMORY=-5\nSECRET=hunter2\n")
     assert app.fab("validate").returncode == 2
     assert app.fab("ssh", "--command", "echo hunter3").returncode == 8
-    line = {"project": str(app.folder), "instance": None, "type": None, "stages": []}
+    line: dict[str, object] = {
+        "project": str(app.folder),
+        "instance": None,
+        "type": None,
+        "stages": [],
+    }
     assert lines(app) == [
         {
             **line,
@@ -77,7 +82,7 @@ def test_what_leaves_no_line(project: MakeProject) -> None:
 
 def test_verbs_of_one_command_are_measured_apart(project: MakeProject) -> None:
     app = project().write(VM)
-    assert app.fab("validate", "ssh").returncode == 8
+    assert app.run(FAB, "-r", MASTER, "validate", "ssh").returncode == 8
     assert [line["verb"] for line in lines(app)] == ["validate", "ssh"]
     first, second = (json.loads(line)["seconds"] for line in file(app).read_text().splitlines())
     assert first > 0.1  # Python and fab have to start
@@ -114,7 +119,7 @@ def test_an_interrupted_verb(project: MakeProject, tmp_path: Path, number: int) 
     status.send_signal(number)
     status.communicate(timeout=30)
     assert status.returncode == 130
-    (line,) = lines(app)
+    [line] = lines(app)
     assert (line["verb"], line["outcome"], line["exit_code"]) == ("status", "interrupted", 130)
 
 

@@ -22,7 +22,8 @@ from vagrantp.core.process import environment
 from vagrantp.core.system import Host
 from vagrantp.host import uninstall
 
-from tests.conftest import MASTER
+from tests.conftest import MASTER, Call, as_text
+from tests.warm import Warm
 
 UID = os.getuid()
 BOX = f"vagrantp-debian-12-0123456789_vagrant_box_image_1.{UID}_box.img"
@@ -87,6 +88,7 @@ class Stage:
 
     folder: Path
     home: Path
+    call: Call
 
     def put(self, path: str, content: object) -> None:
         text = content if isinstance(content, str) else json.dumps(content)
@@ -109,13 +111,18 @@ class Stage:
     def guard(self) -> Path:
         return self.home / "root/usr/local/lib/vagrantp/guard"
 
+    def make(self, *arguments: str, stdin: int | bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Run tasks of the Makefile; they must be such that remove nothing."""
+        argv = [sys.executable, "-m", "vagrantp.make", *arguments]
+        return as_text(self.call(argv, MASTER, os.environ, stdin))
+
     def uninstall(self, dry: bool = False) -> None:
         uninstall.uninstall(Host(Context(), dry=dry), lambda: True, self.home / "root")
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    stage = Stage(tmp_path / "stubs", tmp_path / "it's home")
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: Warm) -> Stage:
+    stage = Stage(tmp_path / "stubs", tmp_path / "it's home", warm.run)
     for name in ("volumes", "domains", "networks", "active"):
         (stage.folder / name).mkdir(parents=True)
     for name in ("instances", "containers", "images", "networks"):
@@ -151,8 +158,7 @@ def fill(stage: Stage) -> None:
     for folder in (".cache", ".local/share", ".local/state"):
         (stage.home / folder / "vagrantp/sub").mkdir(parents=True)
     (stage.home / "repos").mkdir()
-    argv = [sys.executable, "-m", "vagrantp.make", "link", "--root=~/repos", "link-global"]
-    subprocess.run(argv, check=True, capture_output=True)
+    stage.make("link", "--root=~/repos", "link-global").check_returncode()
     for path in (stage.settings(), stage.guard()):
         path.parent.mkdir(parents=True)
         path.write_text(f"#!/bin/sh\necho guard $* >> '{stage.folder}/calls'\n")
@@ -276,7 +282,7 @@ def test_instances_are_in_the_way(stage: Stage) -> None:
     half = stage.home / ".local/state/vagrantp/half-00000000"
     half.mkdir()
     before = stage.there()
-    done = make("uninstall")
+    done = stage.make("uninstall")
     assert (done.returncode, done.stdout, stage.there()) == (8, "", before)
     assert done.stderr == (
         "you still have instances:\n"
@@ -290,7 +296,7 @@ def test_instances_are_in_the_way(stage: Stage) -> None:
 def test_without_a_terminal_it_needs_a_yes(stage: Stage) -> None:
     fill(stage)
     before = stage.there()
-    done = make("uninstall")
+    done = stage.make("uninstall")
     assert (done.returncode, stage.there()) == (8, before)
     assert f"  remove  volume {BOX} in pool default\n" in done.stdout
     assert done.stderr == "nothing was removed\n  hint: make uninstall YES=1 does not ask\n"
@@ -301,7 +307,7 @@ def test_no_on_a_terminal(stage: Stage) -> None:
     before = stage.there()
     ours, its = pty.openpty()
     os.write(ours, b"n\n")
-    done = make("uninstall", stdin=its)
+    done = stage.make("uninstall", stdin=its)
     assert (done.returncode, stage.there()) == (8, before)
     assert done.stderr.startswith("Remove all this? [y/N] nothing was removed\n")
 
@@ -326,9 +332,3 @@ def test_not_sure(stage: Stage) -> None:
     with pytest.raises(StateError):
         uninstall.uninstall(Host(Context()), lambda: False, stage.settings())
     assert not stage.calls()
-
-
-def make(*arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
-    """Run a task of the Makefile; it must be one that removes nothing."""
-    argv = [sys.executable, "-m", "vagrantp.make", *arguments]
-    return subprocess.run(argv, stdin=stdin, capture_output=True, text=True, check=False)

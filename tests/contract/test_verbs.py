@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTAINER, FAB, MASTER, NOT_BUILT, VERBS, VM, MakeProject, inventory
+from tests.conftest import CONTAINER, FAB, MASTER, NOT_BUILT, VERBS, VM, MakeProject
 
 
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
@@ -86,22 +86,6 @@ def test_verbs_without_an_instance(project: MakeProject, values: dict[str, objec
     assert done.stdout == f"nothing to remove for {app.folder}\n"
     status = json.loads(app.fab("status", "--json").stdout)
     assert status == {"schema": 1, "state": "absent", "folder": str(app.folder)}
-
-
-@pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
-def test_dry_changes_nothing(
-    project: MakeProject, tmp_path: Path, values: dict[str, object]
-) -> None:
-    app = project().write(values)
-    before, listed = sorted(tmp_path.rglob("*")), inventory()
-    for verb in (["up"], ["stop"], ["rm"], ["rm", "--force"], ["ssh"], ["status"], ["validate"]):
-        done = app.fab("--dry", *verb)
-        assert "Traceback" not in done.stderr
-        if verb == ["up"]:
-            assert done.returncode == 0, done.stderr
-            assert "would run vagrant up --no-provision --no-destroy-on-error\n" in done.stdout
-    assert sorted(tmp_path.rglob("*")) == before
-    assert inventory() == listed
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
-from tests.unit.test_drift import CHANGES
+from tests.unit.samples import CHANGES
 
 
 @pytest.mark.soak  # tests/unit/test_drift.py has the answers

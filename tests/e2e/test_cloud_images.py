@@ -83,7 +83,7 @@ def test_an_image_from_a_server_that_dies_twice(image: Path, guests: MakeProject
     with serving({"/some.qcow2": data}, dies=2) as (url, starts):
         box = f"{url}/some.qcow2"
         app.write({**asked, "BOX": box, "IMAGE_SHA256": wrong})
-        up = app.fab("up", **cache)
+        up = app.having(**cache).fab("up")
         assert up.returncode == 2
         assert f"has the checksum {right}, not {wrong}" in up.stderr
         half = len(data) // 2
@@ -91,7 +91,7 @@ def test_an_image_from_a_server_that_dies_twice(image: Path, guests: MakeProject
         assert not [*(image.parent / "cache/vagrantp/images").glob("*")]
 
         app.write({**asked, "BOX": box, "IMAGE_SHA256": right})
-        up = app.fab("up", **cache, **PROXIES)
+        up = app.having(**cache, **PROXIES).fab("up")
         assert up.returncode == 0, up.stderr
         seen = guest(app, "sudo sh -c 'cat /proc/[0-9]*/environ; grep -rs SECRE[T] /etc'; env")
         assert "SECRET" not in seen
@@ -104,7 +104,7 @@ def test_an_image_from_a_server_that_dies_twice(image: Path, guests: MakeProject
         # once downloaded it is there
         assert app.fab("rm", "--force").returncode == 0
         served = len(starts)
-        assert "would run" in app.fab("up", "--dry", **cache).stdout
+        assert "would run" in app.having(**cache).fab("up", "--dry").stdout
         assert len(starts) == served
 
 

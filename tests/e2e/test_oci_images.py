@@ -45,7 +45,7 @@ def image(tmp_path: Path) -> Iterator[str]:
 
 def test_an_image_without_ssh(image: str, guests: MakeProject) -> None:
     app = guests().write({**CONTAINER, "IMAGE": image, "SSH_USER": "av"})
-    up = app.fab("up", **PROXIES)
+    up = app.having(**PROXIES).fab("up")
     assert up.returncode == 0, up.stderr
     made = run("podman", "inspect", "--format", "{{.ImageName}}", status(app)["instance"]).strip()
     assert made.startswith("localhost/vagrantp-localhost-test-plain-")

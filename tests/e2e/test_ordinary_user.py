@@ -50,7 +50,7 @@ def fab_as_user(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         [
             *("setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", "--reset-env"),
             *("env", f"PYTHONPATH={home}/site", f"USER={USER}"),
-            *("/usr/bin/python3", "-c", fab, "-r", home / "master", *arguments),
+            *("/usr/bin/python3", "-c", fab, "-r", f"{home}/master", *arguments),
         ],
         cwd=home / "app",
         stdin=subprocess.DEVNULL,

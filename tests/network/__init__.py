@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class StandIn:
         argv = ("nsenter", f"--target={self.pid}", "--net", *argv)
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
-    def opened(self, probes: dict[str, tuple[object, ...]]) -> set[str]:
+    def opened(self, probes: Mapping[str, tuple[object, ...]]) -> set[str]:
         """Try ways from there, each under its name, as a guest does; return the open ones."""
         found = subprocess.run(
             ("nsenter", f"--target={self.pid}", "--net", sys.executable, HERE / "probe.py"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tests.network import HERE, LAN_NETWORKS, ROUTER, SERVER
 
@@ -10,7 +10,7 @@ PROBE = (HERE / "probe.py").read_text()
 LAN = "192.168.77"
 REPLY_PORTS = (22, 53, 67, 8000)  # what a rule without memory takes for an answer
 
-Probe = tuple[str, str, int, dict[str, object] | None]
+Probe = tuple[str, str, int, Mapping[str, object] | None]
 
 
 def to_lan() -> Iterator[Probe]:

@@ -241,8 +241,8 @@ for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY
     for _path, _text in _faults:
         ROWS.append((f"{_above}{_key}={_path}", [f'{_key} {_text}, got "{_path}"']))
 
-for _key in (key for key in KEYS.values() if key.infra_type == "container"):
-    ROWS.append((f"{_key.name}={_key.example}", [f"{_key.name} is for INFRA_TYPE=container\n  hint: take {_key.name} out"]))  # fmt: skip
+for _of_container in (key for key in KEYS.values() if key.infra_type == "container"):
+    ROWS.append((f"{_of_container.name}={_of_container.example}", [f"{_of_container.name} is for INFRA_TYPE=container\n  hint: take {_of_container.name} out"]))  # fmt: skip
 
 # So is what no value may be.
 for _key in HINTS:
@@ -301,8 +301,8 @@ UNWRITTEN: dict[str, object] = {
     "cloud_init": None,
 }
 
-PORT = st.integers(1, 65535).map(str)
-HOST = st.integers(1, 254).map("10.1.2.{}".format)
+ANY_PORT = st.integers(1, 65535).map(str)
+ANY_HOST = st.integers(1, 254).map("10.1.2.{}".format)
 WORDS = st.sampled_from
 GOOD: dict[str, st.SearchStrategy[str]] = {
     "INFRA_TYPE": WORDS(["vm", "container"]),
@@ -316,12 +316,12 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "LAN_ACCESS": WORDS(["yes", "no"]),
     "NETWORK_TYPE": WORDS(["default", "bridge"]),
     "BRIDGE": WORDS(["br0", "virbr1", "br-lan.2"]),
-    "FIXED_IP": HOST | HOST.map("{}/24".format),
-    "GATEWAY": HOST,
-    "DNS": HOST,
+    "FIXED_IP": ANY_HOST | ANY_HOST.map("{}/24".format),
+    "GATEWAY": ANY_HOST,
+    "DNS": ANY_HOST,
     "MAC": st.integers(0, 2**24 - 1).map(lambda n: f"52:54:00:{n >> 16:02x}:{n >> 8 & 255:02x}:01"),
-    "PORTS": st.tuples(PORT, PORT).map(":".join) | PORT.map("auto:{}".format),
-    "LAN_ALLOW": st.tuples(HOST, PORT).map(":".join) | PORT.map("host:{}/udp".format),
+    "PORTS": st.tuples(ANY_PORT, ANY_PORT).map(":".join) | ANY_PORT.map("auto:{}".format),
+    "LAN_ALLOW": st.tuples(ANY_HOST, ANY_PORT).map(":".join) | ANY_PORT.map("host:{}/udp".format),
     "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
     "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
     "IMAGE_SHA256": st.from_regex(parsers.SHA256, fullmatch=True),
@@ -334,7 +334,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
 
 Values = dict[str, object]
 ON_BRIDGE: Values = {"NETWORK_TYPE": "bridge", "BRIDGE": "br0", "FIXED_IP": "192.0.2.9/24"}
-URL = {"BOX": "https://example.org/a.qcow2"}
+FROM_URL: Values = {"BOX": "https://example.org/a.qcow2"}
 # What `.env` has beside the key, where that makes no sense alone; what it is, and becomes.
 CHANGES: dict[str, tuple[Values, object, object]] = {
     "INFRA_TYPE": ({}, "vm", "container"),
@@ -356,7 +356,7 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "LAN_ALLOW": ({}, "host:1", "host:2"),
     "PROVISION_SCRIPT": ({}, "base", "agent"),
     "PROVISION_VARS": ({"PROVISION_SCRIPT": "base"}, "one.yml", "two.yml"),
-    "IMAGE_SHA256": (URL, "0" * 64, "1" * 64),
+    "IMAGE_SHA256": (FROM_URL, "0" * 64, "1" * 64),
     "CLOUD_INIT": ({}, "one.yml", "two.yml"),
     "SSH_USER": ({}, "vagrant", "root"),
     "SSH_KEY": ({}, "one.pub", "two.pub"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import email.policy
 import json
 import os
 import subprocess
@@ -318,6 +319,5 @@ def test_a_cloud_image_gets_a_boothook() -> None:
 
 
 def _parts(message: str) -> list[str]:
-    parts = email.message_from_string(message).get_payload()
-    assert isinstance(parts, list)
-    return [part.get_payload(decode=True).decode() for part in parts]
+    parts = email.message_from_string(message, policy=email.policy.default).iter_parts()
+    return [part.get_content() for part in parts]

@@ -92,7 +92,7 @@ def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
     same: Values = {
         **VM,
         **everything,
-        **samples.URL,
+        **samples.FROM_URL,
         "INFRA_TYPE": "vm",
         "FIXED_IP": "192.0.2.9/24",
     }

@@ -18,28 +18,39 @@ from vagrantp.core import live
 WORK = """
 import sys, threading, time
 from invoke.context import Context
+from vagrantp.core import live
 from vagrantp.core.progress import Progress
 from vagrantp.core.system import Host
+live.TICK = 0.02
 usual = lambda infra_type: {"create": 65.0, "quick": 0.2}
 progress = Progress(is_live=True, usual=usual)
 progress.about("app-0", "vm")
 """
 
 
-def written(script: str, columns: int) -> list[str]:
-    """Return what a script writes to a terminal, one string for each time a line was begun."""
+def written(script: str, columns: int, ticks: int = 0) -> list[str]:
+    """Return what a script writes to a terminal, one string for each time a line was begun.
+
+    Where it reads a line from its stdin, it gets one as soon as it has ticked that often.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    child = subprocess.Popen([sys.executable, "-c", WORK + script], stderr=theirs)
-    os.close(theirs)
+    argv = [sys.executable, "-c", WORK + script]
     text = b""
-    try:
-        while piece := os.read(ours, 4096):
-            text += piece
-    except OSError:  # the other end was closed
-        pass
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=theirs) as child:
+        os.close(theirs)
+        assert child.stdin
+        try:
+            while piece := os.read(ours, 4096):
+                text += piece
+                if ticks and text.count(live.ERASE.encode() + b"\r") >= ticks:
+                    child.stdin.write(b"\n")
+                    child.stdin.flush()
+                    ticks = 0
+        except OSError:  # the other end was closed
+            pass
     os.close(ours)
-    assert child.wait() == 0, text
+    assert child.returncode == 0, text
     return re.split(r"[\r\n]+", text.decode())
 
 
@@ -48,9 +59,9 @@ def test_no_line_is_longer_than_the_terminal(columns: int) -> None:
     script = """
 with progress.stage("create", "日本語の名前" * 5):
     progress.done(lambda: "task 7 of 23")
-    time.sleep(0.5)
+    input()
 """
-    *ticks, last, end = written(script, columns)
+    *ticks, last, end = written(script, columns, ticks=3)
     assert (len(ticks) >= 2, end) == (True, "")
     assert re.fullmatch(r"\x1b\[K  create (日本語の名前){5}: 0\.\d s", last)
     for tick in ticks[:-1]:
@@ -69,9 +80,9 @@ with progress.stage("outer"):
         with progress.stage("quick"):
             raise OSError
     except OSError:
-        time.sleep(0.3)
+        input()
 """
-    lines = [line.replace(live.ERASE, "") for line in written(script, 80)]
+    lines = [line.replace(live.ERASE, "") for line in written(script, 80, ticks=5)]
     told = [line for line in lines if line.startswith("  ")]
     assert told[0] == "  a word"
     assert [re.sub(r"\d", "N", line) for line in told[1:]] == [
@@ -85,7 +96,7 @@ with progress.stage("outer"):
 def test_nothing_ticks_in_what_we_become() -> None:
     script = """
 with progress.stage("create"):
-    Host(Context(), progress=progress).become(["sh", "-c", "sleep 0.5; echo end >&2"])
+    Host(Context(), progress=progress).become(["sh", "-c", "sleep 0.2; echo end >&2"])
 """
     *_, line, end = written(script, 80)
     assert (line, end) == (f"{live.ERASE}end", "")

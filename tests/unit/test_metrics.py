@@ -15,13 +15,22 @@ from vagrantp.core.errors import Interrupted, ProviderError
 from vagrantp.core.progress import Progress, Stage
 from vagrantp.core.system import Host
 
-WRITER = """
-import sys
+WRITERS = """
+import os, sys
 from pathlib import Path
 from invoke.context import Context
-from vagrantp.core.system import Host
-for number in range(500):
-    Host(Context()).append(Path(sys.argv[1]), f"{sys.argv[2]}:{number}:" + 80 * "x", 250_000)
+from vagrantp.core import system
+system.APPEND_TIMEOUT = 60  # no turn is guaranteed, and eight that never pause may starve one
+children = []
+for writer in range(8):
+    if pid := os.fork():
+        children.append(pid)
+        continue
+    for number in range(500):
+        line = f"{writer}:{number}:" + 80 * "x"
+        system.Host(Context()).append(Path(sys.argv[1]), line, 250_000)
+    os._exit(0)
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in children]))
 """
 
 
@@ -103,17 +112,16 @@ def test_a_large_file_is_put_aside(host: Host, tmp_path: Path) -> None:
 
 def test_parallel_writers(tmp_path: Path) -> None:
     file = tmp_path / "lines"
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(file), str(number)])
-        for number in range(8)
-    ]
-    assert [writer.wait() for writer in writers] == [0] * 8
+    subprocess.run([sys.executable, "-c", WRITERS, file], check=True)
     aside = (tmp_path / "lines.1").read_text()  # it was full once
     found = sorted((aside + file.read_text()).splitlines())
     assert found == sorted(f"{w}:{n}:{80 * 'x'}" for w in range(8) for n in range(500))
 
 
-def test_a_file_that_is_held_is_given_up(host: Host, tmp_path: Path) -> None:
+def test_a_file_that_is_held_is_given_up(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vagrantp.core.system.APPEND_TIMEOUT", 0.1)
     with (tmp_path / "lines").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(TimeoutError, match="held by another process"):
@@ -139,17 +147,17 @@ def test_stats_reads_past_what_is_no_operation(
 def test_what_a_stage_usually_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert metrics.usual("up", tmp_path, "vm") == {}
-    runs = [
-        ("up", "a", "vm", [("create", 4.0, "ok"), ("check", 1.0, "ok")]),
-        ("up", "a", "vm", [("create", 90.0, "failed")]),
-        ("up", "a", "vm", [("create", 6.0, "ok")]),
-        ("up", "b", "vm", [("create", 20.0, "ok")]),
-        ("up", "a", "container", [("create", 2.0, "ok")]),
-        ("rm", "a", "vm", [("remove", 3.0, "ok")]),
+    runs: list[tuple[str, str, str, list[Stage]]] = [
+        ("up", "a", "vm", [Stage("create", 4.0, "ok"), Stage("check", 1.0, "ok")]),
+        ("up", "a", "vm", [Stage("create", 90.0, "failed")]),
+        ("up", "a", "vm", [Stage("create", 6.0, "ok")]),
+        ("up", "b", "vm", [Stage("create", 20.0, "ok")]),
+        ("up", "a", "container", [Stage("create", 2.0, "ok")]),
+        ("rm", "a", "vm", [Stage("remove", 3.0, "ok")]),
     ]
     for verb, project, infra_type, stages in runs:
         progress = Progress(infra_type=infra_type)
-        progress.stages = [Stage(name, seconds, outcome) for name, seconds, outcome in stages]
+        progress.stages = stages
         metrics.record(Host(Context(), progress=progress), verb, Path(project), 99.0, 0)
     assert metrics.usual("up", Path("a"), "vm") == {"create": 5.0, "check": 1.0}
     assert metrics.usual("up", Path("new"), "vm") == {"create": 6.0, "check": 1.0}
@@ -161,6 +169,7 @@ def test_what_a_stage_usually_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_only_what_is_of_late_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(metrics, "TAIL", 15_000)
     progress = Progress(infra_type="vm")
     host = Host(Context(), progress=progress)
     for seconds in (9.0, 1.0):

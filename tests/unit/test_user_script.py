@@ -40,7 +40,7 @@ def _run(etc: Path, shell: str, keys: str) -> None:
     inside = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
     as_user = ["busybox", "sh"] if shell == "busybox" else [shell]
     script = seed.user_script("root", keys)
-    argv = [*inside, "sh", "-c", SCRIPT, "sh", etc, *as_user, "-c", script]
+    argv = [*inside, "sh", "-c", SCRIPT, "sh", str(etc), *as_user, "-c", script]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

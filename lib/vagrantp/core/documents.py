@@ -49,7 +49,7 @@ def compose(document: str) -> Any:  # noqa: ANN401  # a yaml.Node
 
     No tag is looked at, so Ansible's own ones are no mistake. No node holds itself.
     """
-    import yaml  # type: ignore[import-untyped]  # takes 0.03 s, and few need it
+    import yaml  # takes 0.03 s, and few need it
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

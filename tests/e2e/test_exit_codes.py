@@ -1,7 +1,7 @@
 """Exit codes 3, 4 and 5 provoked for real, with what is said and a hint that can be typed.
 
-1, 2 and 8 of an absent instance are in test_verbs.py; 8 of a stopped one, 9 and 130 need an
-instance (tests/e2e).
+1, 2 and 8 of an absent instance are in tests/contract; 8 of a stopped one, 9 and 130 in the other
+files here.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def test_5_a_user_who_may_not(refused: MakeProject, tmp_path: Path) -> None:
     )
     virsh.chmod(0o755)
     app = refused().write(VM)
-    app = Project(app.folder, {**app.environment, "PATH": f"{tmp_path}:{app.environment['PATH']}"})
+    app = app.having(PATH=f"{tmp_path}:{app.environment['PATH']}")
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (5, "")
     assert refusal(done.stderr).startswith(f"libvirt does not answer: {why}")
