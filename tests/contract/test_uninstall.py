@@ -277,6 +277,7 @@ def test_instances_are_in_the_way(stage: Stage) -> None:
         "Labels": {f"vagrantp.{key}": value for key, value in labels.items()},
         "Names": ["box-abcdef01"],
         "State": "running",
+        "Pid": 4242,
     }
     stage.put("store/instances/1", container)
     half = stage.home / ".local/state/vagrantp/half-00000000"

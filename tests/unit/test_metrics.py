@@ -121,7 +121,7 @@ def test_parallel_writers(tmp_path: Path) -> None:
 def test_a_file_that_is_held_is_given_up(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vagrantp.core.system.APPEND_TIMEOUT", 0.1)
+    monkeypatch.setattr("vagrantp.core.files.APPEND_TIMEOUT", 0.1)
     with (tmp_path / "lines").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(TimeoutError, match="held by another process"):

@@ -300,14 +300,18 @@ def _limits(number: str | int) -> tuple[int | None, float | None]:
     """Return the limits of the container whose first process is `number`.
 
     Memory in bytes and CPUs, as the kernel enforces them; None for no limit.
+
     Asked of the cgroup that its first process is in: crun sets the limits of a rootless container
     in one below the one that Podman names.
     """
     try:
-        lines = Path(f"/proc/{number}/cgroup").read_text().splitlines()
+        return _limits_in(Path(f"/proc/{number}/cgroup").read_text().splitlines())
     except FileNotFoundError:  # it has just stopped
         return None, None
-    groups = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in lines}
+
+
+def _limits_in(cgroup: list[str]) -> tuple[int | None, float | None]:
+    groups = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in cgroup}
     if (CGROUP / "cgroup.controllers").exists():
         path = CGROUP / groups[""]
         memory = (path / "memory.max").read_text().strip()
