@@ -145,13 +145,13 @@ UP: list[Row] = [
         for changes, apply in (
             ((), Apply()),
             ((LAN,), Apply((LAN,))),
-            ((MEMORY,), Apply((), (MEMORY,))),
-            ((ADDRESS,), Apply((), (ADDRESS,))),
+            ((MEMORY,), Apply((MEMORY,))),
+            ((ADDRESS,), Apply((ADDRESS,))),
             ((DISK,), Apply((DISK,), resizes=True)),
             ((PORTS,), Apply((PORTS,), forwards=True)),
             (
                 (MEMORY, LAN, DISK, PORTS),
-                Apply((LAN, DISK, PORTS), (MEMORY,), resizes=True, forwards=True),
+                Apply((MEMORY, LAN, DISK, PORTS), resizes=True, forwards=True),
             ),
         )
     ],
@@ -165,6 +165,10 @@ def test_up(state: str, kind: str, changes: tuple[Change, ...], steps: tuple[Ste
 
 def test_up_has_a_row_for_every_state_and_kind() -> None:
     assert {(state, kind) for state, kind, _, _ in UP} == {(s, k) for s in STATES for k in KINDS}
+
+
+def test_what_a_running_one_can_have_now() -> None:
+    assert Apply((MEMORY, LAN, DISK, ADDRESS, PORTS)).now == (LAN, DISK, PORTS)
 
 
 @pytest.mark.parametrize("when", ["once", "always", "never"])

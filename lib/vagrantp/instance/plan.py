@@ -119,12 +119,16 @@ class Resume:
 
 @dataclass(frozen=True)
 class Apply:
-    """Give a running one what it can have `now`, and what it has lost; announce what is `later`."""
+    """Give a running one what it can have `now`, and what it has lost; announce all changes."""
 
-    now: Changes = ()
-    later: Changes = ()
+    changes: Changes = ()
     resizes: bool = False
     forwards: bool = False  # its ports, other than before
+
+    @property
+    def now(self) -> Changes:
+        """The changes that it can have while it runs."""
+        return tuple(change for change in self.changes if change.applies == "at once")
 
 
 @dataclass(frozen=True)
@@ -207,10 +211,8 @@ def _to_run(found: Found, changes: Changes, provisioning: When) -> tuple[Step, .
     if found.state == "stopped":
         by_vagrant = found.instance.infra_type == "vm" and bool(keys & {*AT_START})
         return Adopt(), Start(changes, resizes, by_vagrant), Provision(provisioning)
-    now = tuple(change for change in changes if change.applies == "at once")
-    later = tuple(change for change in changes if change.applies != "at once")
     resume = (Resume(),) if found.state == "paused" else ()
-    return Adopt(), *resume, Apply(now, later, resizes, "ports" in keys), Provision(provisioning)
+    return Adopt(), *resume, Apply(changes, resizes, "ports" in keys), Provision(provisioning)
 
 
 def _refusal_of(found: Found, changes: Sequence[Change]) -> Refuse:

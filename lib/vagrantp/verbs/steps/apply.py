@@ -22,7 +22,7 @@ from vagrantp.verbs.steps import check as checking
 
 def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) -> None:
     """Give a running instance what it can have while it runs, and what it has lost."""
-    for change in (*step.now, *step.later):
+    for change in step.changes:
         host.progress.say(f"{change} {change.applies}")
     is_larger = step.resizes and resize(host, instance, settings)
     if is_larger:
