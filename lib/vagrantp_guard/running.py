@@ -109,7 +109,7 @@ def _running_vms() -> list[Guest]:
 
 def _running_containers() -> list[Guest]:
     found: list[Guest] = []
-    for container in _containers():
+    for container in _containers("--filter=status=running", "--filter=status=paused"):
         folder = Path(container["Config"]["Annotations"][ANNOTATION])
         with suppress(Refused, OSError, ValueError):  # without a record it reaches nothing
             if is_recorded(folder, container["Id"]):
@@ -118,7 +118,7 @@ def _running_containers() -> list[Guest]:
 
 
 def _containers(*which: str) -> list[dict[str, Any]]:
-    """Return what podman(1) says of running containers that name a state folder, or of `--all`."""
+    """Return what podman(1) says of the containers in `which` state that name a state folder."""
     ids = run("podman", "ps", "--quiet", *which).split()
     found = json.loads(run("podman", "inspect", "--type=container", *ids)) if ids else []
     return [one for one in found if ANNOTATION in (one["Config"].get("Annotations") or {})]

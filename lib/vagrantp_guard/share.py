@@ -55,7 +55,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
         os.lseek(calls, 0, os.SEEK_SET)
         options = f"{mount.mode},nosuid,nodev,allow_other,default_permissions,fd={fuse}"
         options += ",rootmode=40000,user_id=0,group_id=0"
-        kind = ("--types", "fuse.bindfs", "--options", options)
+        kind = ("--types", "fuse", "--options", options)
         run(*enter, "mount", "--internal-only", *kind, "vagrantp", str(target), fds=(fuse,))
         argv = (
             *(*SANDBOX, "--bind", str(mount.folder), "/project", "--seccomp", str(calls)),

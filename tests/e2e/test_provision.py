@@ -183,7 +183,7 @@ def test_mistakes_are_found_before_anything_is_made(guests: MakeProject) -> None
     app.write({**CONTAINER, "PROVISION_SCRIPT": "site.yml"})
     up = app.fab("up")
     assert up.returncode == 7
-    assert "the role 'nowhere' was not found" in up.stderr
+    assert "role 'nowhere' was not found" in up.stderr  # The, since ansible-core 2.20
     assert f"{app.folder}/site.yml:2" in up.stderr
     assert "create" not in up.stderr
     assert status(app)["state"] == "absent"

@@ -19,7 +19,7 @@ WARNING = (
     "MOUNT=rw: the guest can write .git/config and .git/hooks, so git in this folder may run "
     "its programs on this host: docs/howto.md says how to review safely"
 )
-TYPES = {"vm": "virtiofs", "container": "fuse.bindfs"}
+TYPES = {"vm": "virtiofs", "container": "fuse"}  # "fuse.bindfs" where an older version made it
 
 
 def check(instance: Instance, settings: Settings, facts: dict[str, str]) -> list[Check]:
@@ -30,7 +30,7 @@ def check(instance: Instance, settings: Settings, facts: dict[str, str]) -> list
 
 def _found(instance: Instance, facts: dict[str, str]) -> str:
     words = facts.get("project", "").split()
-    if len(words) < 3 or words[0] != TYPES[instance.infra_type]:
+    if len(words) < 3 or words[0].partition(".")[0] != TYPES[instance.infra_type]:
         return "none"
     is_this = instance.folder.is_dir() and int(words[2]) == instance.folder.stat().st_ino
     return words[1] if is_this else "another folder"
@@ -39,7 +39,7 @@ def _found(instance: Instance, facts: dict[str, str]) -> str:
 def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[str, str]) -> bool:
     """Write down who it is that logs in; say whether what the guest has belongs to somebody else.
 
-    The guest gets it right when it starts anew.
+    The guest has it right at its next start.
     """
     wish = guard.mount(instance, settings)
     user = [int(word) for word in facts.get("user", "").split()]
