@@ -9,26 +9,18 @@ import pytest
 from vagrantp.instance.drift import Change
 from vagrantp.instance.found import Found, State
 from vagrantp.instance.plan import (
-    Accept,
-    Adopt,
     Apply,
-    CheckPlaybooks,
     Confirm,
-    Create,
-    Login,
+    Do,
     Provision,
     Record,
     Refuse,
     Remove,
-    RemoveLeftovers,
-    Resume,
     Start,
     Step,
     Stop,
+    Want,
     Wanted,
-    WantGone,
-    WantLogin,
-    WantProvisioned,
     WantStopped,
     WantUp,
     decide,
@@ -92,7 +84,7 @@ ADDRESS = change("fixed_ip", "at the next start")
 IMAGE = change("box", "to a new instance")
 SMALLER = change("disk", "to a new instance")
 
-CREATE = (RemoveLeftovers(), CheckPlaybooks(), Create(), Provision("once"))
+CREATE = (Do.REMOVE_LEFTOVERS, Do.CHECK_PLAYBOOKS, Do.CREATE, Provision("once"))
 REMOVE_IT = Remove(f"{NAME} is broken: {UNFINISHED}; making it again")
 UNLESS_RM = "these need a new instance: fab rm, then fab up; or take the change back"
 NEW_IMAGE = Refuse(f"{NAME} was made with other settings:\n  BOX: old → new", UNLESS_RM)
@@ -127,7 +119,7 @@ UP: list[Row] = [
         )
     ],
     *[
-        ("stopped", kind, changes, (Adopt(), start, Provision("once")))
+        ("stopped", kind, changes, (Do.ADOPT, start, Provision("once")))
         for kind in KINDS
         for changes, start in (
             ((), Start()),
@@ -139,8 +131,8 @@ UP: list[Row] = [
         )
     ],
     *[
-        (state, kind, changes, (Adopt(), *resume, apply, Provision("once")))
-        for state, resume in (("running", ()), ("paused", (Resume(),)))
+        (state, kind, changes, (Do.ADOPT, *resume, apply, Provision("once")))
+        for state, resume in (("running", ()), ("paused", (Do.RESUME,)))
         for kind in KINDS
         for changes, apply in (
             ((), Apply()),
@@ -160,7 +152,7 @@ UP: list[Row] = [
 
 @pytest.mark.parametrize(("state", "kind", "changes", "steps"), UP)
 def test_up(state: str, kind: str, changes: tuple[Change, ...], steps: tuple[Step, ...]) -> None:
-    assert decide(found(state, kind), changes, WantUp()) == (Accept(), *steps)
+    assert decide(found(state, kind), changes, WantUp()) == (Do.ACCEPT, *steps)
 
 
 def test_up_has_a_row_for_every_state_and_kind() -> None:
@@ -177,7 +169,7 @@ def test_up_provisions_at_the_end_as_it_was_asked(state: str, when: str) -> None
     steps = decide(found(state), (), WantUp(when))  # type: ignore[arg-type]
     assert steps[-1] == Provision(when)  # type: ignore[arg-type]
     is_made = state in ("absent", "unfinished")
-    assert (CheckPlaybooks() in steps) == (is_made and when != "never")
+    assert (Do.CHECK_PLAYBOOKS in steps) == (is_made and when != "never")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,21 +178,21 @@ def test_up_provisions_at_the_end_as_it_was_asked(state: str, when: str) -> None
 def test_ssh_and_provision(state: str, kind: str, changes: tuple[Change, ...]) -> None:
     one = found(state, kind)
     refused = REFUSED.get(state)
-    assert decide(one, changes, WantLogin()) == (refused or Login(),)
-    expected = (refused,) if refused else (Accept(), Record(()), Provision("always"))
-    assert decide(one, changes, WantProvisioned()) == expected
+    assert decide(one, changes, Want.LOGIN) == (refused or Do.LOGIN,)
+    expected = (refused,) if refused else (Do.ACCEPT, Record(()), Provision("always"))
+    assert decide(one, changes, Want.PROVISIONED) == expected
 
 
 def test_provision_writes_down_what_it_goes_by_and_nothing_else() -> None:
-    steps = decide(found("running"), (LAN, SCRIPT, MEMORY), WantProvisioned())
-    assert steps == (Accept(), Record((SCRIPT,)), Provision("always"))
+    steps = decide(found("running"), (LAN, SCRIPT, MEMORY), Want.PROVISIONED)
+    assert steps == (Do.ACCEPT, Record((SCRIPT,)), Provision("always"))
 
 
 STOP: dict[tuple[str, str], tuple[Step, ...]] = {
     **{("absent", kind): (NO_INSTANCE,) for kind in KINDS},
     **{(state, kind): () for state in ("unfinished", "stopped", "broken") for kind in KINDS},
     **{(s, k): (Stop(False),) for s in ("running", "broken, running") for k in KINDS},
-    **{(s, k): (Resume(), Stop(False)) for s in ("paused", "broken, paused") for k in KINDS},
+    **{(s, k): (Do.RESUME, Stop(False)) for s in ("paused", "broken, paused") for k in KINDS},
 }
 
 
@@ -211,7 +203,7 @@ def test_stop(state: str, kind: str) -> None:
     assert decide(one, (LAN, IMAGE), WantStopped()) == STOP[state, kind]
     forced = tuple(Stop(True) if step == Stop(False) else step for step in STOP[state, kind])
     if kind == "vm":  # whose plug can be pulled all the same
-        forced = tuple(step for step in forced if step != Resume())
+        forced = tuple(step for step in forced if step != Do.RESUME)
     assert decide(one, (), WantStopped(force=True)) == forced
 
 
@@ -233,11 +225,11 @@ def test_stop(state: str, kind: str) -> None:
     ],
 )
 def test_rm(state: str, kind: str, steps: tuple[Step, ...]) -> None:
-    assert decide(found(state, kind), (IMAGE,), WantGone()) == steps
+    assert decide(found(state, kind), (IMAGE,), Want.GONE) == steps
 
 
 def test_nothing_is_taken_after_a_refusal() -> None:
-    wanted: list[Wanted] = [WantUp(), WantLogin(), WantStopped(), WantGone(), WantProvisioned()]
+    wanted: list[Wanted] = [WantUp(), Want.LOGIN, WantStopped(), Want.GONE, Want.PROVISIONED]
     assert {type(one) for one in wanted} == {*get_args(Wanted)}
     for state in STATES:
         for want in wanted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -43,6 +42,8 @@ def source(image: str) -> Source | None:
 
 
 def _catalogue(path: Path) -> dict[str, dict[str, str]]:
+    import tomllib  # takes 5 ms
+
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

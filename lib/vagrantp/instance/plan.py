@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Literal
 
 from vagrantp.instance.drift import AT_START, PROVISIONING, Change
@@ -29,31 +30,36 @@ class WantUp:
 
 
 @dataclass(frozen=True)
-class WantLogin:
-    """A shell in a running one, or a command's end."""
-
-
-@dataclass(frozen=True)
 class WantStopped:
     """One that does not run. `force`: at once."""
 
     force: bool = False
 
 
-@dataclass(frozen=True)
-class WantGone:
-    """None, and nothing that was made for it."""
+class Want(Enum):
+    """What needs no further word."""
+
+    LOGIN = auto()  # a shell in a running one, or a command's end
+    GONE = auto()  # none, and nothing that was made for it
+    PROVISIONED = auto()  # a running one, on which PROVISION_SCRIPT was run again
 
 
-@dataclass(frozen=True)
-class WantProvisioned:
-    """A running one, on which PROVISION_SCRIPT was run again."""
-
-
-Wanted = WantUp | WantLogin | WantStopped | WantGone | WantProvisioned
+Wanted = WantUp | WantStopped | Want
 
 
 # How it gets there.
+
+
+class Do(Enum):
+    """A step that needs no further word."""
+
+    ACCEPT = auto()  # ask whether what its guest may have changed is used (trust.py)
+    REMOVE_LEFTOVERS = auto()  # of an `up` by another NAME that was killed
+    CHECK_PLAYBOOKS = auto()  # find mistakes in them before anything is made for them
+    CREATE = auto()  # make it from nothing, and start it
+    ADOPT = auto()  # put one that an older version made on record as this version needs it
+    RESUME = auto()  # let a paused one go on
+    LOGIN = auto()  # become ssh
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,6 @@ class Refuse:
 
     message: str
     hint: str
-
-
-@dataclass(frozen=True)
-class Accept:
-    """Ask whether what its guest may have changed is used (trust.py)."""
 
 
 @dataclass(frozen=True)
@@ -84,37 +85,12 @@ class Remove:
 
 
 @dataclass(frozen=True)
-class RemoveLeftovers:
-    """Remove what an `up` by another NAME has left when it was killed."""
-
-
-@dataclass(frozen=True)
-class CheckPlaybooks:
-    """Find mistakes in the playbooks before anything is made for them."""
-
-
-@dataclass(frozen=True)
-class Create:
-    """Make it from nothing, and start it."""
-
-
-@dataclass(frozen=True)
-class Adopt:
-    """Put an instance that an older version made on record as this version needs it."""
-
-
-@dataclass(frozen=True)
 class Start:
     """Start a stopped one with these changes. `by_vagrant`: which writes the domain again."""
 
     changes: Changes = ()
     resizes: bool = False
     by_vagrant: bool = False
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Let a paused one go on."""
 
 
 @dataclass(frozen=True)
@@ -146,21 +122,13 @@ class Provision:
 
 
 @dataclass(frozen=True)
-class Login:
-    """Become ssh."""
-
-
-@dataclass(frozen=True)
 class Stop:
     """Stop a running one: gracefully, or at once."""
 
     force: bool
 
 
-Step = (
-    Refuse | Accept | Confirm | Remove | RemoveLeftovers | CheckPlaybooks | Create | Adopt | Start
-    | Resume | Apply | Record | Provision | Login | Stop
-)  # fmt: skip
+Step = Do | Refuse | Confirm | Remove | Start | Apply | Record | Provision | Stop
 
 
 def decide(found: Found, changes: Sequence[Change], wanted: Wanted) -> tuple[Step, ...]:
@@ -170,16 +138,16 @@ def decide(found: Found, changes: Sequence[Change], wanted: Wanted) -> tuple[Ste
     """
     match wanted:
         case WantUp():
-            return Accept(), *_to_run(found, tuple(changes), wanted.provisioning)
+            return Do.ACCEPT, *_to_run(found, tuple(changes), wanted.provisioning)
         case WantStopped():
             return _to_stop(found, wanted.force)
-        case WantGone():
+        case Want.GONE:
             return _to_remove(found)
-        case WantLogin():
-            return _refusal(found) or (Login(),)
-        case WantProvisioned():
+        case Want.LOGIN:
+            return _refusal(found) or (Do.LOGIN,)
+        case Want.PROVISIONED:
             asked = tuple(change for change in changes if change.key.lower() in PROVISIONING)
-            return _refusal(found) or (Accept(), Record(asked), Provision("always"))
+            return _refusal(found) or (Do.ACCEPT, Record(asked), Provision("always"))
 
 
 def _refusal(found: Found) -> tuple[Step, ...]:
@@ -196,8 +164,8 @@ def _refusal(found: Found) -> tuple[Step, ...]:
 
 
 def _to_run(found: Found, changes: Changes, provisioning: When) -> tuple[Step, ...]:
-    check = () if provisioning == "never" else (CheckPlaybooks(),)
-    create = (RemoveLeftovers(), *check, Create(), Provision(provisioning))
+    check = () if provisioning == "never" else (Do.CHECK_PLAYBOOKS,)
+    create = (Do.REMOVE_LEFTOVERS, *check, Do.CREATE, Provision(provisioning))
     if found.state == "absent":
         return create
     if found.state == "broken":
@@ -210,9 +178,9 @@ def _to_run(found: Found, changes: Changes, provisioning: When) -> tuple[Step, .
     resizes = "disk" in keys
     if found.state == "stopped":
         by_vagrant = found.instance.infra_type == "vm" and bool(keys & {*AT_START})
-        return Adopt(), Start(changes, resizes, by_vagrant), Provision(provisioning)
-    resume = (Resume(),) if found.state == "paused" else ()
-    return Adopt(), *resume, Apply(changes, resizes, "ports" in keys), Provision(provisioning)
+        return Do.ADOPT, Start(changes, resizes, by_vagrant), Provision(provisioning)
+    resume = (Do.RESUME,) if found.state == "paused" else ()
+    return Do.ADOPT, *resume, Apply(changes, resizes, "ports" in keys), Provision(provisioning)
 
 
 def _refusal_of(found: Found, changes: Sequence[Change]) -> Refuse:
@@ -231,7 +199,7 @@ def _to_stop(found: Found, force: bool) -> tuple[Step, ...]:
         return ()
     # What is frozen obeys no signal, and Podman sends it none. libvirt pulls the plug all the same.
     is_resumed = found.live == "paused" and not (force and found.instance.infra_type == "vm")
-    return (Resume(), Stop(force)) if is_resumed else (Stop(force),)
+    return (Do.RESUME, Stop(force)) if is_resumed else (Stop(force),)
 
 
 def _to_remove(found: Found) -> tuple[Step, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vagrantp.core.system import Host
 from vagrantp.instance.drift import drift
-from vagrantp.instance.plan import WantProvisioned, decide
+from vagrantp.instance.plan import Want, decide
 from vagrantp.settings import env, saved
 from vagrantp.verbs import steps
 from vagrantp.verbs.steps.find import find, locked
@@ -18,7 +18,7 @@ def provision(host: Host, accept: bool = False, verbose: bool = False, wait: boo
     settings = env.load(folder, host.progress.say)
     with locked(host, env.id_from(folder)) as host:
         found = find(host, folder)
-        plan = decide(found, drift(found.instance, settings), WantProvisioned())
+        plan = decide(found, drift(found.instance, settings), Want.PROVISIONED)
         settings = saved.kept(found.instance.settings, settings)
         done = steps.take(host, plan, found, accepts(accept), settings)
         print(

@@ -12,7 +12,7 @@ from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
 from vagrantp.instance import record as instances
 from vagrantp.instance import trust
-from vagrantp.instance.plan import WantGone, decide
+from vagrantp.instance.plan import Want, decide
 from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.verbs import steps
@@ -49,7 +49,7 @@ def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str)
             found = replace(found, state="broken", reason="its state folder is all that is left")
         if found.state == "absent":
             remove_logs(host, identity)
-        plan = decide(found, [], WantGone())
+        plan = decide(found, [], Want.GONE)
         if not plan or (name and name != found.name):
             return f"nothing to remove for {name or folder}"
         steps.take(host, plan, found, is_sure)

@@ -25,7 +25,7 @@ def ssh(host: Host, command: str = "", verbose: bool = False) -> None:
     """Open a shell in it, or run --command there."""
     folder = here()
     found, pid = _look(host, folder)
-    steps.take(host, plan.decide(found, [], plan.WantLogin()), found)
+    steps.take(host, plan.decide(found, [], plan.Want.LOGIN), found)
     if not host.dry:
         _keep_connection(host, found.instance, pid)
     terminal = ["-t"] if os.isatty(0) and os.isatty(1) else []

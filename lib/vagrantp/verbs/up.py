@@ -12,7 +12,7 @@ from vagrantp.guest import mount
 from vagrantp.instance import guard
 from vagrantp.instance import record as instances
 from vagrantp.instance.drift import drift
-from vagrantp.instance.plan import Create, WantUp, When, decide
+from vagrantp.instance.plan import Do, WantUp, When, decide
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.settings import env, saved
@@ -50,7 +50,7 @@ def up(
             host.progress.say(f"warning: {mount.WARNING}")
         found = find(host, folder)
         plan = decide(found, drift(found.instance, settings), wanted)
-        if Create() not in plan:
+        if Do.CREATE not in plan:
             instance, settings = found.instance, saved.kept(found.instance.settings, settings)
         steps.take(host, plan, found, accepts(accept), settings, instance)
         if host.dry:

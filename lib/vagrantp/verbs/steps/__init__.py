@@ -42,7 +42,7 @@ def take(
                 if why:
                     host.progress.say(why)
                 remove.remove(host, instance)
-            case plan.Resume():
+            case plan.Do.RESUME:
                 with host.progress.stage("resume"):
                     provider_for(instance.infra_type).resume(host, instance)
             case plan.Stop(force):
@@ -62,15 +62,15 @@ def _make(
 ) -> str:
     """Take a step that makes or changes an instance as `settings` have it."""
     match step:
-        case plan.Accept():
+        case plan.Do.ACCEPT:
             trust.accept(host, wanted, settings, is_sure)
-        case plan.RemoveLeftovers():
+        case plan.Do.REMOVE_LEFTOVERS:
             remove.remove_leftovers(host, wanted)
-        case plan.CheckPlaybooks():
+        case plan.Do.CHECK_PLAYBOOKS:
             guest_provision.check(host, wanted, settings)
-        case plan.Create():
+        case plan.Do.CREATE:
             create.create(host, wanted, settings)
-        case plan.Adopt():
+        case plan.Do.ADOPT:
             provider_for(instance.infra_type).adopt(host, instance)
         case plan.Start():
             start.start(host, instance, settings, step)

@@ -52,7 +52,7 @@ def running(host: Host, folder: Path) -> Found:
     """Return the running instance of a project. Raises StateError when it does not run."""
     refuse_others(env.id_from(folder))
     found = find(host, folder)
-    for refusal in plan.decide(found, [], plan.WantLogin()):
+    for refusal in plan.decide(found, [], plan.Want.LOGIN):
         if isinstance(refusal, plan.Refuse):
             raise StateError(refusal.message, refusal.hint)
     return found
