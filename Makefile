@@ -10,7 +10,7 @@ install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; 
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e soak attacks-old bench clean lint docs link link-global uninstall
+.PHONY: setup demo test check e2e soak hosts attacks-old bench clean lint docs link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml \
@@ -30,6 +30,10 @@ e2e: .venv/installed-dev # real VMs and containers
 
 soak: .venv/installed-dev # the long tests
 	.venv/bin/pytest -m soak
+
+hosts: # other hosts, in namespaces: an upgrade from an older version, and the demo on Debian 13
+	tests/hosts/upgrade
+	tests/hosts/host trixie make demo
 
 attacks-old: # tests/attacks against the version before them, in a host of its own: what fails there
 	tests/attacks/old
