@@ -2,18 +2,18 @@
 
 Host set-up registers it as a hook of libvirt and of the OCI runtimes. So whatever starts a guest
 runs it, before the guest's first instruction, and a guest whose rules cannot be written does not
-start. docs/isolation.md says what is filtered, docs/adr/0010-isolation-by-hooks.md why so.
+start. docs/isolation.md says what is filtered, docs/adr/0010-isolation-by-hooks.md why.
 
-    guard load                the rules of all running guests, as after a boot
-    guard check               one line of JSON: are the live rules those that were loaded?
-    guard sync                what runs is asked of libvirt and Podman, then the rules loaded
-    guard unload              no rules, no record
+    guard load                loads the rules of all running guests, as at boot
+    guard check               prints one line of JSON: are the live rules those that were loaded?
+    guard sync                asks libvirt and Podman what runs, then loads the rules
+    guard unload              removes all rules and records
     guard qemu NAME OPERATION libvirt's hook, the domain's XML on stdin (hooks.html of libvirt)
     guard oci                 an OCI hook, the container's state on stdin (runtime-spec, config.md)
-    guard adopt               writes down the ids of containers that an older version made
+    guard adopt               records the ids of containers that an older version made
     guard inside check PID FOLDER, guard inside load PID FOLDER
                               the same for a user's container, in `podman unshare`: its first
-                              process, and the folder that has its isolation.json
+                              process, and the folder with its isolation.json
     guard bound, guard renew  what udhcpc(1) calls in a container with a lease
 """
 
@@ -89,7 +89,7 @@ def _main(command: str, *arguments: str) -> int:
 def _unload() -> None:
     import shutil  # takes 3 ms
 
-    shutil.rmtree(RUN / "guests", ignore_errors=True)  # nobody is to be watched over
+    shutil.rmtree(RUN / "guests", ignore_errors=True)  # so the watcher ends
     for path in MOUNTS.glob("*"):
         unmount(path.name)
         if path.is_mount():

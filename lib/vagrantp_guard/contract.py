@@ -1,6 +1,6 @@
 """What both sides of the root boundary know: names, places, and the records that they exchange.
 
-The records are JSON on disk and in the metadata of domains; what an older version wrote is read.
+The records are JSON on disk and in the metadata of domains; those of older versions can be read.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ GUARD = LIB / "guard"  # starts the modules in one of the folders beside it
 FORWARD = Path(__file__).with_name("forward.py")
 QEMU_HOOK = Path("/etc/libvirt/hooks/qemu.d/vagrantp")
 OCI_HOOK = Path("/etc/containers/oci/hooks.d/vagrantp.json")
-RUN = Path("/run/vagrantp")  # of root's: guests/<name>.json, the rules as they were loaded
-MOUNTS = RUN / "mounts"  # of VMs: by name, the project folder as virtiofsd(1) is to see it
-PROJECT = Path("/project")  # where a guest has it
+RUN = Path("/run/vagrantp")  # root's: guests/<name>.json, the rules as they were loaded
+MOUNTS = RUN / "mounts"  # by name of the VM: its project folder as virtiofsd(1) is to see it
+PROJECT = Path("/project")  # the project folder in a guest
 
 NETWORK = "vagrantp"  # of libvirt and of Podman, each with a bridge
 BRIDGES = {"vm": f"{NETWORK}0", "container": f"{NETWORK}1"}
@@ -28,13 +28,13 @@ HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has
 TAPS = "vgp"  # what the names of VMs' network cards begin with, on the host
 LAN_TAPS = "vgl"  # the same of guests' cards on a bridge of the host
 LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
-RESOLVER_PORT = 53053  # where root's containers find their resolver, without knowing it
+RESOLVER_PORT = 53053  # to which the rules redirect the DNS queries of root's containers
 RULE_PRIORITY = 77  # among the rules of ip-rule(8)
 
 ID = "[0-9a-f]{8}"
 NAME = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?-{ID}")  # of an instance
 METADATA_URI = "urn:vagrantp:instance"
-METADATA = f"{{{METADATA_URI}}}instance"  # of a domain, as ElementTree has it
+METADATA = f"{{{METADATA_URI}}}instance"  # of a domain, as ElementTree writes it
 ANNOTATION = "io.vagrantp.state"  # of a container: its state folder, which has …
 ISOLATION = "isolation.json"  # … its policy and its mount
 CONTAINER_ID = "container"  # … the container's id, written down before its first start
@@ -69,7 +69,7 @@ class LanRule:
             return cls(network, port, protocol)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         network = self.network and str(self.network)
         return {"network": network, "port": self.port, "protocol": self.protocol}
 
@@ -89,7 +89,7 @@ class Nic:
             raise ValueError(f"{self.mac!r} is no MAC address")
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         return {"port": self.port, "bridge": self.bridge, "mac": self.mac}
 
 
@@ -97,8 +97,8 @@ class Nic:
 class LanNic(Nic):
     """A guest's card on a bridge of the host. `address` None: DHCP gives it one.
 
-    `resolvers`: those that it may ask although they are on the LAN; `dns`: the one that it asks,
-    where it has a fixed address, and then a `gateway`.
+    `resolvers`: those that it may ask although they are on the LAN. With a fixed address it has a
+    `gateway`, too, and may have `dns`, the resolver that it asks.
     """
 
     address: IPv4Interface | None
@@ -109,7 +109,7 @@ class LanNic(Nic):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.port.startswith(LAN_TAPS):
-            raise ValueError(f"{self.port} is no name of ours for a card on a bridge")
+            raise ValueError(f"{self.port} does not start with {LAN_TAPS}, as cards on a bridge do")
         if self.address and not self.gateway:
             raise ValueError(f"{self.port} has an address and no gateway")
 
@@ -129,7 +129,7 @@ class LanNic(Nic):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         return {
             **super().to_json(),
             "address": self.address and str(self.address),
@@ -156,7 +156,7 @@ class Policy:
             return cls(found["lan_access"] is True, allowed, lan)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         allowed = [rule.to_json() for rule in self.lan_allow]
         lan = self.lan and self.lan.to_json()
         return {"lan_access": self.lan_access, "lan_allow": allowed, "lan": lan}
@@ -180,16 +180,16 @@ class Mount:
             return cls(found["mode"], Path(found["folder"]), int(found["uid"]), int(found["gid"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         return {"mode": self.mode, "folder": str(self.folder), "uid": self.uid, "gid": self.gid}
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest that is admitted. `pid`: a container's first process, None of a VM."""
+    """An admitted guest. `pid`: a container's first process, None for a VM."""
 
     name: str
-    nic: Nic  # on a network of vagrantp's
+    nic: Nic  # on one of vagrantp's networks
     ip: IPv4Address
     policy: Policy
     pid: int | None = None
@@ -207,7 +207,7 @@ class Guest:
             return cls(found["name"], nic, ip, policy, found.get("pid"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         flat = {"name": self.name, **self.nic.to_json(), "ip": str(self.ip)}
         pid = {} if self.pid is None else {"pid": self.pid}
         return {**flat, **self.policy.to_json(), **pid}
@@ -229,14 +229,14 @@ class Report:
             return cls(tuple(found["problems"]), guests, found["leased"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as a JSON object."""
         guests = {name: guest.to_json() for name, guest in self.guests.items()}
         return {"problems": [*self.problems], "guests": guests, "leased": {**self.leased}}
 
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Turn what Python says of JSON with another form than ours into a ValueError."""
+    """Turn the errors that JSON of another form causes into a ValueError."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
@@ -244,8 +244,8 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def version() -> str:
-    """Return the name of the folder in LIB for modules as they are beside this one."""
-    from hashlib import sha256  # takes a while, and guard needs it when it is installed only
+    """Return the name of the folder in LIB for these modules: a digest of them."""
+    from hashlib import sha256  # takes a while, and guard needs it only when it is installed
 
     digest = sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):

@@ -48,7 +48,7 @@ DATAGRAM = 65535  # bytes, at most
 STACK = 256 * 1024  # bytes of a thread's
 DIAL_TIMEOUT = 10.0  # seconds
 IDLE = 120.0  # seconds without a datagram until a client is forgotten
-PAUSE = 0.1  # seconds until it is tried again, when descriptors, memory or threads have run out
+PAUSE = 0.1  # seconds until another try, when descriptors, memory or threads have run out
 
 Dial = Callable[[], socket.socket]
 
@@ -82,7 +82,8 @@ def main() -> int:
 def start(path: Path, options: dict[str, Any]) -> None:
     """Serve what the file `path` says, but for `options`, in a process in the background.
 
-    Raises Busy, and OSError or what else is wrong with SPEC when not everything can be served.
+    Raises Busy when another process serves it; OSError, ValueError, TypeError or KeyError when a
+    forward cannot be served or SPEC is wrong.
     """
     spec = json.loads(path.read_bytes()) | options
     if not spec["forwards"]:
@@ -139,8 +140,8 @@ def serve_tcp(bound: socket.socket, dial: Dial) -> None:
 def serve_udp(bound: socket.socket, dial: Dial) -> None:
     """Carry datagrams of a port for ever: to the guest, and from there back.
 
-    Each client has a socket towards the guest, by which the answers are told apart. A client is
-    its address and, as there may be several, the address of ours that it talks to.
+    Each client has its own socket towards the guest, which tells its answers from those for others.
+    A client is known by its address and by the address of this host that it talks to.
     """
     clients: dict[Any, tuple[socket.socket, float]] = {}  # the longest idle one comes first
     with selectors.DefaultSelector() as selector:
@@ -224,7 +225,7 @@ def _connect(client: socket.socket, dial: Dial) -> None:
 
 
 def _carry(source: socket.socket, sink: socket.socket) -> None:
-    """Carry bytes one way, within the kernel, and then the end of them."""
+    """Carry bytes one way, within the kernel, until they end; then pass that on."""
     try:
         reader, writer = os.pipe()
     except OSError:
@@ -244,7 +245,7 @@ def _carry(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _break(*ends: socket.socket) -> None:
-    """Let both ends of a connection be reset when they are closed, and wake who reads of them."""
+    """Make both ends of a connection send a reset when they are closed, and wake their readers."""
     for end in ends:
         with suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -252,10 +253,10 @@ def _break(*ends: socket.socket) -> None:
 
 
 def _close_inherited() -> None:
-    """Close what was left open by whoever starts this: a hook's pipes may be waited for."""
+    """Close what the caller left open: it may wait for the end of a hook's pipes."""
     for path in Path("/proc/self/fd").iterdir():
         if int(path.name) > 2:
-            with suppress(OSError):  # the folder itself is closed by now
+            with suppress(OSError):  # the listing of the folder has ended, and closed it
                 os.close(int(path.name))
 
 
@@ -288,7 +289,7 @@ def _has_ended(process: int, timeout: int | None = None) -> bool:
 
 
 def _detach(lock: int) -> bool:
-    """Go on in a process of its own, in the background; say whether this is still the first one."""
+    """Fork: return True in this process, and False in a new one in the background."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection takes six
     child = os.fork()

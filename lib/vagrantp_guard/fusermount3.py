@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""Stands in for fusermount3(1) in the sandbox of bindfs(1): hands over /dev/fuse, mounted already.
+"""Stands in for fusermount3(1) in the sandbox of bindfs(1): hands over /dev/fuse, already mounted.
 
 libfuse asks by _FUSE_COMMFD, the number of a socket; FUSE is that of the device: share.py
 """

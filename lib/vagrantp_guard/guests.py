@@ -1,4 +1,4 @@
-"""Records: of the guests that are admitted, and of what a container is to have."""
+"""Records of admitted guests, and of what a container is to get."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from vagrantp_guard.system import Refused, is_private, write
 
 
 def guests() -> list[Guest]:
-    """Return the guests that are admitted now. Raises ValueError where a record is none."""
+    """Return the guests that are admitted now. Raises ValueError for an invalid record."""
     paths = sorted((RUN / "guests").glob("*.json"))
     return [Guest.from_json(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
 
 def record(guest: Guest) -> None:
-    """Admit a guest: the rules that are loaded next know it."""
+    """Admit a guest: the next load of the rules includes it."""
     write(record_of(guest.name), json.dumps(guest.to_json()))
 
 
 def record_of(name: str) -> Path:
-    """Return the file of a guest that is admitted."""
+    """Return the file with the record of an admitted guest."""
     return RUN / "guests" / f"{name}.json"
 
 
@@ -46,7 +46,7 @@ def policy_of(folder: Path) -> Policy:
 
 
 def checked(policy: Policy) -> Policy:
-    """Return a policy that can be had. Raises Refused."""
+    """Return a policy that can be enforced. Raises Refused for any other."""
     for rule in policy.lan_allow:
         if isinstance(rule.network, IPv6Network):
             raise Refused(f"LAN_ALLOW has {rule.network}, and guests have no IPv6")
@@ -54,13 +54,13 @@ def checked(policy: Policy) -> Policy:
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """Read what a container is to have of its project folder. Raises Refused, ValueError."""
+    """Read how a container gets its project folder, None if not. Raises Refused, ValueError."""
     found = _written(folder).get("mount")
     return Mount.from_json(found) if found else None
 
 
 def _written(folder: Path) -> dict[str, Any]:
-    """Read what is to be of a container. Raises Refused where others could have written that."""
+    """Read a container's isolation.json. Raises Refused if others could have written it."""
     path = folder / ISOLATION
     with path.open(encoding="utf-8") as file:
         facts = os.fstat(file.fileno())
@@ -97,20 +97,20 @@ def has_seed(folder: Path, mounts: Iterable[tuple[str, str]]) -> bool:
 
 
 def config_of(bundle: Path) -> dict[str, Any]:
-    """Return what the runtime is to make of a container: config.json of the runtime-spec."""
+    """Return a container's configuration: config.json of the runtime-spec."""
     found: dict[str, Any] = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     return found
 
 
 def mounts_of(bundle: Path) -> dict[str, str]:
-    """Return the sources of a container's mounts, by where it has them."""
+    """Return the sources of a container's mounts, by their places in it."""
     return {m["destination"]: m.get("source", "") for m in config_of(bundle)["mounts"]}
 
 
 def refuse_unrecorded(folder: Path, bundle: Path) -> None:
     """Raise Refused for a container of vagrantp whose id is not on record; let any other start.
 
-    It has the seed of that folder, which an image cannot mount.
+    Such a container has the seed of that folder, which an image cannot mount.
     """
     if has_seed(folder, mounts_of(bundle).items()):
         raise Refused(f"{folder.name} is not on record, as an older version made it: run fab up")

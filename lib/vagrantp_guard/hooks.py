@@ -1,4 +1,4 @@
-"""What libvirt and the OCI runtimes call: guests are admitted, or do not start."""
+"""What libvirt and the OCI runtimes call: it admits a guest, or the guest does not start."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from vagrantp_guard.watcher import watch_container, watch_host
 
 
 def on_qemu(name: str, operation: str) -> None:
-    """Admit a VM of ours before it starts, forget it when it has ended.
+    """Admit one of our VMs before it starts, and forget it when it has ended.
 
-    A domain that is not ours gets nothing: on our network that is no packet at all.
+    Ignore any other domain: on our network, none of its packets gets through.
     """
     if operation == "prepare":  # virtiofsd comes before `start`
         _, values = parsed(sys.stdin.read())
         if values is not None and NAME.fullmatch(name):
-            wish = json.loads(values.get("mount", "null"))
+            wanted = json.loads(values.get("mount", "null"))
             unmount(name)
-            if wish:
+            if wanted:
                 MOUNTS.mkdir(mode=0o700, parents=True, exist_ok=True)
                 MOUNTS.chmod(0o700)  # what is mounted below is open to all
                 (MOUNTS / name).mkdir()
                 person = (int(values.get("uid", "")), int(values.get("gid", "")))
-                share(MOUNTS / name, Mount.from_json(wish), person)
+                share(MOUNTS / name, Mount.from_json(wanted), person)
     elif operation in ("start", "reconnect"):
         guest = guest_of_domain(sys.stdin.read())
         if guest:
@@ -65,9 +65,9 @@ def on_qemu(name: str, operation: str) -> None:
 
 
 def on_oci(state: dict[str, Any]) -> None:
-    """Admit or forget a container of ours; let any other start as if there were no hook.
+    """Admit or forget one of our containers; let any other start as if there were no hook.
 
-    `state`: as the runtime tells it.
+    `state`: the container's, as the runtime writes it to the hook's stdin.
     """
     folder, bundle = Path(state["annotations"][ANNOTATION]), Path(state["bundle"])
     if not is_recorded(folder, state["id"]):
@@ -75,20 +75,20 @@ def on_oci(state: dict[str, Any]) -> None:
     elif state["status"] == "stopped":
         forget(folder.name)
     else:
-        _admit_or_say(int(state["pid"]), bundle, folder)
+        _admit_or_explain(int(state["pid"]), bundle, folder)
 
 
-def _admit_or_say(pid: int, bundle: Path, folder: Path) -> None:
-    """Admit a container of ours before its first process, or write down why it must not start.
+def _admit_or_explain(pid: int, bundle: Path, folder: Path) -> None:
+    """Admit one of our containers before its first process, or record why it must not start.
 
-    In a user's container there is no host's filter to write: it gets rules in its own network
+    A user cannot write the host's filter: a user's container gets rules in its own network
     namespace, which nobody in it has the capability to change.
     """
     why = folder / HOOK_ERROR
     try:
         _admit(pid, bundle, folder)
         why.unlink(missing_ok=True)
-    except Exception as error:  # crun(1) tells nobody what a hook says
+    except Exception as error:  # crun(1) does not pass on what a hook prints
         why.write_text(f"{error}\n", encoding="utf-8")
         raise
 
@@ -124,7 +124,7 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
 
 
 def forward_ports(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:
-    """Let its ports be carried, as whose guest it is. That is no condition for a guest to start."""
+    """Start carrying a guest's ports, as its owner. A failure does not keep it from starting."""
     spec = folder / FORWARDS
     argv = (*user, "/usr/bin/python3", "-IS", str(FORWARD), str(spec), "--pid", str(pid), *options)
     try:

@@ -1,9 +1,9 @@
 #!/usr/bin/python3 -IS
 """Installs this package for root: `install.py [LIB]`. Host set-up runs it.
 
-Its modules, compiled, go into a folder of their own, named by what is in them. Then the starter is
-renamed over the one before, so a call finds one version or another, and never half of one. Says
-"installed" where something changed.
+Its modules, compiled, go into a folder that is named by their digest. Then the new starter is
+renamed over the old one, so a call finds one version or the other, and never half of one. Prints
+"installed" if something changed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from vagrantp_guard import contract  # noqa: E402
 
 
 def install(lib: Path) -> bool:
-    """Have `lib`/guard start these modules. Return False where it did. Raises OSError."""
+    """Make `lib`/guard start these modules; return False if it already does. Raises OSError."""
     folder = lib / contract.version()
     guard, starter = lib / contract.GUARD.name, contract.starter(folder).encode()
     if guard.is_file() and guard.read_bytes() == starter:
         return False
     draft = lib / f"{folder.name}.new"
-    for rest in (draft, folder):  # of an installation that was killed
+    for rest in (draft, folder):  # left by a killed installation
         shutil.rmtree(rest, ignore_errors=True)
     modules = draft / PACKAGE.name
     modules.mkdir(parents=True)
@@ -45,11 +45,11 @@ def install(lib: Path) -> bool:
 
 
 def remove_others(lib: Path) -> None:
-    """Remove other versions. Processes of theirs that still run have read what they need."""
+    """Remove other versions. Those of their processes that still run have read what they need."""
     for path in lib.iterdir():
         if re.fullmatch(r"[0-9a-f]{16}(\.new)?", path.name) and path.name != contract.version():
             shutil.rmtree(path)
-    (lib / "forward").unlink(missing_ok=True)  # stood there before there was a package
+    (lib / "forward").unlink(missing_ok=True)  # from before there was a package
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from vagrantp_guard.system import PATH, in_background, locked, read, run, run_in
 
 
 def plug(pid: int, lan: LanNic, hostname: str) -> None:
-    """Give a container a card on a bridge of the host, and the way out by it alone."""
+    """Give a container a card on a bridge of the host, as its only way out."""
     port = lan.port
     run("ip", "link", "delete", port, check=False)
     card = ("name", LAN_CARD, "address", lan.mac, "netns", str(pid))
@@ -37,8 +37,8 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
         try:
             guest = os.pidfd_open(pid)
             argv = ("nsenter", f"--target={pid}", "--net", *own)
-            told = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
-            with subprocess.Popen(argv, env=told) as process:
+            environment = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
+            with subprocess.Popen(argv, env=environment) as process:
                 select.select([guest], [], [])
                 process.kill()
         finally:
@@ -46,7 +46,7 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
 
 
 def name_resolver(bundle: Path, dns: IPv4Address) -> None:
-    """Have a container, about to start, ask `dns`, which it reaches by its card.
+    """Make a container that is about to start ask `dns`, which it reaches by its card.
 
     Podman gives --dns to its own resolver, and not to the container:
     https://github.com/containers/netavark/pull/452
@@ -56,14 +56,14 @@ def name_resolver(bundle: Path, dns: IPv4Address) -> None:
 
 
 def no_spanning_tree(port: str) -> None:
-    """Close a port that speaks of spanning trees: a bridge with one listens before any filter."""
+    """Disable a port that sends spanning tree messages: a bridge obeys them before any filter."""
     run("ip", "link", "set", "dev", port, "type", "bridge_slave", "guard", "on")
 
 
 def configure(lease: Mapping[str, str]) -> None:
-    """Take a lease, in the network namespace that this runs in. `lease`: as udhcpc(1) tells it.
+    """Apply a lease in the current network namespace. `lease`: the environment from udhcpc(1).
 
-    WATCHER among it is a process in the host's.
+    Its WATCHER is a process in the host's namespace.
     """
     card = lease["interface"]
     own = f"{IPv4Address(lease['ip'])}/{IPv4Network('0.0.0.0/' + lease['subnet']).prefixlen}"
@@ -77,14 +77,14 @@ def configure(lease: Mapping[str, str]) -> None:
     with locked():
         given = f"{int(IPv4Address(lease['ip'])):08x}"
         write(RUN / "leases", json.dumps({**kept_leases(), lease["PORT"]: [given]}))
-        # the rules have seen it as well, unless they were away just then
+        # the rules have seen it as well, unless they were lost just then
         element = f'{{ "{lease["PORT"]}" . 0x{given} }}'
         which = ("bridge", "vagrantp", "leased")
         run_inside(int(lease["WATCHER"]), "nft", "add", "element", *which, element, check=False)
 
 
 def keep_leases() -> None:
-    """Write down what DHCP has given: it would not be told again if the rules were lost."""
+    """Record what DHCP has given: if the rules were lost, nobody would know."""
     live = run("nft", "list", "set", "bridge", "vagrantp", "leased", check=False)
     if live:
         found = defaultdict[str, list[str]](list)

@@ -1,4 +1,4 @@
-"""The rules of guests' cards on bridges of the host, as parts of those of ruleset.py. Pure."""
+"""The rules for guests' cards on bridges of the host, which ruleset.py puts into its own. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
 
 
 def lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
-    """Return sets and chains for cards on bridges of the host: `lan_out` has what guests send.
+    """Return sets and chains for cards on bridges of the host: `lan_out` gets what guests send.
 
-    By DHCP a guest may take the address that an answer to its own MAC has offered: `leased`. In
-    an answer bit 64 of what is in UDP says that it is one. An IPv4 packet has its source at bit 96,
-    an ARP message its sender's address at bit 112.
+    A guest may take an address that a DHCP answer to its own MAC has offered: `leased`. Such an
+    answer starts with a 2, at bit 64, behind the UDP header. An IPv4 packet has its source at bit
+    96, an ARP message its sender's address at bit 112.
     """
     cards = [(f'"{g.policy.lan.port}"', g.policy.lan, g.policy) for g in known if g.policy.lan]
     closed = [*PRIVATE, *(str(i.network) for i in networks)]

@@ -1,6 +1,6 @@
-"""The resolver of root's containers: dnsmasq(8), for the host's own names of the internet.
+"""The resolver of root's containers: dnsmasq(8), which asks the host's resolvers.
 
-Podman's would name the other containers on their network to each of them. The rules redirect to
+Podman's own would tell each container the names of all others on the network. The rules redirect to
 this one what a container asks at its gateway.
 """
 
@@ -20,22 +20,22 @@ from vagrantp_guard.guests import guests
 from vagrantp_guard.system import PATH
 
 BRIDGE = BRIDGES["container"]
-NOBODY = 65534  # under other names of its group on other distributions
+NOBODY = 65534  # by number, as the name of its group differs between distributions
 DNSMASQ = (
     *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"),
     *("--bounding-set=-all", "--pdeathsig=KILL"),
     *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file"),
     *(f"--port={RESOLVER_PORT}", "--bind-dynamic", f"--interface={BRIDGE}"),
     *("--except-interface=lo", "--no-hosts", "--bogus-priv", "--domain-needed"),
-    "--local=/dns.podman/",  # which containers try behind each name that there is not
+    "--local=/dns.podman/",  # which containers append to each name that does not exist
     *("--localise-queries", "--cache-size=1000", f"--interface-name={HOST_NAME},{BRIDGE}/4"),
 )
-SECONDS = 3.0  # that it has until it answers, with the process that starts it
+SECONDS = 3.0  # until it must answer, with the time to start the watcher
 SIOCGIFADDR = 0x8915  # netdevice(7); Python has no name for it
 
 
 class Resolver:
-    """The process, while the one that watches runs. `poll` is told of its end by `pidfd`."""
+    """The process of dnsmasq, a child of the watcher. `poll` reports its end, by `pidfd`."""
 
     def __init__(self, poll: select.poll) -> None:
         self.poll = poll
@@ -43,7 +43,7 @@ class Resolver:
         self.pidfd = -1
 
     def keep(self) -> None:
-        """Have it run while a container is to have it, and no longer."""
+        """Start it if a container needs it and it does not run; end it if none does."""
         if not is_needed():
             return self.end()
         if self.process:
@@ -67,7 +67,7 @@ class Resolver:
 
 
 def is_needed() -> bool:
-    """Say whether a container is admitted. Raises ValueError where a record is none."""
+    """Say whether a container is admitted. Raises ValueError for an invalid record."""
     return any(guest.nic.bridge == BRIDGE for guest in guests())
 
 
@@ -83,7 +83,7 @@ def answers() -> bool:
 
 
 def wait() -> bool:
-    """Wait until it answers, where a container is to have it; say whether it does."""
+    """Wait until it answers, if a container needs it; return False if it does not in time."""
     end = monotonic() + SECONDS
     while is_needed() and not answers():
         if monotonic() > end:

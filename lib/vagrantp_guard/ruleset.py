@@ -9,22 +9,22 @@ from ipaddress import IPv4Interface, IPv4Network
 from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVER_PORT, TAPS, Guest, Policy
 from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
 
-# Of packets to what the host has a route of its own to, and not the default one (nor the two halves
-# of it that VPNs write): routing marks them, so this is never older than the routes.
+# Routing marks packets that go by another route than the default one (or the two halves of it that
+# VPNs write): so this is never older than the routes.
 REALM = 77
 # What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
 SEEN_RESOLVERS = ("10.0.2.3", "169.254.1.1")
-# So a guest fails at once: Linux holds the first ICMP error back from a connection that is being
-# made (tcp_v4_err), for a second, and sends a receiver few of them (icmp_ratelimit).
+# With a reset a guest's connection fails at once: Linux ignores the first ICMP error for a second
+# while a connection is being made (tcp_v4_err), and sends a receiver few of them (icmp_ratelimit).
 REFUSE = """\
 chain refuse {
     meta l4proto tcp reject with tcp reset
     reject with icmpx admin-prohibited
   }"""
-# Of each TCP connection that begins: what would not fit through the narrower of the ways there and
-# back is lowered, and never raised (nft_exthdr_tcp_set_eval in Linux). Routers drop the ICMP errors
-# that would tell the far end.
+# Lowers the segment size of each new TCP connection to what fits through the narrower of the ways
+# there and back, and never raises it (nft_exthdr_tcp_set_eval in Linux): routers drop the ICMP
+# errors that would inform the far end.
 CLAMP = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
 
 
@@ -33,16 +33,16 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
 
     `networks`: the addresses of the host, with the networks that they are in.
 
-    In `by_own_route` are packets to what this host has a route of its own to. Behind a router that
-    is a part of the internet; without one, the host is on it: then the next hop is the destination,
-    which was put among those tried a moment ago (nft cannot compare the two with each other).
+    `by_own_route` gets packets that go by another route than the default one. Behind a router,
+    their destination is a part of the internet; without one, the host is on that network: then the
+    next hop is the destination, which was just put into `tried` (nft cannot compare the two).
 
-    Which port of this host a guest may call is decided in `prerouting`, by the address that it
-    calls, before anybody's DNAT (at -100) can make that another machine's; what becomes this host's
-    by DNAT is decided in `input`.
+    `prerouting` decides which port of this host a guest may call, by the address that it calls,
+    before anybody's DNAT (at -100) can make that another machine's; `input` decides on what DNAT
+    sends to this host.
 
-    In `resolver`, what a container asks at its gateway becomes a question to resolver.py's, before
-    Podman can make it one to its own.
+    `resolver` redirects what a container asks at its gateway to resolver.py's port, before Podman
+    can redirect it to its own resolver.
 
     `pinned` compares the type of a frame where the frame has it: `ether type ip` is true of a
     packet in a VLAN tag as well. By DHCP a VM asks for its own MAC only; a container never asks.
@@ -51,9 +51,9 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     had come to the port itself (br_handle_frame in Linux's br_input.c): `early` is for that.
 
     A guest on a bridge of the host has a card there beside the one on our network. What it sends
-    to the LAN is an answer where the same ports of the same addresses were `seen` the other way
-    round, and not because the guest had `asked`: connection tracking of our own, as not every
-    kernel has one for bridges.
+    to the LAN is an answer if the same ports of the same addresses were `seen` the other way round,
+    and not because the guest had `asked`: our own connection tracking, as not every kernel has one
+    for bridges.
     """
     known = list(all_guests)
     allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
@@ -67,7 +67,7 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     # The port's name is in quotes: a veth's may start with a digit.
     ports = [f'"{g.nic.port}" . {g.nic.mac} . {g.ip}' for g in known]
     cards = [f'"{g.nic.port}" . {g.nic.mac}' for g in known]
-    # Anybody else is on our networks by Podman's --network or by a domain of somebody's.
+    # Anybody else is on our networks by Podman's --network or by a foreign domain.
     sources = [f'"{g.nic.bridge}" . {g.ip}' for g in known]
     vms = [g for g in known if g.nic.bridge == BRIDGES["vm"]]
     clients = [f'"{g.nic.port}" . {number(g.nic.mac)}' for g in vms]
@@ -189,7 +189,7 @@ table inet vagrantp {{
 
 
 def inside_rules(policy: Policy, networks: Iterable[IPv4Interface]) -> str:
-    """Return the rules of a user's container's own network namespace. Pure.
+    """Return the rules for the network namespace of a user's container. Pure.
 
     `networks`: the addresses of the host, with the networks that they are in.
     """

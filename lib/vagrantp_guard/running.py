@@ -1,4 +1,4 @@
-"""What runs, as libvirt and Podman say, and as which guest."""
+"""Which guests run, according to libvirt and Podman."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 def guest_of_domain(xml: str) -> Guest | None:
-    """Return what a domain's XML says of a guest of ours, None for a foreign one.
+    """Return the guest that a domain's XML describes, None for a foreign domain.
 
-    Raises Refused, ValueError when it is ours, and not as it must be.
+    Raises Refused or ValueError for one of ours that is not as it must be.
     """
     domain, values = parsed(xml)
     name = domain.findtext("name", "")
@@ -53,7 +53,7 @@ def guest_of_domain(xml: str) -> Guest | None:
 
 
 def parsed(xml: str) -> tuple[ET.Element, ET.Element | None]:
-    """Return a domain and its metadata of ours, if it has any. Raises ValueError."""
+    """Return a domain and our metadata in it, if it has any. Raises ValueError."""
     import xml.etree.ElementTree as ET  # takes 5 ms, and containers need none
 
     try:
@@ -67,13 +67,13 @@ def _nic(card: ET.Element) -> Nic:
     mac, tap, source = card.find("mac"), card.find("target"), card.find("source")
     if mac is None or tap is None or source is None:
         raise Refused("a network card has no name")
-    # one on a network of libvirt's gets the bridge only now
+    # a card on a libvirt network gets its bridge only now
     bridge = source.get("bridge", BRIDGES["vm"])
     return Nic(tap.get("dev", ""), bridge, mac.get("address", ""))
 
 
 def adopt() -> None:
-    """Write down the ids of the caller's containers that an older version of vagrantp made."""
+    """Record the ids of the caller's containers that an older version of vagrantp made."""
     for container in _containers("--all"):
         folder, identity = Path(container["Config"]["Annotations"][ANNOTATION]), container["Id"]
         mounts = ((m["Destination"], m["Source"]) for m in container["Mounts"])
@@ -85,9 +85,9 @@ def adopt() -> None:
 
 
 def sync() -> None:
-    """Take the guests that run from libvirt and Podman; where one does not answer, keep its.
+    """Record the guests that run; if libvirt or Podman does not answer, keep its records.
 
-    Never in a hook: they wait for it.
+    Never in a hook: libvirt and Podman wait for its end.
     """
     found: list[Guest] = []
     for kind, running in (("vm", _running_vms), ("container", _running_containers)):
@@ -118,14 +118,14 @@ def _running_containers() -> list[Guest]:
 
 
 def _containers(*which: str) -> list[dict[str, Any]]:
-    """Return what podman(1) says of the containers in `which` state that name a state folder."""
+    """Return what podman(1) says about those containers in `which` state that name a folder."""
     ids = run("podman", "ps", "--quiet", *which).split()
     found = json.loads(run("podman", "inspect", "--type=container", *ids)) if ids else []
     return [one for one in found if ANNOTATION in (one["Config"].get("Annotations") or {})]
 
 
 def guest_of_container(folder: Path, pid: int) -> Guest:
-    """Return what a rootful container is as a guest. `pid`: its first process. Raises Refused."""
+    """Return a rootful container as a guest. `pid`: its first process. Raises Refused."""
     [card] = [
         link
         for link in json.loads(run_inside(pid, "ip", "-json", "address"))

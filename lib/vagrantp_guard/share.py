@@ -22,8 +22,8 @@ SANDBOX = (
     *("--dir", "/none"),
 )
 FUSERMOUNT = Path(__file__).with_name("fusermount3.py")
-# Of the calls that can make a file setuid: their numbers (fchmodat2 is newer than the tables that
-# were one's own), and which argument is the mode. man7.org, syscalls(2)
+# The calls that can make a file setuid: their numbers by processor (fchmodat2 has the same on all),
+# and which argument is the mode. man7.org, syscalls(2)
 SETS_MODE = {
     "x86_64": (0xC000003E, {90: 1, 91: 1, 133: 1, 259: 2, 268: 2, 452: 2}),
     "aarch64": (0xC00000B7, {33: 2, 52: 1, 53: 2, 452: 2}),
@@ -33,14 +33,14 @@ SETS_MODE = {
 def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> None:
     """Mount a project folder, as a guest is to see it, at `target`: by bindfs(1).
 
-    All in it belongs to one user of the guest; what the guest does there is done by a process of
-    the person's (`person`: uid, gid; of root's projects the folder's owner), without capabilities,
-    that sees this folder and nothing else, and that can make no file setuid. It ends with the
-    mount. `enter`: what runs a command in the mount namespace that has `target`.
+    All in it belongs to one user of the guest. What the guest does there, a process of the owner
+    does (`person`: uid, gid; for root's projects, the folder's owner): it has no capabilities, sees
+    nothing but this folder, cannot make a file setuid, and ends with the mount. `enter`: the start
+    of a command that is to run in the mount namespace with `target`.
     """
     uid, gid = person
     if os.path.realpath(mount.folder) != str(mount.folder):
-        raise Refused(f"{mount.folder} is no folder any more, but leads elsewhere")
+        raise Refused(f"{mount.folder} is no longer a folder: it leads elsewhere")
     groups = "--keep-groups"  # as they are for a user's container
     if not is_rootless():
         if uid == 0:
@@ -59,7 +59,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
         run(*enter, "mount", "--internal-only", *kind, "vagrantp", str(target), fds=(fuse,))
         argv = (
             *(*SANDBOX, "--bind", str(mount.folder), "/project", "--seccomp", str(calls)),
-            # It asks this for the device, as it is not root. libfuse has it where it was built for.
+            # As bindfs is not root, libfuse asks this for the device, at the path built into it.
             *("--ro-bind", str(FUSERMOUNT), "/usr/bin/fusermount3", "--setenv", "FUSE", str(fuse)),
             *("setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--inh-caps=-all"),
             *("--bounding-set=-all", "bindfs", "-f", "-o", mount.mode, "--xattr-none"),
@@ -88,7 +88,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
 def no_setuid(machine: str) -> bytes:
     """Return a filter of seccomp(2) that lets no file become setuid or setgid. Pure.
 
-    As systemd's RestrictSUIDSGID, but for open(2) and mkdir(2), which bindfs gives no such bits.
+    Like systemd's RestrictSUIDSGID, but without open(2) and mkdir(2): bindfs passes no such bits.
     Each instruction: code, jumps if true and if false, value; a call is its number at 0, the kind
     of processor at 4, and from 16 on its arguments of 8 bytes.
     """
@@ -110,15 +110,15 @@ def no_setuid(machine: str) -> bytes:
 
 
 def unmount(name: str) -> None:
-    """Take away what a VM had of its project folder."""
+    """Unmount a VM's project folder, if it is mounted."""
     place = MOUNTS / name
-    if MOUNTS.is_dir() and place in MOUNTS.iterdir():  # a look at it fails without its server
+    if MOUNTS.is_dir() and place in MOUNTS.iterdir():  # stat(2) of it fails without its server
         run("umount", "--lazy", str(place), check=False)
         place.rmdir()
 
 
 def project_in(bundle: Path) -> Path:
-    """Return the folder of a container, about to start, that its project is to be at."""
+    """Return the place for the project in a container that is about to start."""
     found: Path = bundle / config_of(bundle)["root"]["path"] / PROJECT.name
     with suppress(FileExistsError):
         found.mkdir()

@@ -1,4 +1,4 @@
-"""Processes, files and locks. Nothing here knows of guests."""
+"""Processes, files and locks. Nothing here knows about guests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 
 
 class Refused(Exception):
-    """What a guest must not start with."""
+    """A reason why a guest must not start."""
 
 
 def is_rootless() -> bool:
@@ -43,7 +43,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def private(path: Path) -> TextIO:
-    """Open a file that is locked: whoever can read it could do so, too."""
+    """Open a file to be locked, for its owner only: whoever can read it could lock it, too."""
     file = path.open("a", encoding="utf-8")
     os.fchmod(file.fileno(), 0o600)
     return file
@@ -58,7 +58,7 @@ def locked() -> Iterator[None]:
 
 
 def watchers_lock() -> TextIO | None:
-    """Take what the watching process has for as long as it runs; None where one does."""
+    """Take the lock that the watcher holds while it runs; None when one runs already."""
     lock = private(RUN / "watch.lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +69,7 @@ def watchers_lock() -> TextIO | None:
 
 
 def in_background() -> bool:
-    """Go on twice: return True in a process of its own, to be left by os._exit, else False."""
+    """Fork: return True in a new process, to be left by os._exit, and False in this one."""
     if os.fork():
         return False
     os.setsid()
@@ -84,7 +84,7 @@ def run_inside(pid: int, *argv: str, stdin: str = "", check: bool = True) -> str
 
 
 def run(*argv: str, stdin: str = "", check: bool = True, fds: tuple[int, ...] = ()) -> str:
-    """Return what a program prints. Raises Refused, with its last words, when it fails.
+    """Return what a program prints. Raises Refused, with its error line, when it fails.
 
     `fds`: open files that it gets, under the same numbers.
     """

@@ -26,7 +26,7 @@ FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fil
 
 
 def problems() -> list[str]:
-    """Return why guests may not be isolated now, or will not be; nothing when they are."""
+    """Return why guests may not be isolated, now or at their next start; nothing if they are."""
     gone = [hook for hook in (QEMU_HOOK, OCI_HOOK) if not hook.exists()]
     found = lost() + [f"{hook} is gone: a guest would start without rules" for hook in gone]
     if not found and guests() and (lock := watchers_lock()):
@@ -38,11 +38,11 @@ def problems() -> list[str]:
 
 
 def lost() -> list[str]:
-    """Return what is not in force any more of what was loaded."""
+    """Return which loaded rules are no longer in force."""
     found = []
     loaded, networks = read(RUN / "rules"), read(RUN / "networks")
     if not loaded:
-        return ["the rules were never loaded since this host started"]
+        return ["the rules have not been loaded since this host started"]
     live = _listed()
     if not live:
         found.append("the rules are gone: something has flushed nftables")
@@ -52,7 +52,7 @@ def lost() -> list[str]:
     if live and any(guest.policy.lan for guest in guests()):
         keep_leases()
         if networks != _text_of(networks_of_host()):
-            found.append("the rules do not know the networks that this host is on by now")
+            found.append("the rules do not know the networks that this host is on now")
     return found
 
 
@@ -65,9 +65,9 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
     if live != loaded["rules"]:
         return ["its rules are not as they were loaded: something has changed them"]
     if Policy.from_json(loaded["wishes"]) != policy_of(folder):
-        return ["its rules are of other settings"]
+        return ["its rules are for other settings"]
     if loaded["networks"] != list(map(str, networks_of_host())):
-        return ["its rules do not know the networks that this host is on by now"]
+        return ["its rules do not know the networks that this host is on now"]
     with suppress(BlockingIOError), (folder / "watch.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return [UNWATCHED]
@@ -77,19 +77,19 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
 def load(starting: str = "") -> None:
     """Write all rules, in one transaction: no packet meets half of them. Raises Refused.
 
-    `starting`: the card on a bridge of a guest that starts, and has no lease yet.
+    `starting`: a starting guest's card on a bridge, which has no lease yet.
     """
     for bridge in _missing_rules():
         which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
         what = ("lookup", "main", "suppress_prefixlength", "1", "realms", str(REALM))
-        # systemd-networkd takes away all others than the kernel's own: networkd.conf(5),
+        # systemd-networkd removes all rules but the kernel's own: networkd.conf(5),
         # ManageForeignRoutingPolicyRules, and https://github.com/systemd/systemd/pull/19287
         run("ip", "rule", "add", *which, *what, "protocol", "kernel")
     networks, known = networks_of_host(), guests()
     lans = [guest.policy.lan for guest in known if guest.policy.lan]
     for bridge in {*BRIDGES.values(), *(lan.bridge for lan in lans)}:
-        # nor may such a frame tell it where a MAC is; the bridge may not be there yet
+        # the bridge, if it is there yet, must not learn a MAC from a frame that `early` drops
         deaf = ("type", "bridge", "no_linklocal_learn", "1")
         run("ip", "link", "set", "dev", bridge, *deaf, check=False)
     text = rules(known, networks)
@@ -99,22 +99,22 @@ def load(starting: str = "") -> None:
     over: list[str] = []
     for port, addresses in kept_leases().items():
         (kept if port in ports else over).extend(f'"{port}" . 0x{a}' for a in addresses)
-    anew = renewed = family = ""
+    recreate = flush = family = ""
     for table, name in re.findall(r"^table (\w+) vagrantp {|^  set (\w+) {", text, re.MULTILINE):
         family = table or family
         if table:
-            anew += f"table {family} vagrantp\ndelete table {family} vagrantp\n"
-            renewed += f"flush table {family} vagrantp\n"
+            recreate += f"table {family} vagrantp\ndelete table {family} vagrantp\n"
+            flush += f"flush table {family} vagrantp\n"
         elif name not in FILLED:
-            renewed += f"flush set {family} vagrantp {name}\n"
+            flush += f"flush set {family} vagrantp {name}\n"
     if over:
-        renewed += f"delete element bridge vagrantp leased {{ {', '.join(over)} }}\n"
+        flush += f"delete element bridge vagrantp leased {{ {', '.join(over)} }}\n"
     if kept:
         text += f"add element bridge vagrantp leased {{ {', '.join(kept)} }}\n"
-    try:  # what packets have filled sets with stays, and so do connections
-        run("nft", "-f", "-", stdin=renewed + text)
-    except Refused:  # there is nothing yet, or something else
-        run("nft", "-f", "-", stdin=anew + text)
+    try:  # the sets that packets fill stay, and so do connections
+        run("nft", "-f", "-", stdin=flush + text)
+    except Refused:  # there are no tables yet, or other ones
+        run("nft", "-f", "-", stdin=recreate + text)
     write(RUN / "rules", _listed())
     write(RUN / "networks", _text_of(networks))
 
@@ -159,7 +159,7 @@ def _text_of(networks: Iterable[IPv4Interface]) -> str:
 
 
 def ask_again() -> None:
-    """Let VMs whose lease was lost with the rules ask for it: a card does when it was unplugged."""
+    """Make VMs whose lease was lost with the rules ask for it again, by unplugging their card."""
     kept = kept_leases()
     for guest in guests():
         lan = guest.policy.lan

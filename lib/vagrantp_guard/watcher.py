@@ -1,4 +1,4 @@
-"""Stays while guests run, and puts back what is lost of the rules."""
+"""Stays while guests run, and puts lost rules back."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ OF_NFTABLES, OF_LINKS, OF_ADDRESSES, OF_RULES = 0x40, 0x1, 0x10, 0x80
 
 
 def watch_host() -> None:
-    """Stay in the background while guests of this host run, and put back what is lost of the rules.
+    """Stay in the background while guests of this host run, and put lost rules back.
 
-    Whatever flushes nftables, a firewall that loads its own settings say, has no idea of ours.
+    Whatever flushes nftables, such as a firewall that loads its own settings, does not know them.
     """
     with locked():  # not while `check` looks at it
         lock = watchers_lock() if guests() else None
@@ -66,7 +66,7 @@ def _watching_host(lock: TextIO) -> None:
 def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
     """Put back lost rules, and the resolver.
 
-    Return False, with the lock let go, when the last guest has ended.
+    Return False, with the lock released, when the last guest has ended.
     """
     with locked():
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
@@ -80,14 +80,14 @@ def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
             lock.close()  # before another guest can start, and rely on it
             return False
     if is_reloaded:
-        ask_again()  # a lease that was given in between is not known
+        ask_again()  # a lease that was given while there were no rules is not known
     return True
 
 
 def watch_container(pid: int, folder: Path) -> None:
-    """Stay in the background while a user's container runs, and tell it the host's networks.
+    """Stay in the background while a user's container runs, and keep its rules up to date.
 
-    Its own namespace does not know them, and they change.
+    They name the host's networks, which change and which its own namespace does not know.
     """
     lock = (folder / "watch.lock").open("w")
     with suppress(BlockingIOError):  # where it is watched already
@@ -121,12 +121,12 @@ def _listen(family: int, groups: int) -> socket.socket:
 
 
 def _drain(link: socket.socket) -> None:
-    """Read all that there is: that there was something is enough to know."""
+    """Read and discard all messages: that there were any is enough to know."""
     while True:
         try:
             link.recv(65536)
         except BlockingIOError:
             return
-        except OSError as error:  # or some was lost, as there was more than there is room for
+        except OSError as error:  # ENOBUFS: there were more messages than the kernel has room for
             if error.errno != errno.ENOBUFS:
                 raise

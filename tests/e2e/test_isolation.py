@@ -127,7 +127,7 @@ def test_rules_of_other_settings_are_told_and_put_right(guests: MakeProject) -> 
     run(GUARD, "sync")
     done = app.fab("verify")
     assert done.returncode == 9
-    assert "broken: not isolated: its rules are of other settings" in done.stdout
+    assert "broken: not isolated: its rules are for other settings" in done.stdout
     up(app)
     assert app.fab("verify").returncode == 0
 

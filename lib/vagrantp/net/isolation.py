@@ -25,9 +25,9 @@ def is_rootless(infra_type: str) -> bool:
 
 
 def why_not_installed() -> str | None:
-    """Return why `guard` is not there as this checkout has it, None when it is.
+    """Return why `guard` is not installed as this checkout has it, None when it is.
 
-    Its starter names the modules by what is in them, and they were there before it.
+    Its starter names the modules by their digest, and is written only after them.
     """
     starter = contract.starter(contract.LIB / contract.version())
     try:
@@ -35,13 +35,13 @@ def why_not_installed() -> str | None:
     except OSError:
         return f"{contract.GUARD}, which keeps guests from the LAN, is not installed"
     if not is_ours:
-        return f"{contract.GUARD} is of another version of vagrantp"
+        return f"{contract.GUARD} belongs to another version of vagrantp"
     hook = contract.OCI_HOOK
     return None if hook.exists() else f"{hook}, which starts it, is not there"
 
 
 def live(host: Host) -> contract.Report:
-    """Return what `guard` says of the live rules. Raises ProviderError when it cannot be asked."""
+    """Return `guard`'s report on the live rules. Raises ProviderError when it cannot be asked."""
     return _report(host, guard.argv("check"))
 
 
@@ -55,7 +55,7 @@ def _report(host: Host, argv: list[str]) -> contract.Report:
 
 
 def ensure(host: Host, infra_type: str) -> None:
-    """Put this host's rules back where they were lost. Raises ProviderError when that fails."""
+    """Put this host's rules back if they were lost. Raises ProviderError when that fails."""
     why = why_not_installed()
     if not why and not is_rootless(infra_type) and (why := _problems(host)):
         host.progress.say(f"guests were not isolated: {why}")
@@ -108,9 +108,9 @@ def why_not(host: Host, instance: Instance, policy: contract.Policy) -> str:
         return "no rules were loaded for it"
     loaded = guest.policy
     if (loaded.lan_access, loaded.lan_allow) != (policy.lan_access, policy.lan_allow):
-        return "its rules are of other settings"
+        return "its rules are for other settings"
     if _address_of(loaded) != _address_of(policy):
-        return "its rules are of another address on the LAN"
+        return "its rules are for another address on the LAN"
     address = instance.machine()["provider"]["address"]
     return "" if str(guest.ip) == address else f"its rules are for {guest.ip}, not {address}"
 
@@ -125,7 +125,7 @@ def leased(host: Host, lan: contract.LanNic) -> list[str]:
 
 
 def restore(host: Host, instance: Instance) -> None:
-    """Load the rules of a running instance anew, from what it may reach by now."""
+    """Load the rules of a running instance again, from its current settings."""
     if is_rootless(instance.infra_type):
         pid = _pid(host, instance)
         host.change(guard.inside("load", pid, instance), what="isolating it", timeout=60)
