@@ -29,7 +29,7 @@ def test_an_answer_that_cannot_be_read(
     app = project().write(VM if tool == "virsh" else CONTAINER)
     path = answering(tmp_path, tool, f"echo '{answer}'")
     done = app.fab("up", PATH=path)
-    assert "a bug of vagrantp" not in done.stderr
+    assert "a bug in vagrantp" not in done.stderr
     assert done.returncode in (4, 5), done.stderr
 
 

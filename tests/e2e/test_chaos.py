@@ -76,7 +76,7 @@ def chaos(app: Project, verb: list[str], moments: int, is_made: bool) -> None:
             assert process.returncode != -signal.SIGKILL or number == signal.SIGKILL, told
             is_early = process.returncode in EARLY.get(number, ()) and "lib/vagrantp" not in err
             assert is_early or "Traceback" not in err, f"{told}:\n{err}"
-            assert "a bug of vagrantp" not in err, f"{told}:\n{err}"
+            assert "a bug in vagrantp" not in err, f"{told}:\n{err}"
             ends[f"{number.name}: {process.returncode}"] += 1
         done = app.fab("rm", "--force")
         assert done.returncode == 0, f"{told if moment >= 0 else verb}:\n{done.stderr}"

@@ -96,7 +96,7 @@ with progress.stage("outer"):
 def test_nothing_ticks_in_what_we_become() -> None:
     script = """
 with progress.stage("create"):
-    Host(Context(), progress=progress).become(["sh", "-c", "sleep 0.2; echo end >&2"])
+    Host(Context(), progress=progress).exec_process(["sh", "-c", "sleep 0.2; echo end >&2"])
 """
     *_, line, end = written(script, 80)
     assert (line, end) == (f"{live.ERASE}end", "")

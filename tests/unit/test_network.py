@@ -83,9 +83,9 @@ def test_which_network_is_ours(bridge: str, address: str, is_ours: bool) -> None
 def test_which_podman_network_is_ours(networks: list[str], is_ours: bool) -> None:
     bridge = {"driver": "bridge", "network_interface": "vagrantp1"}
     listed: dict[str, object] = {**bridge, "subnets": [{"subnet": network} for network in networks]}
-    assert subnets.is_ours_of_podman(listed) == is_ours
-    assert not subnets.is_ours_of_podman({**listed, "driver": "macvlan"})
-    assert not subnets.is_ours_of_podman({**listed, "network_interface": "podman1"})
+    assert subnets.is_our_podman_network(listed) == is_ours
+    assert not subnets.is_our_podman_network({**listed, "driver": "macvlan"})
+    assert not subnets.is_our_podman_network({**listed, "network_interface": "podman1"})
 
 
 def test_a_fixed_address_is_had_or_refused() -> None:
@@ -100,7 +100,8 @@ def test_a_fixed_address_is_had_or_refused() -> None:
         with pytest.raises(ConfigError, match=r"must be on 10\.201\.0\.0/24, the network vagrantp"):
             choose(outside)
     for reserved in ("10.201.0.0", "10.201.0.1", "10.201.0.255"):
-        with pytest.raises(ConfigError, match="must not be of the network itself"):
+        text = "must not be the network's own address, its gateway's or its broadcast address, got"
+        with pytest.raises(ConfigError, match=text):
             choose(reserved)
 
 

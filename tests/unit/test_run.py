@@ -94,7 +94,7 @@ def test_dry_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     host.remove(tmp_path / "old")
     with host.lock(tmp_path / "locks", "key", "it"):
         pass
-    host.become(["false"])
+    host.exec_process(["false"])
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert capsys.readouterr().out.splitlines() == [
         f"would run touch {tmp_path}/a",
@@ -192,7 +192,7 @@ def test_an_interrupt_reaches_the_child_and_then_us(
     assert time.monotonic() - start < 10
 
 
-def test_what_a_killed_verb_left_is_outlasted(
+def test_what_a_killed_verb_left_running_is_waited_for(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vagrantp.core.system.GRACE", 1.0)
@@ -214,7 +214,7 @@ def test_what_a_killed_verb_left_is_outlasted(
     waiters = [threading.Thread(target=child.wait) for child in children]
     for waiter in waiters:
         waiter.start()
-    host.outlast(mark)
+    host.wait_for_orphans(mark)
     assert 1 <= time.monotonic() - start < 5
     assert [child.poll() for child in children] == [0, -signal.SIGTERM]
     assert [other.poll() for other in others] == [None, None]

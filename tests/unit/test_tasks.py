@@ -33,7 +33,7 @@ def test_the_traceback_of_a_bug_is_in_the_log(
     code, text = _end(KeyError("x"))
     log = tmp_path / "vagrantp/logs/vagrantp.log"
     assert code == 1
-    assert text.startswith("a bug of vagrantp, at test_tasks.py:")
+    assert text.startswith("a bug in vagrantp, at test_tasks.py:")
     assert text.endswith(f": KeyError: 'x'\n  hint: the traceback is in {log}")
     assert "Traceback (most recent call last):" in log.read_text()
     assert log.read_text().endswith("KeyError: 'x'\n\n")

@@ -13,9 +13,9 @@ Document = TypeVar("Document", list[Any], dict[str, Any])
 
 
 def as_json(program: str, text: str, kind: type[Document]) -> Document:
-    """Return what a program answered, a JSON document of a kind. null is an empty list.
+    """Return a program's answer, a JSON document of type `kind`; null counts as an empty list.
 
-    Raises ProviderError when it is another one, or none.
+    Raises ProviderError for any other answer.
     """
     try:
         found = json.loads(text)
@@ -29,12 +29,11 @@ def as_json(program: str, text: str, kind: type[Document]) -> Document:
 
 
 def as_xml(text: str) -> ET.Element:
-    """Return what virsh answered, an XML document. Raises ProviderError when it is none."""
+    """Return virsh's answer, an XML document. Raises ProviderError for any other answer."""
     try:
         return ET.fromstring(text)
     except ET.ParseError:
-        told = f"libvirt gave an unreadable answer: {_shown(text)}"
-        raise ProviderError(told) from None
+        raise ProviderError(f"libvirt gave an unreadable answer: {_shown(text)}") from None
 
 
 def _shown(text: str) -> str:

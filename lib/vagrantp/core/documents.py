@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 1024 * 1024  # of a file that is read: more is something else
+MAX_BYTES = 1024 * 1024  # of a file that is read: a larger one is something else
 MAX_DEPTH = 100  # of nested YAML; libyaml overflows its stack at some ten thousand
 MAX_VALUES = 100_000  # of a YAML file, counted again wherever an alias repeats them
 MAX_DIGITS = 1000  # of a number: sexagesimal ones take time by the square of their length
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MERGE = "tag:yaml.org,2002:merge"
-# What PyYAML's constructors raise for a value that is none of its tag: `!!int ""`, 2001-99-99, …
+# What PyYAML's constructors raise for a value that does not fit its tag: `!!int ""`, 2001-99-99, …
 BAD_VALUES = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
 
 
 class Unreadable(ValueError):
-    """A file that cannot be used. The text says what it must be: it reads on from "a file"."""
+    """A file that cannot be used. The text says what it must be, as what follows "a file"."""
 
 
 def text(file: Path) -> str:
@@ -40,14 +40,14 @@ def text(file: Path) -> str:
 
 
 def at_once(path: str, flags: int) -> int:
-    """Open a file for open(); unlike there, a FIFO does not keep us waiting."""
+    """Open a file, as the opener of open(); a FIFO does not block."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def compose(document: str) -> Any:  # noqa: ANN401  # a yaml.Node
     """Return the root node of a YAML document, None of an empty one. Raises Unreadable.
 
-    No tag is looked at, so Ansible's own ones are no mistake. No node holds itself.
+    Tags are ignored, so Ansible's own are no mistake. No node contains itself.
     """
     import yaml  # takes 0.03 s, and few need it
 

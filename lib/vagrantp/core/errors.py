@@ -56,7 +56,7 @@ class ProviderError(VagrantpError):
 
 
 class UnansweredError(ProviderError):
-    """A program did not finish in time. What else it would be asked, it would not answer either."""
+    """A program did not finish in time. It would not answer further questions either."""
 
 
 class KvmError(ProviderError):
@@ -101,7 +101,7 @@ class Interrupted(VagrantpError):
 
 
 def in_words(error: BaseException) -> str:
-    """Return what an error says: one of ours, of the system's, of the user's, or a bug."""
+    """Return an error's message, whether it is ours, the system's, an interrupt or a bug."""
     if isinstance(error, VagrantpError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -110,12 +110,12 @@ def in_words(error: BaseException) -> str:
         return (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
     frame = extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"a bug of vagrantp, at {where}: {type(error).__name__}: {error}"
+    return f"a bug in vagrantp, at {where}: {type(error).__name__}: {error}"
 
 
 @contextmanager
 def cleaning_up_after(first: BaseException) -> Iterator[None]:
-    """Let `first` stay the error: a block that cleans up after it, and fails, adds a note to it."""
+    """Keep `first` as the error: a block that cleans up after it, and fails, adds a note to it."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as failure:

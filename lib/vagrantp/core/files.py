@@ -1,4 +1,4 @@
-"""Files of ours: written whole or not at all, and by nobody else."""
+"""Our own files: written whole or not at all, and by nobody else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vagrantp.core.errors import StateError
 
 
 def refuse_open(folder: Path) -> None:
-    """Raise StateError when anybody else could put something into a folder of ours, or owns it."""
+    """Raise StateError when anybody else owns one of our folders or can write to it."""
     try:
         found = folder.stat()
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def write_whole(path: Path, content: str | bytes, mode: int) -> None:
             file.write(data)
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path)  # a failing write(2) does not tell
+        error.filename = str(path)  # a failing write(2) does not name it
         raise
     finally:
         with suppress(OSError):  # then that is the error

@@ -19,13 +19,13 @@ def ask(host: Host, *arguments: str) -> str:
 
 @cache
 def version(host: Host) -> str:
-    """Return what libvirt and QEMU say of their versions. Asked once."""
+    """Return the versions of libvirt and QEMU, as virsh prints them. Asked once."""
     return ask(host, "version")
 
 
 @cache
 def capabilities(host: Host) -> str:
-    """Return the XML of what domains can have here, by software emulation. Asked once."""
+    """Return the XML of what domains can have here under software emulation. Asked once."""
     return ask(host, "domcapabilities", "--virttype", "qemu")
 
 

@@ -1,4 +1,4 @@
-"""The stage at work, on a line of the terminal that ticks (docs/adr/0015-a-line-of-our-own.md)."""
+"""The running stage, on a live line of the terminal (docs/adr/0015-a-line-of-our-own.md)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from time import monotonic
 from unicodedata import category, east_asian_width
 
 TICK = 0.2  # seconds
-LEAST = 16  # columns of the text that are worth more than how long it usually takes
+LEAST = 16  # columns of the text that matter more than how long it usually takes
 SPINNER = "|/-\\"
 ERASE = "\x1b[K"  # from the cursor on
 
 
 def is_possible() -> bool:
-    """Say whether stderr is a terminal on which a line can be written anew."""
+    """Say whether stderr is a terminal on which a line can be rewritten."""
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Line:
-    """Tells what is at work, for how long, and how long it usually takes: `usual`, in seconds.
+    """Shows what is running, for how long, and how long it usually takes (`usual`, in seconds).
 
     A thread of its own writes it, between `start` and `stop`.
     """
@@ -37,7 +37,7 @@ class Line:
         self.done: Callable[[], str] = str  # how much of it is done, in words
 
     def start(self) -> None:
-        """Begin to tick, or go on with it."""
+        """Start or resume ticking."""
         self._is_over.clear()
         self._thread = Thread(target=self._tick, daemon=True)
         self._thread.start()
@@ -55,15 +55,15 @@ class Line:
             for sign in cycle(SPINNER):
                 # the last column stays free: some terminals go on to the next line from there
                 columns = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-                told = filter(None, [self._told(), _clock(monotonic() - self._since)])
-                figures = f": {', '.join(told)}"
+                known = filter(None, [self._done(), _clock(monotonic() - self._since)])
+                figures = f": {', '.join(known)}"
                 shown = fitted(f"{sign} {self._text}", figures, self._usually, columns)
                 # at the start, as a typed ^C moves the cursor; at the end, for what others write
                 _write(f"\r{shown}{ERASE}\r")
                 if self._is_over.wait(TICK):
                     return
 
-    def _told(self) -> str:
+    def _done(self) -> str:
         try:
             return self.done()
         except (OSError, ValueError):  # it reads what another process is writing just now
@@ -71,8 +71,8 @@ class Line:
 
 
 def fitted(text: str, figures: str, more: str, columns: int) -> str:
-    """Return all in one line of at most so many columns: the text gives way, down to LEAST; then
-    `more` goes.
+    """Return all in one line of at most `columns`: the text is cut, down to LEAST columns; then
+    `more` is dropped.
     """
     if len(figures + more) + min(len(text), LEAST) <= columns:
         figures += more

@@ -34,8 +34,9 @@ FLOCK_TIMEOUT = 30.0  # seconds; Vagrant holds its index for less than one
 def byte(file_of_locks: Path, key: str, wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock named `key`. `wait` is called where another process holds it.
 
-    One byte of one file stands for each key (fcntl(2), open file description locks; plain record
-    locks of a process all go when it closes the file once): nothing is left to clean up.
+    One byte of one file stands for each key, so nothing is left to clean up. They are open file
+    description locks (fcntl(2)): a process loses all its plain record locks on a file when it
+    closes any of its descriptors of that file.
     """
     with file_of_locks.open("a") as file:
         at = int(hashlib.sha256(key.encode()).hexdigest()[:15], 16)
@@ -50,9 +51,9 @@ def byte(file_of_locks: Path, key: str, wait: Callable[[], None]) -> Iterator[No
 
 @contextmanager
 def flock(path: Path) -> Iterator[None]:
-    """Hold a lock of another program's, which it takes for a moment by flock(2).
+    """Hold a lock that another program, too, takes for a moment by flock(2).
 
-    Raises UnansweredError when it does not let go.
+    Raises UnansweredError when that one does not release it.
     """
     deadline = monotonic() + FLOCK_TIMEOUT
     with path.open("a") as file:

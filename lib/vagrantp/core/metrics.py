@@ -18,7 +18,7 @@ from vagrantp.core.places import state_root
 from vagrantp.core.progress import table
 from vagrantp.core.system import Host
 
-MAX_BYTES = 8 * 1024**2  # some 30,000 operations; then the file is put aside, over the one before
+MAX_BYTES = 8 * 1024**2  # some 30,000 operations; then the file is renamed over an older `.1`
 SCHEMA = 1  # of `stats --json`
 
 TAIL = 1024**2  # bytes that `usual` reads: some thousand operations, in 4 ms
@@ -27,15 +27,14 @@ Times = dict[str, list[float]]  # seconds, oldest first, by outcome
 
 
 def path() -> Path:
-    """Return where the times stand; what was put aside is in `.1` beside it."""
+    """Return the file of measured times; older ones are in `.1` beside it."""
     return state_root() / "metrics.jsonl"
 
 
 def record(host: Host, verb: str, project: Path, seconds: float, exit_code: int) -> None:
     """Append one operation that ends now, after `seconds`.
 
-    What keeps it from being written is told on stderr and never raised: the verb's own result
-    stands.
+    A failure to write it is reported on stderr and never raised: the verb's own result stands.
     """
     if host.dry or verb == "stats":
         return
@@ -62,9 +61,9 @@ def record(host: Host, verb: str, project: Path, seconds: float, exit_code: int)
 
 
 def usual(verb: str, project: Path, infra_type: str | None) -> dict[str, float]:
-    """Return how many seconds each stage of a verb took of late: the median of what went well.
+    """Return how many seconds each stage of a verb usually takes: the median of recent successes.
 
-    In this project, or, where it is new to it, in all of them.
+    In this project, or in all of them if the verb was never run here.
     """
     times: dict[str, list[float]] = defaultdict(list)
     sign = f'"type": {json.dumps(infra_type)}, "verb": {json.dumps(verb)}, '.encode()
@@ -90,7 +89,7 @@ def stats(as_json: bool) -> str:
 
 
 def summary(times: Times) -> dict[str, Any]:
-    """Return counts, and of what went well the median, the 95th percentile and the last.
+    """Return counts, and of the successes the median, the 95th percentile and the last.
 
     The percentile is the nearest rank: the least of the times that 95 % of them do not exceed.
     """
@@ -121,8 +120,8 @@ def _summaries() -> list[dict[str, Any]]:
 
 def _read() -> dict[tuple[str, str], dict[str, Times]]:
     """Return all times by verb and type, then by stage; the whole operation is stage ""."""
-    gc.disable()  # it would look for garbage, of which there is none, half of the time
-    decode = json.JSONDecoder().raw_decode  # what is around it in `loads` takes a third
+    gc.disable()  # half of the time would go into looking for garbage, and there is none
+    decode = json.JSONDecoder().raw_decode  # `loads` takes a third longer
     found: dict[tuple[str, str], dict[str, Times]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )

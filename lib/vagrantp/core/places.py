@@ -12,7 +12,7 @@ SCRIPTS = PACKAGE / "guest/scripts"  # what runs in guests
 
 
 def xdg(kind: str, fallback: str) -> Path:
-    """Return our folder under `$XDG_<kind>_HOME`; as XDG has it, a relative one does not count."""
+    """Return our folder under `$XDG_<kind>_HOME`, which is ignored if relative, as XDG says."""
     base = os.environ.get(f"XDG_{kind}_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / fallback) / "vagrantp"
 
@@ -22,5 +22,5 @@ def state_root() -> Path:
     return xdg("STATE", ".local/state")
 
 
-# What mends most of what can be wrong with a host, as it is typed in any folder.
+# The command that fixes most problems of a host, in any folder.
 SET_UP = f"make -C {shlex.quote(str(MASTER))} setup"

@@ -1,4 +1,4 @@
-"""Child processes, as core/system.py starts them: what they inherit, say, and end by."""
+"""Child processes, as core/system.py starts them: what they inherit and print, how they end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALLOWED = (
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-GRACE = 20.0  # seconds that an interrupted child has to clean up behind itself
+GRACE = 20.0  # seconds that an interrupted child has to clean up after itself
 
 
 AT_WORK = ("docker", "podman", "ruby", "vagrant")  # Vagrant, and what it starts
@@ -68,9 +68,9 @@ class Child(Local):
         )
 
     def _thread_join_timeout(self, target: Callable[..., object]) -> int | None:
-        """Wait a second only for the end of the output of what was ended: invoke's own question.
+        """Let invoke wait only a second for the rest of the output of a child that we ended.
 
-        A kept ssh connection has the ends of our pipes until the command in the guest has ended.
+        A kept ssh connection holds our pipes open until the command in the guest has ended.
         """
         timeout: int | None = super()._thread_join_timeout(target)
         return 1 if self.is_ended else timeout
@@ -148,7 +148,7 @@ def environment() -> dict[str, str]:
 
 
 def find_tool(tool: str) -> str:
-    """Return the path of a program. Raises ProviderError when it is not there to be run."""
+    """Return the path of a program. Raises ProviderError when it is not installed."""
     path = shutil.which(tool, path=environment()["PATH"])
     if not path:
         raise ProviderError(f"{tool} is not installed", SET_UP)
@@ -156,7 +156,7 @@ def find_tool(tool: str) -> str:
 
 
 def is_installed(tool: str) -> bool:
-    """Say whether a program is there to be run."""
+    """Say whether a program is installed."""
     return shutil.which(tool, path=environment()["PATH"]) is not None
 
 
@@ -178,9 +178,9 @@ def _descendants(pid: int) -> list[int]:
 
 
 def marked(mark: str) -> list[int]:
-    """Return the processes of this user at work with `mark`, NAME=value, in their environment.
+    """Return this user's running processes with `mark`, NAME=value, in their environment.
 
-    What stays on purpose has it too, and may be everyone's: conmon, aardvark-dns.
+    Only programs in AT_WORK: conmon and aardvark-dns have it, too, and are meant to stay.
     """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -193,7 +193,7 @@ def marked(mark: str) -> list[int]:
 
 
 def in_group(argv: Sequence[str]) -> Sequence[str]:
-    """Put group libvirt in force for a user who was added to it after logging in."""
+    """Return argv that runs in group libvirt, for a user who joined it after logging in."""
     if os.getuid() == 0 or argv[0] not in ("virsh", "vagrant", "sudo"):
         return argv
     try:
@@ -206,6 +206,6 @@ def in_group(argv: Sequence[str]) -> Sequence[str]:
 
 
 def last_error(lines: list[str]) -> str:
-    """Return the last line that speaks of an error, or else the last one."""
+    """Return the last line that mentions an error, or else the last one."""
     marked = [line for line in lines if "error" in line.lower()]
     return (marked or lines or [""])[-1]

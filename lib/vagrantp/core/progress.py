@@ -1,4 +1,4 @@
-"""What a verb tells while it works: stages with their seconds, on stderr."""
+"""What a verb reports while it works: stages with their seconds, on stderr."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def plain(text: str, most: int = 300) -> str:
-    """Return what another program said as it can be shown: in one line, `most` characters long.
+    """Return what another program printed, fit to be shown: one line of at most `most` characters.
 
-    What is not printable is escaped, so that no guest speaks to the terminal.
+    What is not printable is escaped, so that no guest can control the terminal.
     """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text.strip()[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
@@ -59,10 +59,10 @@ def compare(name: str, promised: object, found: object, unit: str = "") -> Check
 
 @dataclass
 class Progress:
-    """Collects the stages of one verb and tells them as they pass.
+    """Collects the stages of one verb and reports them as they end.
 
-    `is_live`: on a line that ticks. `usual`: returns how many seconds each stage takes of late, for
-    a type of instance.
+    `is_live`: also shows the running one on a live line. `usual`: returns how many seconds each
+    stage usually takes, for a type of instance.
     """
 
     is_live: bool = False
@@ -78,7 +78,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
-        """Time and tell one stage. `name` is the same whenever it is timed; `detail` is told."""
+        """Time and report one stage. `name` is always the same, for `stats`; `detail` is shown."""
         text = f"{name} {detail}".rstrip()
         start = time.monotonic()
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
@@ -95,13 +95,13 @@ class Progress:
             end = "" if outcome == "ok" else f" ({outcome})"
             self.say(f"{text}: {seconds:.1f} s{end}")
 
-    def done(self, told: Callable[[], str]) -> None:
-        """Show on a live line how much of the stage at work is done, as `told` tells it then."""
+    def done(self, describe: Callable[[], str]) -> None:
+        """Show on a live line how much of the running stage is done: what `describe` returns."""
         if self._line:
-            self._line.done = told
+            self._line.done = describe
 
     def say(self, text: str) -> None:
-        """Tell something that is no stage."""
+        """Report something that is not a stage."""
         with self.aside(), suppress(OSError):  # the terminal may have gone, and work goes on
             print(f"  {text}", file=sys.stderr, flush=True)
 

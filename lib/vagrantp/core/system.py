@@ -1,8 +1,9 @@
 """This host: the only way to start processes, change files, take locks and handle signals.
 
-Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`,
-`move`, `link`, `remove`, `scratch`, `lock`, `flock` or `become`, and each of them holds back under
-`fab --dry`: one gate for every side effect. How it is done is in process.py, files.py and locks.py.
+Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`, `end`,
+`move`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and each of them holds back
+under `fab --dry`: one gate for every side effect. How it is done is in process.py, files.py and
+locks.py.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ LOG_BYTES = 1024**2  # of a log, before the next command begins another one
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """This host, as far as a verb may touch it. `before_exec` is called by `become`;
-    one that is not patient waits for no other verb in its project."""
+    """This host, as far as a verb may touch it.
+
+    `is_patient`: waits for another verb in its project; `before_exec`: called by `exec_process`.
+    """
 
     context: Context
     dry: bool = False
@@ -113,10 +116,10 @@ class Host:
 
         `what` names the step in an error; `timeout` in seconds; `stdin` is a file that the command
         reads; `note` is called with every line of output; `explain` picks the one line that matters
-        out of the output of a failure, or "" for the last one that speaks of an error.
-        Raises ProviderError when it fails.
+        out of the output of a failure, or "" for the last one that mentions an error.
+        Raises ProviderError when it fails, HostLimitError when a disk is full.
         """
-        # a script for a guest is no use to a reader: what follows the first line, or base64
+        # a script for a guest does not help a reader: what follows the first line, or base64
         first, *rest = re.sub(r"[\w+/=]{300,}", "…", shlex.join(argv)).splitlines()
         shown = f"{first} …" if rest else first
         if self.dry:
@@ -181,7 +184,7 @@ class Host:
             path.unlink(missing_ok=True)
 
     def end(self, pid: int) -> None:
-        """End a process of ours, and wait until it has gone."""
+        """End one of our processes, and wait until it is gone."""
         if self.dry:
             return self._would(f"end process {pid}")
         with suppress(ProcessLookupError):
@@ -190,12 +193,11 @@ class Host:
             select.select([descriptor], [], [], GRACE)
             os.close(descriptor)
 
-    def outlast(self, mark: str) -> None:
-        """Wait until what a killed verb left at work has ended; end it where that takes too long.
+    def wait_for_orphans(self, mark: str) -> None:
+        """Wait for the processes that a killed verb left running; end them if they take too long.
 
-        `mark`: what its processes have in their environment. What dies with a verb is its child,
-        and not what that has started: Vagrant's `podman run` would make a container that was just
-        removed.
+        `mark`: NAME=value in their environment. A verb's child dies with it, but what that child
+        has started does not: Vagrant's `podman run` would make a container that was just removed.
         """
         deadline = monotonic() + GRACE
         while not self.dry and (left := marked(mark)):
@@ -206,7 +208,7 @@ class Host:
 
     @contextmanager
     def scratch(self, parent: Path) -> Iterator[Path]:
-        """Give a folder in `parent` for a moment."""
+        """Yield a temporary folder in `parent`."""
         self.make_dir(parent)
         if self.dry:
             yield parent / ".scratch"
@@ -239,9 +241,9 @@ class Host:
 
     @contextmanager
     def flock(self, path: Path) -> Iterator[None]:
-        """Hold a lock of another program's, which it takes for a moment by flock(2).
+        """Hold a lock that another program, too, takes for a moment by flock(2).
 
-        Raises UnansweredError when it does not let go.
+        Raises UnansweredError when that one does not release it.
         """
         if self.dry:
             yield
@@ -249,8 +251,8 @@ class Host:
         with locks.flock(path):
             yield
 
-    def become(self, argv: Sequence[str], cwd: Path = Path()) -> None:
-        """Replace this process by another one, streams and all; under --dry print it."""
+    def exec_process(self, argv: Sequence[str], cwd: Path = Path()) -> None:
+        """Replace this process by another one, with the same streams; under --dry print it."""
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
         path = find_tool(argv[0])
@@ -303,7 +305,7 @@ class Host:
                 f"{argv[0]} did not finish in {timeout:.0f} seconds: {shown}",
                 f"the full log is {self.log}" if self.log else "try it by hand",
             ) from None
-        except KeyboardInterrupt:  # it fell between the moments in which invoke passes it on
+        except KeyboardInterrupt:  # it came while invoke was not passing interrupts on
             if hasattr(runner, "process"):  # else even before there was a child
                 runner.kill()
             raise
@@ -313,7 +315,7 @@ class Host:
         return result
 
     def note(self, line: str) -> None:
-        """Write something of our own into the log, and on stderr with --verbose.
+        """Write a line into the log, and to stderr with --verbose.
 
         A log that cannot be written is no reason to stop.
         """

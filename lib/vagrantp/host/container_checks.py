@@ -62,7 +62,7 @@ def podman_network(host: Host) -> Finding:
         return Finding("ok", "not needed by a user's containers")
     if not named:
         return Finding("ok", "the first up makes it")
-    if not subnets.is_ours_of_podman(named[0]):
+    if not subnets.is_our_podman_network(named[0]):
         mend = f"podman network rm {subnets.NAME}"
         text = f"the podman network {subnets.NAME} is not one of ours"
         return Finding("failed", text, mend, ConflictError)

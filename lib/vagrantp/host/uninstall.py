@@ -218,7 +218,7 @@ def _of_podman(host: Host) -> Iterator[Leftover]:
             yield Leftover(
                 f"podman network {subnets.NAME}",
                 partial(_run, host, ["podman", "network", "rm", subnets.NAME]),
-                stays if subnets.is_ours_of_podman(found) else "it is not one of ours",
+                stays if subnets.is_our_podman_network(found) else "it is not one of ours",
             )
 
 
@@ -246,7 +246,7 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
     script = f"{shlex.quote(str(guard))} unload; rm -rf -- {shlex.join(map(str, files))}"
     remove, stays = partial(_run, host, ["sh", "-c", script]), None
     if not all(os.access(path.parent, os.W_OK) for path in files):
-        remove = partial(host.become, ["sudo", "sh", "-c", script])
+        remove = partial(host.exec_process, ["sudo", "sh", "-c", script])
         stays = None if is_installed("sudo") else "only root can remove it"
     if others:
         stays = "other users have instances"

@@ -1,4 +1,4 @@
-"""What `.env` asks for now and an instance was not made with, and when it can have that."""
+"""What `.env` asks for now and an instance was not made with, and when that can apply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROVISIONING = ("provision_script", "provision_vars")
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that differs from what the instance has, and when it can be had."""
+    """A setting that differs from what the instance has, and when it can apply."""
 
     key: str
     old: str

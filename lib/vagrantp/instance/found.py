@@ -14,7 +14,7 @@ UP = ("running", "paused")  # a stop ends these
 
 @dataclass(frozen=True)
 class Found:
-    """An instance of ours as its provider knows it now. `memory` in MiB, `disk` in GiB."""
+    """One of our instances, as its provider knows it now. `memory` in MiB, `disk` in GiB."""
 
     instance: Instance
     state: State
@@ -26,8 +26,8 @@ class Found:
     disk: int | None = None
     console: str | None = None
     vnc: str | None = None
-    live: State = "absent"  # as its provider says, be it broken besides
-    is_unfinished: bool = False  # what a killed `up` has left
+    live: State = "absent"  # as its provider says, even if `state` is broken
+    is_unfinished: bool = False  # left by a killed `up`
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Found:
 
 
 def judged(found: Found) -> Found:
-    """Tell an instance that cannot be used as it is from a sound one."""
+    """Return an instance as `broken`, with the reason, if it cannot be used as it is."""
     instance = found.instance
     found = replace(found, live=found.state)
     if not instance.state_dir.is_dir():
@@ -52,5 +52,5 @@ def judged(found: Found) -> Found:
 
 
 def absent(instance: Instance) -> Found:
-    """Return that there is no such instance."""
+    """Return the finding that there is no such instance."""
     return Found(instance, "absent", os.getuid())

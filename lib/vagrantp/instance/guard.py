@@ -1,4 +1,4 @@
-"""What is asked of the keeper of the packet filter, and how it is called."""
+"""What `guard`, the keeper of the packet filter, is asked for, and its command lines."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def policy(settings: Settings, lan: contract.LanNic | None = None) -> contract.P
 def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
     """Return how `guard` is to share the project folder with a guest, None where it is not.
 
-    All in it belongs to who logs in. Which number that is the guest knows: until it was asked, it
-    is what the first user gets, and in our own image, which has one, the second.
+    All in it belongs to the user who logs in. Only the guest knows that user's id: until it is
+    asked, take that of a first user, or in our own image, which has one, that of a second.
     """
     if settings.mount == "none":
         return None
@@ -31,7 +31,7 @@ def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
 
 
 def argv(*arguments: str) -> list[str]:
-    """Return argv of the keeper of the packet filter, which root alone may be."""
+    """Return argv of `guard`, which only root may run."""
     return [*([] if os.getuid() == 0 else ["sudo", "-n"]), str(contract.GUARD), *arguments]
 
 

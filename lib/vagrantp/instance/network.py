@@ -11,11 +11,11 @@ LOOPBACK = "127.0.0.1"
 
 
 def mac(instance: Instance, settings: Settings) -> str:
-    """Return the MAC address of a guest on our network; on a bridge, MAC is of its card there."""
+    """Return a guest's MAC address on our network; MAC belongs to its card on a bridge, if any."""
     is_here = settings.network_type == "default"
     return settings.mac if is_here and settings.mac else instance.mac
 
 
 def fixed_ip(settings: Settings) -> IPv4Address | None:
-    """Return the address asked for on our network; on a bridge, FIXED_IP is of the card there."""
+    """Return the address wanted on our network; FIXED_IP belongs to a card on a bridge, if any."""
     return settings.fixed_ip if settings.network_type == "default" else None

@@ -14,7 +14,7 @@ from typing import Literal
 from vagrantp.instance.drift import AT_START, PROVISIONING, Change
 from vagrantp.instance.found import UP, Found
 
-When = Literal["once", "always", "never"]  # once: where the guest does not say that it was done
+When = Literal["once", "always", "never"]  # once: unless the guest says that it was done
 Changes = tuple[Change, ...]
 NEEDS_UP = {"paused": "fab up resumes it", "stopped": "fab up starts it"}
 
@@ -37,9 +37,9 @@ class WantStopped:
 
 
 class Want(Enum):
-    """What needs no further word."""
+    """A state that takes no parameters."""
 
-    LOGIN = auto()  # a shell in a running one, or a command's end
+    LOGIN = auto()  # a shell or a command in a running one
     GONE = auto()  # none, and nothing that was made for it
     PROVISIONED = auto()  # a running one, on which PROVISION_SCRIPT was run again
 
@@ -51,15 +51,15 @@ Wanted = WantUp | WantStopped | Want
 
 
 class Do(Enum):
-    """A step that needs no further word."""
+    """A step without parameters."""
 
     ACCEPT = auto()  # ask whether what its guest may have changed is used (trust.py)
     REMOVE_LEFTOVERS = auto()  # of an `up` by another NAME that was killed
     CHECK_PLAYBOOKS = auto()  # find mistakes in them before anything is made for them
     CREATE = auto()  # make it from nothing, and start it
-    ADOPT = auto()  # put one that an older version made on record as this version needs it
+    ADOPT = auto()  # complete the records of one that an older version made
     RESUME = auto()  # let a paused one go on
-    LOGIN = auto()  # become ssh
+    LOGIN = auto()  # leave this process to ssh
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Remove:
 
 @dataclass(frozen=True)
 class Start:
-    """Start a stopped one with these changes. `by_vagrant`: which writes the domain again."""
+    """Start a stopped one with these changes. `by_vagrant`: it updates the domain."""
 
     changes: Changes = ()
     resizes: bool = False
@@ -109,7 +109,7 @@ class Apply:
 
 @dataclass(frozen=True)
 class Record:
-    """Write changes down that take effect by what comes next."""
+    """Record changes that a later step applies."""
 
     changes: Changes
 
@@ -185,9 +185,9 @@ def _to_run(found: Found, changes: Changes, provisioning: When) -> tuple[Step, .
 
 def _refusal_of(found: Found, changes: Sequence[Change]) -> Refuse:
     notes = {"DISK": " (a disk grows, and never shrinks)"}
-    told = [f"{change}{notes.get(change.key, '')}" for change in changes]
+    lines = [f"{change}{notes.get(change.key, '')}" for change in changes]
     return Refuse(
-        f"{found.name} was made with other settings:\n  " + "\n  ".join(told),
+        f"{found.name} was made with other settings:\n  " + "\n  ".join(lines),
         "these need a new instance: fab rm, then fab up; or take the change back",
     )
 

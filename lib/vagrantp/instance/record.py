@@ -1,4 +1,4 @@
-"""Who an instance is and where its things stand. Settings <-> machine.json."""
+"""Who an instance is and where its files are. Settings <-> machine.json."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Instance:
 
     @property
     def state_dir(self) -> Path:
-        """The folder that holds everything that is only this instance's."""
+        """The folder of everything that belongs to this instance alone."""
         return state_root() / self.full_name
 
     @property
@@ -81,7 +81,7 @@ class Instance:
 
     @property
     def mac(self) -> str:
-        """A MAC of QEMU's range, stable and as unique as the id is."""
+        """A MAC in QEMU's range, stable and as unique as the id is."""
         pairs = [self.id[i : i + 2] for i in range(0, 8, 2)]
         return ":".join(["52", "54", *pairs])
 
@@ -111,7 +111,7 @@ class Instance:
         return self.state_dir / contract.HOOK_ERROR
 
     def hooks_reason(self) -> str:
-        """Return what is in there, "" where there is none."""
+        """Return the content of `hook_error`, "" where there is none."""
         try:
             return self.hook_error.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
@@ -123,13 +123,13 @@ class Instance:
         return state_root() / "trust" / self.id
 
     def source(self, path: Path) -> Path:
-        """Return where a file that `.env` names is to be read: in an accepted copy, if any."""
+        """Return the path to read for a file that `.env` names: the accepted copy's, if any."""
         name = inside(self.folder, path)
         copies = self.accepted / "files"
         return path if name is None or not copies.is_dir() else copies / name
 
     def is_complete(self) -> bool:
-        """Say whether an `up` got to its end for it."""
+        """Say whether an `up` has made it in full."""
         return self.ssh_config.exists()
 
     def machine(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Instance:
         return from_json(machine["settings"]) if machine else None
 
     def why_newer(self) -> str:
-        """Return why this version leaves it alone, "" where it does not."""
+        """Return why this version must leave it alone, "" where it need not."""
         version = _version(_document(self.machine_json))
         if version <= VERSION:
             return ""
@@ -182,7 +182,7 @@ def by_id(identity: str, folder: Path | None = None) -> Instance | None:
 
 
 def all_by_id(identity: str, folder: Path | None = None) -> list[Instance]:
-    """Return what has a state folder: more than one where NAME changed after a killed `up`."""
+    """Return all with a state folder: more than one where NAME changed after a killed `up`."""
     found = []
     for path in sorted(state_root().glob(f"*-{identity}")):
         made = _document(path / "machine.json")  # of a newer version, too
@@ -225,15 +225,15 @@ def _machine(path: Path) -> dict[str, Any]:
 
 
 def log(identity: str) -> Path:
-    """Return where what the providers said to a project's last verbs is; before that, in `.1`.
+    """Return the log of what providers printed during a project's last verbs; `.1` has older ones.
 
-    It is in no instance's folder: an `up` that fails takes that back.
+    It is in no instance's folder: an `up` that fails removes that.
     """
     return xdg("CACHE", ".cache") / "logs" / f"{identity}.log"
 
 
 def inside(folder: Path, path: Path) -> str | None:
-    """Return a path as it is below a folder, None where it is not, by its name."""
+    """Return a path relative to a folder, None if its name (links or not) leads outside."""
     plain = Path(os.path.normpath(path))
     return str(plain.relative_to(folder)) if plain.is_relative_to(folder) else None
 

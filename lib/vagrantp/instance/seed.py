@@ -20,8 +20,8 @@ FIRST_BOOT = SCRIPTS / "first_boot.sh"
 def user_script(user: str, keys: str, is_made_later: bool = False) -> str:
     """Return a script that lets a user log into a guest by `keys`, and become root there by sudo.
 
-    For any guest, and any number of times: what the user has there already stays. `is_made_later`:
-    by cloud-init, as a person's #cloud-config says.
+    It works in any guest, any number of times: what the user has there already stays.
+    `is_made_later`: cloud-init will make the user, as a person's #cloud-config says.
     """
     values = {"user": user, "keys": keys.strip(), "is_made_later": "yes" if is_made_later else "no"}
     start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
@@ -51,10 +51,10 @@ def cloud_init(
 ) -> dict[str, str]:
     """Return the files of a NoCloud seed. `theirs`: a person's #cloud-config, which stays as it is.
 
-    There is nothing to merge: what we need of a guest a script does before all modules
-    (`user_script`, and the host key; None where the image does it without cloud-init). Only a NAME
-    that was written counts more than a `hostname` in there: that is a part of its own, which
-    replaces (cloud-init's default is to keep what an earlier part says).
+    Nothing is merged into that: a script prepares the guest before all modules (`user_script`, and
+    the host key; None where the image does so without cloud-init). Only a NAME in `.env` outranks
+    its `hostname`, by a part of its own that replaces it (cloud-init's default is to keep what an
+    earlier part says).
     """
     from email.mime.multipart import MIMEMultipart  # takes 0.04 s, and few need it
     from email.mime.text import MIMEText
@@ -69,12 +69,12 @@ def cloud_init(
         parts.append(start + FIRST_BOOT.read_text("utf-8") + user_script)
     message = MIMEMultipart()
     for part in parts:
-        message.attach(MIMEText(part, "plain", "utf-8"))  # of "plain" it finds out the kind itself
+        message.attach(MIMEText(part, "plain", "utf-8"))  # cloud-init looks itself what it is
     meta = {
         "instance-id": instance.full_name,
         "local-hostname": settings.hostname or settings.name,
     }
-    # The host key is ours, and sudo wants to know the name. What a person says outranks both.
+    # The host key is ours, and sudo looks the name up. What a person says outranks both.
     defaults = {"ssh_deletekeys": False, "manage_etc_hosts": "localhost"}
     return {
         "meta-data": json.dumps(meta),

@@ -11,7 +11,7 @@ from vagrantp.core.system import Host
 from vagrantp.instance.record import Instance
 
 KEPT = 600  # seconds that an idle ssh connection is kept for the next `ssh`
-RELOAD_SSHD = "kill -HUP $(cat /run/sshd.pid) || true"  # one that systemd starts at need has no pid
+RELOAD_SSHD = "kill -HUP $(cat /run/sshd.pid) || true"  # a socket-activated one has no pid file
 
 
 def ssh(instance: Instance, *arguments: str, config: Path | None = None) -> list[str]:
@@ -25,8 +25,8 @@ def kept_ssh(
     """Return argv of ssh by a connection that is kept for the next one, to be run in `state_dir`.
 
     It belongs to one run of the guest, whose first process or QEMU is `pid`, and notices within 30
-    seconds when that is gone. The socket's path is relative, since one of over 100 characters
-    cannot be had (unix(7), ControlPath in ssh_config(5)).
+    seconds when that is gone. The socket's path is relative, since sockets cannot have one of over
+    100 characters (unix(7), ControlPath in ssh_config(5)).
     """
     options = {
         "ControlMaster": "auto",
@@ -65,7 +65,7 @@ def ssh_config(instance: Instance, address: str, port: int, user: str, first: bo
     """Return the ssh_config(5) of an instance.
 
     Its host key is known before it first boots, so a connection that would end at another guest
-    fails before anything is sent. A box made for Vagrant shows one of its own: `first` takes it.
+    fails before anything is sent. A box made for Vagrant has its own: `first` accepts it.
     """
     options: dict[str, Any] = {
         "HostName": address,

@@ -1,8 +1,8 @@
 """MOUNT=rw: what this host reads and runs of a project whose guest may write it, once accepted.
 
 Ansible, a template in a role, `.env` itself: whoever changes one of these can have this host do
-something. So what was accepted is copied, and the copy is what is read and run; where the project
-differs from it by now, a person has to say yes. docs/adr/0017-trust-by-copies.md
+something. So what was accepted is copied, and the copy is what is read and run; if the project has
+changed since, a person has to say yes. docs/adr/0017-trust-by-copies.md
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vagrantp.instance.record import Instance
 from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
 
-# What Ansible finds beside a playbook by itself, or what people put there for it. It sees no more.
+# What Ansible finds beside a playbook by itself, or people put there for it. It sees nothing else.
 BESIDE = (
     *("ansible.cfg", "*.yml", "*.yaml"),
     *("collections", "defaults", "files", "group_vars", "handlers", "host_vars", "inventory"),
@@ -37,10 +37,10 @@ Copies = dict[str, tuple[bytes, bool]]  # by path below the project: content, an
 def accept(
     host: Host, instance: Instance, settings: Settings, is_sure: Callable[[str], bool]
 ) -> None:
-    """Take what this host is to read and run as it is now, where a guest may have written it.
+    """Accept, as it is now, what this host reads and runs and a guest may have written.
 
-    `is_sure` is asked, with what changed, when something did since the last time. Raises
-    StateError where the answer is no, or where there is a link, which would lead anywhere.
+    If anything has changed since the last time, `is_sure` is asked, with the changes. Raises
+    StateError if the answer is no, and for a link, which could lead anywhere.
     """
     _finish(host, instance)
     if settings.mount != "rw" and not instance.accepted.is_dir():
@@ -67,18 +67,18 @@ def accept(
 
 
 def _next(instance: Instance) -> Path:
-    """Return the folder of what was accepted and is not in its place yet."""
+    """Return the folder of newly accepted copies that are not in their place yet."""
     return instance.accepted.with_name(f"{instance.accepted.name}.next")
 
 
 def _finish(host: Host, instance: Instance) -> None:
-    """Put that into its place, where there is none: also of a verb that was killed just then."""
+    """Move new copies into their place if that is free, also those of a verb that was killed."""
     if not instance.accepted.is_dir() and _next(instance).is_dir():
         host.move(_next(instance), instance.accepted)
 
 
 def forget(host: Host, instance: Instance) -> None:
-    """Forget, with its guest, what was accepted; not what that guest has changed in the project."""
+    """Remove the accepted copies with their guest, unless it has changed the project since."""
     _finish(host, instance)
     if not instance.accepted.is_dir():
         return
@@ -88,7 +88,7 @@ def forget(host: Host, instance: Instance) -> None:
     except (ConfigError, StateError) as error:
         changed = [error.message] if instance.folder.is_dir() else []
     if changed:
-        host.progress.say(f"in {instance.folder} is not what was accepted; fab up will ask")
+        host.progress.say(f"{instance.folder} has changed since it was accepted; fab up will ask")
     else:
         host.remove(instance.accepted)
         host.remove(_next(instance))
@@ -98,7 +98,7 @@ def forget(host: Host, instance: Instance) -> None:
 
 
 def _changed(instance: Instance, settings: Settings, copies: Copies) -> list[str]:
-    """Return what differs from what was accepted, a line each; nothing where nothing was yet."""
+    """Return what differs from the accepted copies, a line each; nothing if there are none."""
     try:
         accepted = json.loads((instance.accepted / SETTINGS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -123,9 +123,9 @@ def _changed(instance: Instance, settings: Settings, copies: Copies) -> list[str
 
 
 def _copies(folder: Path, settings: Settings) -> Copies:
-    """Read all that this host would, without following a link anywhere.
+    """Read all that this host would read or run, without following a link anywhere.
 
-    The guest may be at work meanwhile: so what counts is what was read here, and only here.
+    The guest may be writing meanwhile: so only what is read here counts.
     """
     found: Copies = {}
     playbooks = [step.path for step in settings.provision_script if step.kind == "playbook"]

@@ -1,4 +1,4 @@
-"""Vagrant's command lines, with an environment that lets nothing of the user's in."""
+"""Vagrant's command lines, with an environment that has nothing of the user's."""
 
 from __future__ import annotations
 

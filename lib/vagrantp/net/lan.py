@@ -20,10 +20,10 @@ from vagrantp.core.system import Host
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
-GUESTS_PORTS = ("tun", "veth")  # what on a bridge is a guest's; the rest leads out
-NOBODYS = 9  # the port "discard": a datagram to it asks for nothing but its receiver's MAC address
-ANSWER_SECONDS = 1.0  # that a machine on a LAN has to tell its MAC address
-SECONDS_IF_KNOWN = 8.0  # as Linux asks what it once knew only after five: delay_first_probe_time
+GUESTS_PORTS = ("tun", "veth")  # kinds of a bridge's ports that lead to guests; others lead out
+NOBODYS = 9  # the port "discard": a datagram to it only makes this host ask for a MAC address
+ANSWER_SECONDS = 1.0  # that a machine on a LAN has to answer with its MAC address
+SECONDS_IF_KNOWN = 8.0  # Linux asks a known one again only after five: delay_first_probe_time
 # systemd-resolved shows itself as the resolver, and has those that it asks in a file of its own.
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
@@ -69,7 +69,7 @@ def card(host: Host, instance: Instance, settings: Settings) -> LanNic | None:
 def refuse_taken(host: Host, nic: LanNic) -> None:
     """Raise ConflictError where another machine on the LAN has the guest's fixed address.
 
-    It is asked for by ARP, as far as this host is on that network itself.
+    This host asks by ARP, if it is on that network itself.
     """
     if not nic.address:
         return

@@ -32,7 +32,7 @@ from vagrantp.settings.parsers import PortForward
 AUTO = range(20000, 32768)
 FIRST_FREE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 ECHO_SECONDS = 15
-# In the guest: says a word to whoever comes first.
+# In the guest: sends a word to the first client.
 ECHO = """
 import socket, sys
 port, kind, word = int(sys.argv[1]), sys.argv[2], sys.argv[3].encode()
@@ -46,12 +46,12 @@ with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGR
         server.sendto(word, server.recvfrom(100)[1])
 """
 
-# address, host, guest, protocol, as forward.py has them; auto: `host` was ours to choose
+# address, host, guest, protocol, as forward.py reads them; auto: we chose `host`
 Forward = dict[str, Any]
 
 
 def shown(forward: Forward) -> str:
-    """Return a forward as people read it."""
+    """Return a forward in readable form."""
     udp = "/udp" if forward["protocol"] == "udp" else ""
     return f"{_end(forward)} -> {forward['guest']}{udp}"
 
@@ -62,9 +62,9 @@ def _end(forward: Forward) -> str:
 
 
 def settle(host: Host, instance: Instance, settings: Settings) -> list[Forward]:
-    """Return the forwards of `settings`, each with a port of the host that it can have.
+    """Return the forwards of `settings`, each with a port of the host that is free for it.
 
-    What the instance has already, it keeps. Raises ConflictError, saying who holds a port.
+    The instance keeps those that it has. Raises ConflictError, which says who holds a port.
     """
     had = forwards(instance)
     serving = [(f["host"], f["protocol"]) for f in had] if is_served(instance) else []
@@ -183,12 +183,13 @@ def _carrier(instance: Instance) -> int | None:
     return holder_of(instance.forwards.with_name("forwards.lock"))
 
 
-def ensure(host: Host, instance: Instance, pid: str, afresh: bool = False) -> None:
-    """Let the forwards of a running instance be carried. `pid`: of its first process, or QEMU's.
+def ensure(host: Host, instance: Instance, pid: str, restart: bool = False) -> None:
+    """Start carrying the forwards of a running instance, unless that is done already.
 
-    `afresh`: as they are written now. Raises ProviderError where one cannot be had.
+    `pid`: of its first process, or QEMU's; `restart`: in any case, as they are written now. Raises
+    ProviderError where one cannot be carried.
     """
-    if afresh:
+    if restart:
         end(host, instance)
     if not forwards(instance) or is_served(instance):
         return
@@ -205,7 +206,7 @@ def forwards(instance: Instance) -> list[Forward]:
 
 
 def checks(host: Host, instance: Instance, settings: Settings, pid: str) -> list[Check]:
-    """Return whether each port leads to the guest; where nothing listens there, we do, for once.
+    """Return whether each port leads to the guest; if nothing listens in it, we do for a moment.
 
     `pid`: of the guest's QEMU or first process.
     """

@@ -1,4 +1,4 @@
-"""What a guest reaches, tried from inside: services that we offer for the moment, and routers."""
+"""What a guest reaches, tried from inside: services that we offer for a moment, and routers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vagrantp.settings.env import Settings
 # bash has sockets of its own, so nothing need be installed in a guest. A line of stdin is a number,
 # an address and a port that accepts a connection, or does not. A line without a port is a question
 # to the guest's resolver, with escapes of printf(1): it is open when there is an answer that a
-# server has found (RFC 1035, 4.1.1: response code 0, or 3 for a name that there is not).
+# server has found (RFC 1035, 4.1.1: response code 0, or 3 for a name that does not exist).
 SCRIPT = r"""
 command -v bash >/dev/null || exit 3
 exec timeout 20 bash -c '
@@ -90,7 +90,7 @@ def checks(
 def _probes(
     host: Host, instance: Instance, settings: Settings, own: list[str], services: ExitStack
 ) -> Iterator[Probe]:
-    """Yield what to try, with services of ours on this host for as long as `services` last."""
+    """Yield what to try, with services on this host that end with `services`."""
     links = json.loads(host.answer(["ip", "-json", "address"]))
     addresses = [a["local"] for link in links for a in link["addr_info"] if a["scope"] == "global"]
     of_host = [address for address in addresses if address not in own]  # pasta gives the host's own
@@ -121,7 +121,7 @@ def _probes(
 
 @contextmanager
 def _service(port: int) -> Iterator[int]:
-    """Accept connections at a port of this host, any free one for 0, where nobody else does."""
+    """Accept connections at a port of this host (0: any free one), unless somebody else does."""
     try:
         server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     except OSError:

@@ -66,7 +66,8 @@ def choose_address(
                 f"{subnet[2]} to {subnet[-2]} are the addresses there",
             )
         if address in (subnet[0], subnet[1], subnet[-1]):
-            raise ConfigError(f'.env: FIXED_IP must not be of the network itself, got "{fixed}"')
+            text = "the network's own address, its gateway's or its broadcast address"
+            raise ConfigError(f'.env: FIXED_IP must not be {text}, got "{fixed}"')
         if holder := taken.get(str(address)):
             raise ConflictError(f"FIXED_IP={fixed} is taken by {holder}")
         return address
@@ -95,14 +96,14 @@ def is_ours(xml: ET.Element) -> bool:
     )
 
 
-def is_ours_of_podman(listed: dict[str, Any]) -> bool:
+def is_our_podman_network(listed: dict[str, Any]) -> bool:
     """Say whether Podman's network of our name has the form that we give it."""
     subnets = [ip_network(item["subnet"]) for item in listed.get("subnets") or []]
     ipv4 = (n for n in subnets if isinstance(n, IPv4Network))
-    of_ours = [n for n in ipv4 if any(map(n.subnet_of, CANDIDATES))]
+    own = [n for n in ipv4 if any(map(n.subnet_of, CANDIDATES))]
     kind = listed.get("driver"), listed.get("network_interface")
     is_bridge = kind == ("bridge", BRIDGES["container"])
-    return is_bridge and bool(of_ours) and len(of_ours) == len(subnets)
+    return is_bridge and bool(own) and len(own) == len(subnets)
 
 
 def _networks(destinations: Iterable[str]) -> list[IPv4Network]:

@@ -1,4 +1,4 @@
-"""What is written out of keys.py: a commented `.env`, and the tables of keys in docs/."""
+"""What is generated from keys.py: a commented `.env`, and the tables of keys in docs/."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def env_text(infra_type: str) -> str:
 
 
 def documents() -> dict[str, str]:
-    """Return the files of this checkout that are made of the keys, by their paths in it."""
+    """Return the texts of this checkout's files that are generated from the keys, by path."""
     tables = {
         "docs/configuration.md": _configuration(),
         "docs/changes.md": _table("VM", "container", *_changes()),
@@ -61,18 +61,18 @@ def _with(table: str, text: str) -> str:
 def _block(key: Key, infra_type: str) -> str:
     value = infra_type if key.name == "INFRA_TYPE" else key.example
     default = f"default: {key.default or key.otherwise}" if key.default or key.otherwise else ""
-    told = "; ".join(filter(None, [key.value, "required" if key.is_required else default]))
+    form = "; ".join(filter(None, [key.value, "required" if key.is_required else default]))
     mark = "" if key.is_required else "# "
-    return f"\n# {_meaning(key)}\n# {told}\n{mark}{key.name}={value}\n"
+    return f"\n# {_meaning(key)}\n# {form}\n{mark}{key.name}={value}\n"
 
 
 def _meaning(key: Key) -> str:
-    limits = [
+    conditions = [
         f"only for INFRA_TYPE={key.infra_type}" if key.infra_type else "",
         f"so far only {key.so_far}" if key.so_far else "",
     ]
-    told = "; ".join(filter(None, limits))
-    return key.doc + (f" ({told})" if told else "")
+    limits = "; ".join(filter(None, conditions))
+    return key.doc + (f" ({limits})" if limits else "")
 
 
 def _table(*cells: str | tuple[str, ...]) -> str:
@@ -102,7 +102,7 @@ def _configuration() -> str:
 
 
 def _changes() -> list[tuple[str, ...]]:
-    """Return the keys by when an instance can have a changed value, VM and container."""
+    """Return rows of keys and when a change of them applies, to a VM and to a container."""
     words = {"grow only": "larger: at once; smaller: to a new instance"}
     groups: dict[tuple[str, ...], list[str]] = {}
     for key in KEYS.values():
@@ -110,7 +110,8 @@ def _changes() -> list[tuple[str, ...]]:
             key.applies_to(kind) if key.infra_type in (None, kind) else "-"
             for kind in ("vm", "container")
         ]
-        told = tuple(words.get(answer, answer) for answer in answers)
-        if {*told} - {"-", NEW}:
-            groups.setdefault(told, []).append(f"`{key.name}`")
-    return [*((", ".join(keys), *told) for told, keys in groups.items()), ("every other", NEW, NEW)]
+        cells = tuple(words.get(answer, answer) for answer in answers)
+        if {*cells} - {"-", NEW}:
+            groups.setdefault(cells, []).append(f"`{key.name}`")
+    rows = [(", ".join(keys), *cells) for cells, keys in groups.items()]
+    return [*rows, ("every other", NEW, NEW)]

@@ -64,7 +64,7 @@ class Problem:
 
 
 def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Settings:
-    """Read `.env` of the project `folder`; `warn` is told what may be a mistake.
+    """Read `.env` of the project `folder`; `warn` is called with what may be a mistake.
 
     Raises ConfigError with every problem of both files at once, in file order.
     """
@@ -267,7 +267,7 @@ def _text(path: Path, shown: str) -> str:
         owner = found.st_uid
         if stat.S_ISDIR(found.st_mode):
             raise ConfigError("is a folder, not a file")
-        if not stat.S_ISREG(found.st_mode):  # a FIFO would keep us waiting
+        if not stat.S_ISREG(found.st_mode):  # a FIFO would block
             raise ConfigError("is no regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

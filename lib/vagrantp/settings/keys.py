@@ -203,7 +203,7 @@ class Settings:
     )
     provision_script: tuple[Provisioner, ...] = key(
         "path(s), base or agent, comma-separated",
-        "what sets the guest up: a playbook (.yml), a script, or a playbook of ours",
+        "what sets the guest up: a playbook (.yml), a script, or a built-in playbook",
         "base,setup.yml,./install",
         All(parsers.items, (parsers.provisioner,)),
         locate=files.provisioners,
@@ -239,7 +239,7 @@ class Settings:
         locate=files.cloud_config,
         hint="a path starts from the folder of this file",
         infra_type="vm",
-        unverified="what it does is its own; up waits for cloud-init and tells its errors",
+        unverified="what it does is its own; up waits for cloud-init and reports its errors",
     )
     ssh_user: str = key(
         "user name",

@@ -87,7 +87,7 @@ class Provisioner:
 
 
 def one_line(raw: str) -> str:
-    """Validate what no value may be, whatever its key: long, or with control characters."""
+    """Refuse what no key allows: a very long value, or one with control characters."""
     if len(raw) > MAX_LENGTH:
         raise Invalid(f"must be shorter than {MAX_LENGTH} characters")
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in raw):

@@ -1,4 +1,4 @@
-"""What holds between keys, and of a change of one."""
+"""Which keys conflict, and when a change of one applies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vagrantp.settings.schema import When
 
 @dataclass(frozen=True)
 class KeyConflict:
-    """A sound value of `key` that makes no sense beside the others. `text` reads on from the key.
+    """A sound value of `key` that makes no sense beside the others. `text` follows the key's name.
 
-    `is_idle`: nothing would use it, which is no mistake where values for all projects stand.
+    `is_idle`: nothing would use it, which is no mistake in defaults.env.
     """
 
     key: str
@@ -75,7 +75,7 @@ def _unreachable(gateway: IPv4Address | None, address: IPv4Address | None) -> st
 
 
 def applies(name: str, old: Settings, new: Settings) -> When:
-    """Return when an instance that has `old` can have what `new` says of the key `name`."""
+    """Return when a change of the key `name` applies to an instance that has the settings `old`."""
     if name not in KEYS or (name == "FIXED_IP" and new.network_type == "bridge"):
         return NEW  # on a bridge the guest is given its address when it is made
     key = KEYS[name]

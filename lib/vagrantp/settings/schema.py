@@ -1,4 +1,4 @@
-"""What a key of `.env` is: one record, which all that is said of it elsewhere is derived from."""
+"""A key of `.env` is one record, from which everything else about it is derived."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Key:
     - `before`: the raw text of what an instance has whose version did not know the key, or had
       another default
     - `infra_type`: the one type that it makes sense for
-    - `applies`: when an instance can have a changed value; of each type, where they differ
+    - `applies`: when a change applies; by type, where they differ
     - `aliases`: what other tools call it
     - `verified`: the start of the name of the check of `verify` that proves it; `unverified`: why
       there is none

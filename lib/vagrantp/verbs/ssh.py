@@ -31,7 +31,7 @@ def ssh(host: Host, command: str = "", verbose: bool = False) -> None:
     terminal = ["-t"] if os.isatty(0) and os.isatty(1) else []
     rest = [*terminal, "--", command] if command else []
     argv = openssh.kept_ssh(found.instance, pid, *rest)
-    host.become(argv, cwd=found.instance.state_dir)
+    host.exec_process(argv, cwd=found.instance.state_dir)
 
 
 def _look(host: Host, folder: Path) -> tuple[Found, str]:

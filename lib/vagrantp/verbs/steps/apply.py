@@ -51,7 +51,7 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
     if is_lost and not step.forwards:
         host.progress.say("its ports were not forwarded any more; they are again")
     if is_lost or step.forwards:
-        ports.ensure(host, instance, provider.pid(host, instance), afresh=step.forwards)
+        ports.ensure(host, instance, provider.pid(host, instance), restart=step.forwards)
     record(host, instance, settings, step.now)
 
 

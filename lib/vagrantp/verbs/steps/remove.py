@@ -26,7 +26,7 @@ def clean_up(host: Host, instance: Instance) -> None:
 
     Without Vagrant, which takes seconds to start and knows of nothing that is not found here.
     """
-    host.outlast(mark(instance))
+    host.wait_for_orphans(mark(instance))
     if instance.infra_type:
         provider_for(instance.infra_type).clean_up(host, instance)
     else:  # its machine.json is lost, and no provider knows it: parts may be there
