@@ -23,7 +23,7 @@ TYPES = {"vm": "virtiofs", "container": "fuse"}  # "fuse.bindfs" where an older 
 
 
 def check(instance: Instance, settings: Settings, facts: dict[str, str]) -> list[Check]:
-    """Return whether a guest, by its facts, has the project folder as it was promised."""
+    """Return whether a guest, by its facts, has the project folder as promised."""
     found = _found(instance, facts)
     return [] if found == settings.mount == "none" else [compare("mount", settings.mount, found)]
 
@@ -37,13 +37,13 @@ def _found(instance: Instance, facts: dict[str, str]) -> str:
 
 
 def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[str, str]) -> bool:
-    """Write down who it is that logs in; say whether what the guest has belongs to somebody else.
+    """Record the user who logs in; say whether the guest's folder belongs to another one.
 
-    The guest has it right at its next start.
+    From its next start on it belongs to the right one.
     """
-    wish = guard.mount(instance, settings)
+    wanted = guard.mount(instance, settings)
     user = [int(word) for word in facts.get("user", "").split()]
-    if wish is None or not user or [wish.uid, wish.gid] == user:
+    if wanted is None or not user or [wanted.uid, wanted.gid] == user:
         return False
     document = instance.machine()
     document["provider"]["user_ids"] = user
@@ -59,9 +59,9 @@ def ensure(
     ssh: list[str],
     cwd: Path,
 ) -> dict[str, str]:
-    """Let a running VM have the folder where it was promised; return its facts by then.
+    """Mount the folder in a running VM, or unmount it, as promised; return its facts then.
 
-    `ssh`: the argv that reaches it, from `cwd`. A container has it from its start.
+    `ssh`: the argv that reaches it, from `cwd`. A container has the folder from its start.
     """
     if instance.infra_type == "container" or _found(instance, facts) == settings.mount:
         return facts

@@ -4,8 +4,8 @@ FOLDER and SOCKET: where the kept ssh connection of the guest is; EVENTS: the fi
 callbacks/vagrantp.py writes; GALAXY: a folder of `roles` and `ansible_collections`, "" for none.
 
 `localhost` is the guest, and no connection leads anywhere else. A play that is for no host, or that
-asks for what nobody answers, is refused before the first task: exit status 1, and an event
-`{"refused": [line, …]}`. What else a person's ansible.cfg says stays as it is.
+asks a question without an answer, is refused before the first task: exit status 1, and an event
+`{"refused": [line, …]}`. Everything else in a person's ansible.cfg stays in force.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOCALHOST = "plays for localhost set up the guest"  # printed where there are such
 ADDS_HOSTS = ("add_host", "group_by")  # modules after which a pattern may match what it did not
-# The environment counts more than ansible.cfg, and vagrantp lets nothing of a person's through.
+# The environment outranks ansible.cfg, and vagrantp passes on none of a person's variables.
 FORCED = {
     "ANSIBLE_ASK_PASS": "no",
     "ANSIBLE_ASK_VAULT_PASS": "no",
@@ -39,14 +39,14 @@ Theirs = Any  # ansible has no types
 
 
 def main() -> None:
-    """Become ansible-playbook."""
+    """Run ansible-playbook in this process."""
     folder, socket, events, galaxy, *arguments = sys.argv[1:]
     os.environ.update(FORCED)
     os.environ["VAGRANTP_EVENTS"] = events
     # A path that is never too long for a socket (unix(7)), as the folder's own may be.
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     os.environ["ANSIBLE_SSH_CONTROL_PATH"] = f"/proc/{os.getpid()}/fd/{descriptor}/{socket}"
-    # Ansible's workers are in sessions of their own; so they end with it, however it ends.
+    # Ansible's workers are in sessions of their own; this makes them end with it in any case.
     prctl = ctypes.CDLL(None).prctl
     os.register_at_fork(after_in_child=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     if galaxy:
@@ -77,8 +77,8 @@ def main() -> None:
 def _lead_to_the_guest() -> None:
     """Make Ansible's localhost the guest, and every connection but ssh an error.
 
-    Where ssh leads the extra variables of ansible.connection() say, which nothing in a playbook
-    outranks.
+    The extra variables of playbooks.connection() say where ssh leads; nothing in a playbook
+    outranks them.
     """
     from ansible.errors import AnsibleError
     from ansible.inventory.data import InventoryData
@@ -105,7 +105,7 @@ def _lead_to_the_guest() -> None:
 def _refused(executor: Theirs) -> list[str]:
     """Return what is wrong with plays, a line each with its place; print if one is for localhost.
 
-    What cannot be known before other plays ran is left to them.
+    What is known only after other plays have run is not judged.
     """
     from ansible.errors import AnsibleError
     from ansible.playbook import Playbook

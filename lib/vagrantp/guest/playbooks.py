@@ -17,8 +17,8 @@ PLAY = PACKAGE / "guest/play.py"
 def connection(instance: Instance, user: str, port: int) -> str:
     """Return the variables of Ansible by which every host of a playbook is the guest.
 
-    As extra variables they count more than anything that a playbook, its folder or an ansible.cfg
-    says. Each goes by all its names, as the last one counts (ansible.builtin.ssh).
+    As extra variables they outrank anything that a playbook, its folder or an ansible.cfg says.
+    Each is set by all its names, of which the last one counts (ansible.builtin.ssh).
     """
     names = {
         ("ansible_connection",): "ssh",

@@ -1,7 +1,7 @@
 """Sets a guest up as PROVISION_SCRIPT says: playbooks from this host, scripts in the guest.
 
-That it was done is written down in the guest, at the end, and nowhere else: what was interrupted
-is done again, and so is what a new guest of the same project needs.
+Only the guest records that it was done, at the end: so it is done again if it was interrupted, and
+in a new guest of the same project.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from vagrantp.settings.files import first_line
 from vagrantp.settings.parsers import Provisioner
 from vagrantp.settings.saved import as_json, as_written
 
-LOCALHOST = "plays for localhost set up the guest"  # as programs/play.py prints it
+LOCALHOST = "plays for localhost set up the guest"  # as play.py prints it
 DONE = "/var/lib/vagrantp/provisioned"
 STEP_TIMEOUT = 4 * 3600  # seconds for a playbook or script: some compile
 PYTHON = SCRIPTS / "get_python.sh"
 SCRIPT = SCRIPTS / "script.sh"
-SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we know it
-# It tells in its exit status what its result tells better.
+SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we have it
+# The exit status is ignored, as the result says more.
 CLOUD_INIT = f"""
 command -v cloud-init >/dev/null || {{ echo "error: the guest has no cloud-init" >&2; exit 1; }}
 cloud-init status --wait >/dev/null || true
@@ -58,8 +58,8 @@ REQUIREMENTS = tuple(
 )
 
 
-def wish(settings: Settings) -> str:
-    """Return what a guest says once all of it was done: a digest of what is to be done."""
+def fingerprint(settings: Settings) -> str:
+    """Return a digest of what is to be done, which the guest records once that was done."""
     keys = ("cloud_init", "provision_script", "provision_vars")
     text = json.dumps([as_json(settings)[key] for key in keys])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -75,7 +75,7 @@ def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool
     if not is_asked(settings):
         return False
     done = session.run(host, instance, pid, f"cat {DONE}").stdout.strip()
-    return bool(done != wish(settings))
+    return bool(done != fingerprint(settings))
 
 
 def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
@@ -83,8 +83,8 @@ def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
     if not settings.provision_script:
         return []
     asked = as_written(settings.provision_script)
-    is_done = facts.get("provisioned") == wish(settings)
-    return [compare("provisioned", asked, asked if is_done else "not, or not so")]
+    is_done = facts.get("provisioned") == fingerprint(settings)
+    return [compare("provisioned", asked, asked if is_done else "not done, or something else")]
 
 
 def check(host: Host, instance: Instance, settings: Settings) -> None:
@@ -94,7 +94,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     play is not for the guest.
     """
     theirs = settings.cloud_init and instance.source(settings.cloud_init)
-    # A template is a program of Jinja's, which no sandbox holds: it runs in the guest only.
+    # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
     if theirs and is_installed("cloud-init") and not env.is_template(theirs):
         argv = ["cloud-init", "schema", "--config-file", str(theirs)]
         done = host.ask(argv)
@@ -107,7 +107,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> None:
-    """Check a playbook; under --dry only print how, as Ansible runs code that is in its folder."""
+    """Check a playbook; under --dry only print how, as Ansible runs code from its folder."""
     playbook, variables = _playbook(instance, step), _variables(instance, settings)
     galaxy = _galaxy(host, playbook.parent)
     with host.scratch(store.cache()) as folder:
@@ -127,22 +127,22 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     """
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
-    _need_answer(host, instance, pid)
+    _require_answer(host, instance, pid)
     _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
-    told = []
-    if settings.cloud_init and (said := _await_cloud_init(host, instance, pid)):
-        told.append(said)
+    done = []
+    if settings.cloud_init and (name := _await_cloud_init(host, instance, pid)):
+        done.append(name)
     for step in settings.provision_script:
         with host.progress.stage("provision", step.path.name):
             take = _run_script if step.kind == "script" else _run_playbook
-            told.append(f"{step.path.name}{take(host, instance, settings, pid, step)}")
-    note = f"mkdir -p {Path(DONE).parent} && echo {wish(settings)} > {DONE}"
+            done.append(f"{step.path.name}{take(host, instance, settings, pid, step)}")
+    note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
     _as_root(host, instance, pid, note, "provisioning")
-    return ", ".join(told)
+    return ", ".join(done)
 
 
-def _need_answer(host: Host, instance: Instance, pid: str) -> None:
-    """Raise ProviderError where a login runs no command: what comes would wait for ever."""
+def _require_answer(host: Host, instance: Instance, pid: str) -> None:
+    """Raise ProviderError where a login runs no command: what follows would wait for ever."""
     if host.dry:
         return
     answer = session.run(host, instance, pid, "true")
@@ -164,7 +164,7 @@ def _run_playbook(
         argv = playbooks.playbook(instance, pid, playbook, name, variables, galaxy, folder)
         host.progress.done(lambda: _at_task(_events(folder, "tasks")))
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             if line == LOCALHOST:
                 host.progress.say(f"{step.path.name}: {line}")
 
@@ -174,7 +174,7 @@ def _run_playbook(
                 what=str(step),
                 timeout=STEP_TIMEOUT,
                 cwd=playbook.parent,
-                note=tell,
+                note=report,
                 explain=_complaint,
             )
         except (ProviderError, HostLimitError) as error:
@@ -189,7 +189,7 @@ def _run_playbook(
 
 
 def _refuse(instance: Instance, folder: Path) -> None:
-    """Raise ConfigError where programs/play.py has refused the playbook. `folder` has `events`."""
+    """Raise ConfigError where play.py has refused the playbook. `folder` has `events`."""
     for refused in _events(folder, "refused"):
         raise ConfigError(_in_project(instance, "\n".join(refused)))
 
@@ -230,7 +230,7 @@ def _run_script(
         )
     except (ProviderError, HostLimitError) as error:  # the guest's own disk may be full
         raise _failure(host, step, _why(lines) or error.message) from None
-    except BaseException as error:  # it was interrupted: so is what it began
+    except BaseException as error:  # an interrupt, which must reach the script in the guest
         with cleaning_up_after(error):
             _as_root(host, instance, pid, script, "ending a script")
         raise
@@ -296,7 +296,7 @@ def _at_task(started: list[list[int]]) -> str:
 
 
 def _events(folder: Path, kind: str) -> list[Any]:
-    """Return what callbacks/vagrantp.py told of one kind."""
+    """Return the events of one kind that callbacks/vagrantp.py wrote."""
     try:
         text = (folder / "events").read_text("utf-8")
     except FileNotFoundError:
@@ -323,14 +323,14 @@ def _playbook(instance: Instance, step: Provisioner) -> Path:
 
 
 def _in_project(instance: Instance, text: str) -> str:
-    """Return what was said of an accepted copy as if it were of the project's own file."""
+    """Return a message about an accepted copy as one about the project's own file."""
     return text.replace(str(instance.source(instance.folder)), str(instance.folder))
 
 
 def _galaxy(host: Host, folder: Path) -> Path | None:
-    """Return where the roles and collections are that a playbook in `folder` requires.
+    """Return the folder of the roles and collections that a playbook in `folder` requires.
 
-    A folder of its own for each text of the requirements: it is there as a whole or not at all.
+    There is one for each text of the requirements; it exists as a whole or not at all.
     """
     files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
     if not files:
@@ -366,7 +366,7 @@ def _requirements(path: Path) -> str:
 
 
 def _kinds(path: Path, text: str) -> list[str]:
-    """Return what requirements ask for: role, collection. A list, as of old, is one of roles."""
+    """Return what requirements ask for: role, collection. A list, the old form, is of roles."""
     with _readable(path):
         found = documents.load(text)
     if not isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""What a guest says of itself over ssh."""
+"""What a guest reports about itself over ssh."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def wait(
 ) -> dict[str, str]:
     """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it, from `cwd`.
 
-    `needs`: the one that must be among them. `end` says why it does not run any more, None while it
-    does; that is raised. Raises ProviderError when it has not answered so after `seconds`.
+    `needs`: the one that must be among them. `end` returns why the guest no longer runs, which is
+    raised, or None while it does. Raises ProviderError when it has not answered after `seconds`.
     """
     deadline = monotonic() + seconds
     while True:
@@ -94,7 +94,7 @@ def wait(
 def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[dict[str, str], str]:
     """Ask a guest for its facts once. Return them, or {} and why there are none.
 
-    A fact that should be a number and is none is left out: it is not known.
+    A fact that should be a number and is none is left out, as unknown.
     """
     answer = _answer(host, ssh, FACTS, cwd)
     if not answer.ok:
@@ -104,7 +104,7 @@ def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[dict[str, 
 
 
 def _fact(line: list[str]) -> tuple[str, str]:
-    """Return name and value of a fact, with nothing in it that a terminal would obey."""
+    """Return name and value of a fact, with nothing in it that controls a terminal."""
     name, value = line
     return name, "".join(c if c.isprintable() else "?" for c in value[:MAX_FACT].strip())
 
@@ -125,7 +125,7 @@ def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result
     """Run a shell script in a guest; return what the script itself prints, and its exit status.
 
     Shell files of the guest (.bashrc, ~/.ssh/rc) may print before, after and meanwhile. So each of
-    the script's lines begins with a word that nobody else knows, and the last one is its status.
+    the script's lines begins with a random word, and the last one is its status.
     """
     word = secrets.token_hex(16) + " "
     marked = f"{{ ({script}\n); printf '\\n%s\\n' \"$?\"; }} | sed 's/^/{word}/'"

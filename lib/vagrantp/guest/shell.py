@@ -8,14 +8,14 @@ from pathlib import Path
 
 from vagrantp.core.places import SCRIPTS
 
-SHELLS = ("bash", "sh", "dash", "ash")  # that tell in which line a script fails
+SHELLS = ("bash", "sh", "dash", "ash")  # that can report the line in which a script fails
 MOUNT_SCRIPT = SCRIPTS / "mount.sh"
 
 
 def shell(script: str, *arguments: str) -> str:
     """Return the command that runs a shell script in a guest.
 
-    The user's login shell reads it, and fish or tcsh quote otherwise: so nothing in it is special.
+    The user's login shell reads it, and fish or tcsh quote differently: so it needs no quoting.
     """
     text = b64encode(script.encode()).decode()
     return shlex.join(["sh", "-c", f'eval "$(echo {text} | base64 -d)"', "sh", *arguments])

@@ -96,7 +96,7 @@ def isolated(host: Host) -> Finding:
 
 def kvm(host: Host) -> Finding:
     """Run a kernel under KVM for a moment. Where none runs VMs are emulated: only a warning."""
-    why = accel.why_not_kvm(host, afresh=True)
+    why = accel.why_not_kvm(host, retry=True)
     if why == accel.NO_KERNEL:
         return Finding("warning", f"not tried: {why}")
     if why:

@@ -84,9 +84,9 @@ def apt_settings(dump: str) -> tuple[list[str], list[str]]:
 
 
 def boot_code(boot: bytes, core: bytes, core_sector: int) -> tuple[bytes, bytes]:
-    """Return GRUB's code for the first sector and for `core_sector` on, knowing of each other.
+    """Return GRUB's code for the first sector and for `core_sector` on, linked to each other.
 
-    What `grub-bios-setup` does, which needs a block device. Offsets: GRUB's include/grub/i386/pc/
+    As `grub-bios-setup` does, which needs a block device. Offsets: GRUB's include/grub/i386/pc/
     boot.h, GRUB_BOOT_MACHINE_KERNEL_SECTOR, and the block list at the end of diskboot.S. The
     partition table in the first sector starts at 446, the disk's signature at 440.
     """
@@ -181,9 +181,9 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
 
 @dataclass
 class PackageCount:
-    """How many packages apt and dpkg have set up, by what they tell."""
+    """How many packages apt and dpkg have set up, by their output."""
 
-    wanted: int = 0  # by now: apt is run more than once
+    wanted: int = 0  # so far: apt runs more than once
     done: set[str] = field(default_factory=set)  # by name, as one may be upgraded by the next run
 
     def take(self, line: str) -> None:
@@ -198,7 +198,7 @@ class PackageCount:
 
 
 def apts_reason(lines: list[str]) -> str:
-    """Pick the line that matters: apt's own error is the first, and mmdebstrap's come behind it."""
+    """Pick the line that matters: the first error is apt's own, and mmdebstrap's follow."""
     return next((line.removeprefix("E: ") for line in lines if line.startswith("E: ")), "")
 
 

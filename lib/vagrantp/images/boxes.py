@@ -1,7 +1,7 @@
 """What BOX names, put into libvirt's pool. Here: boxes that others made for Vagrant.
 
-A box gets a name and a version of ours by a folder of links to its files: so its volume is this
-user's own, arrives whole or not at all, and goes when nothing stands on it any more.
+A box gets our own name and version by a folder of links to its files: so its volume belongs to this
+user, arrives whole or not at all, and is removed once no disk is based on it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _download(host: Host, name: str) -> None:
         ["vagrant", "box", "add", "--provider", "libvirt", "--clean", name],
         what=f"downloading the box {name}",
         timeout=store.DOWNLOAD_TIMEOUT,
-        cwd=home,  # a file of that name in the project is not what is meant
+        cwd=home,  # else Vagrant would take a file of that name in the project
         env=vagrant.base_environment(home, home),
     )
 
@@ -123,6 +123,6 @@ def _is_within(folder: Path, path: Path) -> bool:
 
 
 def _version(text: str) -> list[tuple[int, str]]:
-    """Return what versions sort by: numbers as such, and before words (a prerelease) nothing."""
+    """Return a version's sort key: numbers as such, and before them words, as of a prerelease."""
     parts = re.split(r"[.-]", text)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

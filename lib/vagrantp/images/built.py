@@ -107,7 +107,7 @@ def _name(image: str, infra_type: str) -> str:
 
 
 def _remove_old_container_images(host: Host, image: str, name: str) -> None:
-    """Remove images of older recipes, but for one that a container still stands on."""
+    """Remove images of older recipes, except those that a container is based on."""
     listing = host.answer(["podman", "images", "--noheading", "--format", "{{.Repository}}"])
     pattern = re.compile(rf"localhost/(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})")
     for old in map(pattern.fullmatch, listing.split()):

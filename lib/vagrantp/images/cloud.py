@@ -16,7 +16,7 @@ from vagrantp.images.store import Box
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 ATTEMPTS = 3  # to go on with a download that broke off
-NO_RANGES = 33  # curl(1): the server cannot go on in the middle
+NO_RANGES = 33  # curl(1): the server cannot resume a download
 # GNU's "digest  name" and "digest *name", BSD's "SHA256 (name) = digest", or a digest alone.
 GNU = re.compile(r"^([0-9a-fA-F]{64,128})(?:\s+\*?(\S+))?\s*$", re.MULTILINE)
 BSD = re.compile(r"^SHA\d+ \(([^)]+)\) = ([0-9a-fA-F]{64,128})\s*$", re.MULTILINE)
@@ -61,8 +61,8 @@ def _catalogue(path: Path) -> dict[str, dict[str, str]]:
 def ensure(host: Host, image: str, found: Source, sha256: str | None, room: int) -> Box:
     """Return the box of a cloud image, in libvirt's pool.
 
-    `sha256`: what the file must have; `room`: DISK, in GiB. Raises ConfigError for one that has
-    another or cannot be used, ProviderError when it cannot be had.
+    `sha256`: the checksum that it must have; `room`: DISK, in GiB. Raises ConfigError for one that
+    has another or cannot be used, ProviderError when it cannot be downloaded.
     """
     file = found.place if isinstance(found.place, Path) else _download(host, found, sha256)
     if host.dry and not file.exists():
@@ -155,8 +155,8 @@ def _show_percent(host: Host, line: str) -> None:
 
 
 def _curls_reason(lines: list[str]) -> str:
-    told = [line[line.index("curl: (") :] for line in lines if "curl: (" in line]
-    return told[-1] if told else ""
+    errors = [line[line.index("curl: (") :] for line in lines if "curl: (" in line]
+    return errors[-1] if errors else ""
 
 
 def _published(host: Host, found: Source, name: str) -> str | None:
@@ -176,7 +176,7 @@ def _published(host: Host, found: Source, name: str) -> str | None:
 
 
 def checksums(text: str) -> list[tuple[str | None, str]]:
-    """Return the files, None where it is not told, and their digests of a file of checksums."""
+    """Return the names and digests in a checksum file; None for a digest without a name."""
     found = [(match[2], match[1]) for match in GNU.finditer(text)]
     return found + [(match[1], match[2]) for match in BSD.finditer(text)]
 

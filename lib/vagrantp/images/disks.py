@@ -55,7 +55,7 @@ class Disk:
 
 
 class Unusable(ValueError):
-    """A disk image that is none, or not safe to open. The text says what it is or has."""
+    """A file that is no disk image, or not safe to open. The text says what it is or has."""
 
 
 def look(name: str, file: Path) -> Disk:

@@ -1,7 +1,7 @@
 """IMAGE as any OCI reference: what ssh and Ansible need is added to it, once for each image.
 
-That is done in a container that is isolated as every guest is, since the programs that do it are
-the image's own.
+That is done in a container that is isolated like every guest, since it runs the image's own
+programs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")  # what says how text is encoded: locale
 def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> str:
     """Return the Podman reference of an image with ssh, made where it is not there yet.
 
-    `network`: makes podman's options for the network of a container, for the folder that has what
-    it may reach. Raises ProviderError when the image cannot be had, or nothing can be added to it.
+    `network`: returns podman's options for the network of a container with this state folder.
+    Raises ProviderError when the image cannot be pulled, or nothing can be added to it.
     """
     if not built.is_in_podman(host, reference):
         with host.progress.stage("download image", reference):
@@ -64,7 +64,7 @@ def _facts(host: Host, reference: str) -> tuple[str, list[str]]:
 
 
 def _script(environment: list[str]) -> str:
-    """Return add_ssh.sh, with the image's environment for those who come by ssh."""
+    """Return add_ssh.sh, with the image's environment for those who log in by ssh."""
     variables = dict(pair.split("=", 1) for pair in environment if "=" in pair)
     path = variables.get("PATH", "")
     lang = "" if any(name in variables for name in LOCALE) else "C.UTF-8"
@@ -148,5 +148,5 @@ def _build(
 
 
 def _why(lines: list[str]) -> str:
-    told = [line for line in lines if "rror" in line or line.startswith("E: ")]
-    return (told or lines or [""])[-1]
+    errors = [line for line in lines if "rror" in line or line.startswith("E: ")]
+    return (errors or lines or [""])[-1]

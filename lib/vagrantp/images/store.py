@@ -23,9 +23,9 @@ COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
 DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some images have 10 GB
 
 
-# Of every box of ours. vagrant-libvirt puts the file's time into the volume's name when a box has
-# no version. It holds the user, so users share no volume: a lock of one user is enough (action/
-# handle_box_image.rb, get_volume_name).
+# Of all our boxes. Without a version, vagrant-libvirt puts the file's time into the volume's name
+# (action/handle_box_image.rb, get_volume_name). It names the user, so users share no volume, and a
+# lock of one user is enough.
 VERSION = f"1.{os.getuid()}"
 
 
@@ -33,7 +33,7 @@ VERSION = f"1.{os.getuid()}"
 class Box:
     """A box in our VAGRANT_HOME: `vagrantp-<image>-<digest>`. `virtual_size` in bytes.
 
-    `kind`: of our own making; made for Vagrant, whose insecure key it lets in, and not for our
+    `kind`: built by us; made for Vagrant, whose insecure key it accepts, and without use for our
     seed; or a cloud image, which cloud-init sets up.
     """
 
@@ -53,7 +53,7 @@ def vagrant_home() -> Path:
 
 
 def cache() -> Path:
-    """Return our folder for what can be had again."""
+    """Return our folder for what can be downloaded or built again."""
     return xdg("CACHE", ".cache")
 
 
@@ -61,8 +61,8 @@ def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> B
     """Return `box`, made and put into libvirt's pool as far as it was not there yet.
 
     `make` is called with a folder to work in and the folder, to be made, of the box's files:
-    `box.img` and `metadata.json` (format 1 of vagrant-libvirt). Older boxes of the same image go,
-    but for those that a disk stands on.
+    `box.img` and `metadata.json` (format 1 of vagrant-libvirt). Older boxes of the same image are
+    removed, except those that a disk is based on.
 
     Raises ProviderError when the pool is missing or a step fails.
     """
@@ -85,9 +85,9 @@ def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> B
 
 
 def describe(host: Host, folder: Path) -> None:
-    """Write what vagrant-libvirt wants to know of a box in `folder` that is not of our making.
+    """Write what vagrant-libvirt must know about a box in `folder` that we did not build.
 
-    It knows the disk's size in GB only; where it says less than DISK, DISK counts.
+    It takes the disk's size in GB only; where that is less than DISK, DISK counts.
     """
     host.make_dir(folder)
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
@@ -95,7 +95,7 @@ def describe(host: Host, folder: Path) -> None:
 
 
 def put_image(host: Host, folder: Path, disk: disks.Disk, file: Path) -> None:
-    """Put a disk image that is not of our making into the `folder` of a box, as a qcow2."""
+    """Put a disk image that we did not build into the `folder` of a box, as a qcow2."""
     describe(host, folder)
     target = folder / "box.img"
     if disk.format == "qcow2":
@@ -105,7 +105,7 @@ def put_image(host: Host, folder: Path, disk: disks.Disk, file: Path) -> None:
 
 
 def slug(name: str) -> str:
-    """Return a name as the names of boxes and volumes may have it."""
+    """Return a name in the characters that names of boxes and volumes may have."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower())
 
 
@@ -116,7 +116,7 @@ def volumes_in_pool(host: Host) -> list[str]:
 
 
 def _remove_old_boxes(host: Host, box: Box) -> None:
-    """Remove this user's other boxes of the same image, but for one that a disk stands on."""
+    """Remove this user's other boxes of the same image, except those that a disk is based on."""
     image = re.escape(box.name.rpartition("-")[0])
     pattern = re.compile(rf"({image}-[0-9a-f]{{10}})_.*_{re.escape(VERSION)}_box\.img")
     volumes = volumes_in_pool(host)
@@ -183,8 +183,8 @@ def _is_uploaded(host: Host, box: Box) -> bool:
 def work_folder(host: Host, name: str) -> Iterator[Path]:
     """Give a build a folder, empty at the start and gone at the end.
 
-    It is in the file system of the boxes, so that a finished one gets there by a rename. Whoever
-    has it holds the lock, so one that is there already is a killed build's.
+    It is in the file system of the boxes, so that a finished one gets there by a rename. Its user
+    holds the lock, so one that is there already was left by a killed build.
     """
     path = vagrant_home() / "tmp" / name
     # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
@@ -198,7 +198,7 @@ def work_folder(host: Host, name: str) -> Iterator[Path]:
 
 
 def as_root() -> list[str]:
-    """Return what makes a command root in namespaces of its own.
+    """Return the start of a command that is to run as root in namespaces of its own.
 
     All that it started ends with it, killed or not, and nothing that it mounts is seen outside.
     An ordinary user is root there with the ids of /etc/subuid.

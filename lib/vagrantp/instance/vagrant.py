@@ -1,4 +1,4 @@
-"""Vagrant's command lines, with an environment that has nothing of the user's."""
+"""Vagrant's command lines, with an environment without the user's variables."""
 
 from __future__ import annotations
 

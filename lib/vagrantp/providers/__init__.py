@@ -18,7 +18,7 @@ class Provider(Protocol):
     """The functions that a provider's module has."""
 
     def list_all(self, host: Host) -> list[Found]:
-        """Return every instance of ours that the provider knows, in any state."""
+        """Return each of our instances that the provider knows, in any state."""
 
     def prepare(
         self, host: Host, instance: Instance, settings: Settings, card: LanNic | None
@@ -35,40 +35,40 @@ class Provider(Protocol):
         """See that a stopped one gets FIXED_IP, or the address that it had; return it."""
 
     def isolate(self, host: Host, instance: Instance, settings: Settings) -> None:
-        """Write down what it may reach, and has of its project, where what starts it finds that."""
+        """Record what it may reach and how it gets its project, for the hook that starts it."""
 
     def adopt(self, host: Host, instance: Instance) -> None:
-        """Put an instance that an older version made on record, as this version needs it."""
+        """Complete the records of an instance that an older version made."""
 
     def live(self, host: Host, instance: Instance) -> tuple[State, str]:
-        """Return the state that it is in, and the process id of its QEMU or its first process.
+        """Return its state, and the process id of its QEMU or first process, by one query.
 
-        "" where that is not known. One question.
+        The id is "" where it is not known.
         """
 
     def pid(self, host: Host, instance: Instance) -> str:
-        """Return that process id where it runs, "" where it does not."""
+        """Return that process id if it runs, else ""."""
 
     def why_ended(self, host: Host, instance: Instance) -> VagrantpError | None:
         """Return why an instance that was started does not run; None where it does, or never did.
 
-        One that did not start may have ended before.
+        If a start failed, that may be the end of an earlier run.
         """
 
     def start(self, host: Host, instance: Instance) -> None:
         """Start a stopped instance."""
 
     def resume(self, host: Host, instance: Instance) -> None:
-        """Let a paused instance go on. Raises what has halted it, where nobody has paused it."""
+        """Resume a paused instance. Raises the reason if it was halted and nobody paused it."""
 
     def stop(self, host: Host, instance: Instance, force: bool) -> None:
-        """Stop it, which runs: gracefully, or at once."""
+        """Stop a running instance: gracefully, or at once."""
 
     def resize(self, host: Host, instance: Instance, settings: Settings) -> None:
         """Give it the disk that `settings` ask for, which is larger. What is on it stays."""
 
     def enforce(self, host: Host, instance: Instance, settings: Settings) -> list[Check]:
-        """Write limits again that the provider may have forgotten at a restart.
+        """Set limits again that the provider may have forgotten at a restart.
 
         Return what `check` finds then.
         """

@@ -36,13 +36,13 @@ def command(instance: Instance, *arguments: str) -> tuple[list[str], dict[str, s
 
 
 def _reason(lines: list[str]) -> str:
-    """Pick the line that matters out of Vagrant's output, which tells it in paragraphs."""
-    told = [line for line in lines if not line.startswith(("==>", "from /"))]
+    """Pick the line that matters out of the paragraphs that Vagrant prints."""
+    candidates = [line for line in lines if not line.startswith(("==>", "from /"))]
     for sign in ("Stderr: ", "Error: ", "failed: ", "rror", "The container started either never"):
-        for line in told:
+        for line in candidates:
             if sign in line:
                 return line.removeprefix("Stderr: ")
-    return told[-1] if told else ""
+    return candidates[-1] if candidates else ""
 
 
 def forget(host: Host, instance: Instance) -> None:

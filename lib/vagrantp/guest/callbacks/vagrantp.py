@@ -1,4 +1,4 @@
-"""Tells vagrantp what a playbook did, one JSON object a line of the file $VAGRANTP_EVENTS.
+"""Reports to vagrantp what a playbook did, one JSON object a line of the file $VAGRANTP_EVENTS.
 
 `{"tasks": [number, total]}` as each task starts; `{"failed": …}` for each one that failed: play,
 task, place (file:line) and message; `{"nobody": text}` for a play that matched no host; at the end
@@ -19,7 +19,7 @@ Theirs = Any  # ansible has no types
 DOCUMENTATION = """
     name: vagrantp
     type: notification
-    short_description: tells vagrantp what a playbook did
+    short_description: reports to vagrantp what a playbook did
     description: see the module
 """
 
@@ -39,46 +39,46 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._items: dict[str, str] = {}  # why the first one failed, by task
 
     def v2_playbook_on_start(self, playbook: Theirs) -> None:
-        """Count the tasks. What is included while it runs is not known, and not counted."""
+        """Count the tasks, without those that are included only while it runs."""
         blocks = [block for play in playbook.get_plays() for block in play.compile()]
         self._to_do = {task._uuid for task in _tasks(blocks) if not task.implicit}
         self._total = len(self._to_do)
 
     def v2_playbook_on_task_start(self, task: Theirs, is_conditional: bool) -> None:
-        """Tell which of the tasks it is."""
+        """Report which of the tasks starts."""
         if task._uuid in self._to_do:
             self._to_do.remove(task._uuid)
-            self._tell({"tasks": [self._total - len(self._to_do), self._total]})
+            self._report({"tasks": [self._total - len(self._to_do), self._total]})
 
     def v2_playbook_on_play_start(self, play: Theirs) -> None:
         """Take note of the play."""
         self._play, self._place = play.get_name(), play.get_path()
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        """Tell that the play is for nobody, which Ansible takes for success."""
-        self._tell({"nobody": f'play "{self._play}" ({self._place}): no host matched'})
+        """Report that the play matches no host, which Ansible takes for success."""
+        self._report({"nobody": f'play "{self._play}" ({self._place}): no host matched'})
 
     def v2_runner_item_on_failed(self, result: Theirs) -> None:
-        """Keep why an item of a loop failed: from ansible-core 2.21 on the task does not say it."""
+        """Remember why a loop's item failed: since ansible-core 2.21 the task does not say so."""
         task, found = _parts(result)
         self._items.setdefault(task._uuid, _message(found))
 
     def v2_runner_on_failed(self, result: Theirs, ignore_errors: bool = False) -> None:
-        """Tell a failure that counts."""
+        """Report a failure that counts."""
         if not ignore_errors:
-            self._tell_failure(result)
+            self._report_failure(result)
 
     def v2_runner_on_unreachable(self, result: Theirs) -> None:
-        """Tell that ssh failed."""
-        self._tell_failure(result)
+        """Report that ssh failed."""
+        self._report_failure(result)
 
     def v2_playbook_on_stats(self, stats: Theirs) -> None:
-        """Tell the counts, of all hosts together."""
+        """Report the counts, of all hosts together."""
         found = [stats.summarize(host) for host in stats.processed]
         counts = {kind: sum(host[kind] for host in found) for kind in ("ok", "changed")}
-        self._tell({"counts": counts})
+        self._report({"counts": counts})
 
-    def _tell_failure(self, result: Theirs) -> None:
+    def _report_failure(self, result: Theirs) -> None:
         task, found = _parts(result)
         failure = {
             "play": self._play,
@@ -86,9 +86,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "place": task.get_path() or "",
             "message": self._items.get(task._uuid) or _message(found),
         }
-        self._tell({"failed": failure})
+        self._report({"failed": failure})
 
-    def _tell(self, event: dict[str, Any]) -> None:
+    def _report(self, event: dict[str, Any]) -> None:
         with Path(os.environ["VAGRANTP_EVENTS"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
@@ -109,7 +109,7 @@ def _tasks(blocks: list[Theirs]) -> Iterator[Theirs]:
 
 
 def _message(found: dict[str, Any]) -> str:
-    """Return why a task failed: its message, and of a command the last thing that it said."""
+    """Return why a task failed: its message, and the last line that a command printed."""
     texts = [str(found.get("msg") or found.get("censored") or "")]
     if "rc" in found:
         said = str(found.get("stderr") or found.get("stdout") or "").strip().splitlines()

@@ -1,5 +1,5 @@
-# Runs in a VM as root, with $mode set before it (commands.mount_inside): the project folder is at
-# /project from now on, or is not. What is in fstab a boot does by itself.
+# Runs in a VM as root, with $mode set before it (shell.mount_inside): from now on the project folder
+# is at /project, or is not. Boots do the same, by fstab.
 set -eu
 sed -i '\#^project /project virtiofs #d' /etc/fstab
 if grep -q ' /project virtiofs ' /proc/mounts; then

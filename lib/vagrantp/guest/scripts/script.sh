@@ -1,6 +1,6 @@
-# Runs a script of the person's in a guest, as root: `sh -c THIS sh NAME HOW [INTERPRETER…]`, with
-# the script on stdin. HOW says how its line is found when it fails: bash, sh or none. Only its own
-# end is waited for, not that of a daemon that it leaves. Without a name, an earlier one is ended.
+# Runs a person's script in a guest, as root: `sh -c THIS sh NAME HOW [INTERPRETER…]`, with the
+# script on stdin. HOW says how to find the line in which it fails: bash, sh or none. This waits for
+# the script itself, not for a daemon that it leaves. Without a name, it only ends an earlier one.
 set -eu
 name=${1-} how=${2-}
 store=/var/lib/vagrantp
@@ -19,9 +19,9 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/bin"
 cat > "$work/bin/$name"
 chmod 700 "$work/bin/$name"
-# No dash of Debian's has LINENO. What does not expand in PS4 is told with the line, and goes on.
+# Debian's dash has no LINENO. But it reports what does not expand in PS4 with its line, and goes on.
 mark='${vagrantp?}'
-told=': vagrantp: '
+reported=': vagrantp: '
 : > "$work/out"
 : > "$work/line"
 case $how in
@@ -38,7 +38,7 @@ END
         "$@" --version 2>/dev/null | grep -q bash || set -- "$@" -x
         export PS4="$mark" ;;
 esac
-said() { sed -e '/${vagrantp?}/d' -e "/$told/d"; }
+said() { sed -e '/${vagrantp?}/d' -e "/$reported/d"; }
 cd /root 2>/dev/null || cd /
 setsid "$@" "$work/bin/$name" < /dev/null > "$work/out" 2>&1 &
 pid=$!
@@ -56,6 +56,6 @@ status=0
 wait "$pid" || status=$?
 show
 tail -n "+$((shown + 1))" "$work/out" | said # a last line without an end
-[ "$how" != sh ] || sed -n "s/^.*[ :]\([0-9]*\)$told.*/\1/p" "$work/out" | tail -n 1 > "$work/line"
+[ "$how" != sh ] || sed -n "s/^.*[ :]\([0-9]*\)$reported.*/\1/p" "$work/out" | tail -n 1 > "$work/line"
 [ "$status" = 0 ] || printf '\n%s%s %s\n' "$mark" "$status" "$(cat "$work/line")"
 exit "$status"

@@ -45,7 +45,7 @@ STOP_TIMEOUT = 120  # seconds that a guest has to shut down
 
 
 def list_all(host: Host) -> list[Found]:
-    """Return every VM of ours, of any user. Two virsh calls, however many there are."""
+    """Return each VM that vagrantp made, for any user, by two virsh calls."""
     states = dict(OURS.findall(ask(host, "list", "--all")))
     if not states:
         return []
@@ -60,7 +60,7 @@ def list_all(host: Host) -> list[Found]:
         name = one.findtext("name", "")
         instance, uid = _whose(one)
         if instance.full_name != name:
-            continue  # not ours, be it a copy of one of ours
+            continue  # not ours, or a copy of one of ours
         now = STATES.get(states[name], "broken")
         port = one.find("devices/graphics[@type='vnc']")
         found.append(
@@ -83,8 +83,8 @@ def list_all(host: Host) -> list[Found]:
 def _whose(xml: ET.Element) -> tuple[Instance, int]:
     """Return the instance that a domain says it is, and its owner's uid.
 
-    Its metadata is put in just before its first start. The uid is in its description from the
-    moment on in which Vagrant defines it, so that one which was killed in between is ours, too.
+    Its metadata is written just before its first start. Its description has the uid as soon as
+    Vagrant defines it, so that what an `up` leaves that is killed in between is known as ours.
     """
     values = xml.find(f"metadata/{contract.METADATA}")
     if values is not None:
@@ -158,7 +158,7 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
-    """Write into the domain what it may reach, and has of its project, for the hook of libvirt."""
+    """Record in the domain what it may reach and how it gets its project, for libvirt's hook."""
     address = instance.machine()["provider"]["address"]
     values = domain.metadata(instance, settings, address, instance.lan)
     when = ("--config", "--live") if live(host, instance)[0] in UP else ("--config",)
@@ -171,7 +171,7 @@ def adopt(host: Host, instance: Instance) -> None:
 
 
 def live(host: Host, instance: Instance) -> tuple[State, str]:
-    """Return the state of a VM and the process id of its QEMU, which libvirt writes for all."""
+    """Return the state of a VM and its QEMU's process id, from libvirt's pid file."""
     argv = virsh("domstate", instance.full_name)
     answer = host.ask(argv)
     if not answer.ok and "failed to get domain" in answer.stderr:
@@ -194,7 +194,7 @@ why_ended = ended.why_ended
 
 
 def why_not_kvm(host: Host, instance: Instance, error: ProviderError) -> str | None:
-    """Return why KVM is to blame for the `error` in which a start has ended, None where it is not.
+    """Return why KVM is to blame for the `error` that a start ended in, None where it is not.
 
     Where the error does not say so and the VM does not run, KVM is tried once more.
     """
@@ -203,12 +203,12 @@ def why_not_kvm(host: Host, instance: Instance, error: ProviderError) -> str | N
         return error.message
     if pid(host, instance) or not ended.is_by_kvm(host, instance.full_name):
         return None
-    why = accel.why_not_kvm(host, afresh=True)
+    why = accel.why_not_kvm(host, retry=True)
     return None if why == accel.NO_KERNEL else why
 
 
 def emulate(host: Host, instance: Instance) -> None:
-    """End a VM that KVM fails; its next start by Vagrant is by software emulation."""
+    """End a VM that KVM fails; Vagrant starts it next under software emulation."""
     document = instance.machine()
     document["provider"] |= domain.acceleration("tcg")
     host.write(instance.machine_json, as_text(document))
@@ -222,7 +222,7 @@ def start(host: Host, instance: Instance) -> None:
 
 
 def resume(host: Host, instance: Instance) -> None:
-    """Let a VM go on that was paused, or has suspended itself.
+    """Resume a VM that was paused, or has suspended itself.
 
     Raises ProviderError or HostLimitError where QEMU has halted it.
     """
@@ -258,7 +258,7 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
 def resize(host: Host, instance: Instance, settings: Settings) -> None:
     """Make the disk larger, running or not. Partitions and file system are the guest's to grow."""
     [volume, _], size = domain.volumes(instance), f"{settings.disk}G"
-    # What it is by now counts, not what was written down: qemu makes a running one smaller, too.
+    # The actual size counts, not the recorded one: QEMU would also make a running VM's smaller.
     found = _numbers(ask(host, "vol-info", "--pool", POOL, "--bytes", volume))
     if found["Capacity"] >= settings.disk * 1024**3:
         return
@@ -270,7 +270,7 @@ def resize(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def enforce(host: Host, instance: Instance, settings: Settings) -> list[Check]:
-    """Let the domain start with the host, or not; the rest libvirt keeps. Return the checks."""
+    """Set whether the domain starts with the host; libvirt keeps the rest. Return the checks."""
     if _starts_with_host(ask(host, "dominfo", instance.full_name)) != settings.autostart:
         options = [] if settings.autostart else ["--disable"]
         change(host, "autostart", instance.full_name, *options)
@@ -305,7 +305,7 @@ def clean_up(host: Host, instance: Instance) -> None:
     """Remove the domain, its volumes and its DHCP entry, as far as they are there."""
     name = instance.full_name
     if any(found.instance.full_name == name for found in list_all(host)):
-        # In this order: a start that a killed verb left at work ends in a running one.
+        # In this order: a start that a killed verb left behind ends in a running domain.
         if name in ask(host, "list", "--all", "--persistent", "--name").split():
             change(host, "undefine", name, "--managed-save", "--snapshots-metadata", "--nvram")
         if name in ask(host, "list", "--name").split():

@@ -18,8 +18,8 @@ from vagrantp.core.system import Host
 from vagrantp.images import built, store
 
 DEVICE = Path("/dev/kvm")
-TRY_AGAIN = 3600  # seconds after which a failure counts no more: the host may have been busy
-PROBE_SECONDS = {"kvm": 20.0, "qemu": 180.0}  # if idle: KVM one, emulation four
+TRY_AGAIN = 3600  # seconds after which a failure no longer counts: the host may have been busy
+PROBE_SECONDS = {"kvm": 20.0, "qemu": 180.0}  # an idle host takes one, and four by emulation
 # Where distributions keep the kernel that runs, if everybody may read it.
 HOSTS_KERNELS = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz")
 NO_KERNEL = "there is no kernel to try it with before the first up of a VM"
@@ -39,11 +39,11 @@ def choose(host: Host, wanted: str) -> str:
     return "tcg"
 
 
-def why_not_kvm(host: Host, *, afresh: bool = False) -> str | None:
+def why_not_kvm(host: Host, *, retry: bool = False) -> str | None:
     """Return why KVM does not work here, or None.
 
-    Tried once for a kernel, QEMU, libvirt and /dev/kvm, once an hour where it failed, or `afresh`:
-    then no base image is built for its kernel.
+    The result is kept until kernel, QEMU, libvirt or /dev/kvm change, a failure for an hour.
+    `retry`: try it in any case, but build no base image for its kernel.
     """
     if not DEVICE.exists():
         return "/dev/kvm is not there: switch virtualization on in the firmware"
@@ -51,14 +51,14 @@ def why_not_kvm(host: Host, *, afresh: bool = False) -> str | None:
     try:
         known = json.loads(cache.read_text())
         is_old = known["why_not"] and time() - cache.stat().st_mtime > TRY_AGAIN
-        if known["host"] == this_host and not afresh and not is_old:
+        if known["host"] == this_host and not retry and not is_old:
             return known["why_not"]  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if host.dry:
         host.change(["virsh", "start", "kvm-probe"], what="trying KVM", timeout=1)
         return NOT_TRIED
-    if kernel() is None and not afresh:
+    if kernel() is None and not retry:
         try:
             built.ensure_box(host, built.FIRST)
         except ProviderError as error:
@@ -83,13 +83,13 @@ def _cache() -> Path:
 
 
 def _this_host(host: Host) -> list[str]:
-    """Return what a result holds for. The first word is for results of older trials: firmware."""
+    """Return what a result depends on. The first word invalidates older trials, of firmware."""
     versions = version(host)
     return ["kernel", platform.release(), platform.node(), versions, oct(DEVICE.stat().st_mode)]
 
 
 def kernel() -> Path | None:
-    """Return a kernel to try with: of our own base image, or this host's; None for neither."""
+    """Return a kernel to try with: our base image's, or this host's; None for neither."""
     release = platform.release()
     own = built.kernel(built.FIRST)
     places = (own, *(Path(place.format(release)) for place in HOSTS_KERNELS))
@@ -139,7 +139,7 @@ def _into_pool(host: Host, name: str, file: Path) -> str:
 
 
 def remove(host: Host, name: str) -> None:
-    """Remove what a trial has made, or one that was killed."""
+    """Remove what a trial has made, finished or killed."""
     state = host.ask(virsh("domstate", name))
     if state.ok:
         if state.stdout.strip() != "shut off":
@@ -158,7 +158,7 @@ def _virsh(host: Host, *arguments: str) -> None:
 def probe(name: str, kind: str, files: list[str]) -> str:
     """Return the XML of a guest that ends by itself. `files`: kernel and initrd; or none.
 
-    With nothing to boot a reset ends it. A kernel must not succeed by one, as a triple fault is.
+    Without a kernel, a reset ends it. With one, a reset is no success: it may be a triple fault.
     """
     domain = ET.Element("domain", type=kind)
     ET.SubElement(domain, "name").text = name

@@ -1,4 +1,4 @@
-"""Our NAT network of libvirt, and the addresses that it keeps for VMs."""
+"""Our libvirt network, with NAT, and the addresses that it reserves for VMs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ensure_network(host: Host, instance: Instance) -> IPv4Network:
     if xml.ok:
         ip = as_xml(xml.stdout).find("ip")
         if ip is None:
-            raise ProviderError(f"the libvirt network {subnets.NAME} is not one of ours")
+            raise ProviderError(f"vagrantp did not make the libvirt network {subnets.NAME}")
         subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
     else:
         subnet = subnets.free_subnet(host, subnets.FOR_LIBVIRT, also_taken=[])
@@ -45,17 +45,17 @@ def reserve(
 ) -> str:
     """Reserve an address for the VM by a DHCP entry, which libvirt refuses to give twice."""
     mac = network.mac(instance, settings)
-    everyones = dhcp_hosts(host)
-    entries = [entry for entry in everyones if id_of(entry) != instance.id]
-    if holder := next((e.get("name") for e in entries if e.get("mac") == mac), None):
+    entries = dhcp_hosts(host)
+    others = [entry for entry in entries if id_of(entry) != instance.id]
+    if holder := next((e.get("name") for e in others if e.get("mac") == mac), None):
         raise ConflictError(f"MAC {mac} is taken by {holder}")
-    # dnsmasq gives no address away that is leased, be it to a VM that was removed just now.
+    # dnsmasq gives a leased address to nobody else, even if its VM was just removed.
     # Under --dry there may be no network yet, and then no lease.
     leases = host.ask(virsh("net-dhcp-leases", subnets.NAME))
     taken = subnets.leased(leases.stdout, but_to=mac)
-    taken |= {entry.get("ip", ""): entry.get("name", "") for entry in entries}
+    taken |= {entry.get("ip", ""): entry.get("name", "") for entry in others}
     address = str(subnets.choose_address(subnet, instance.id, taken, fixed))
-    action = "modify" if len(entries) < len(everyones) else "add-last"
+    action = "modify" if len(others) < len(entries) else "add-last"
     update_dhcp(host, action, domain.dhcp_host(instance, mac, address))
     return address
 

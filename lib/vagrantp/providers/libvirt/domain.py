@@ -52,7 +52,7 @@ def acceleration(accel: str) -> dict[str, Any]:
 def metadata(
     instance: Instance, settings: Settings, address: str, lan: contract.LanNic | None
 ) -> dict[str, str]:
-    """Return what a domain says of itself: whose it is, and to `guard` what it may reach.
+    """Return a domain's metadata: whose it is, and for `guard` what it may reach.
 
     `lan`: its card on a bridge of the host, None where it has none.
     """
@@ -74,7 +74,7 @@ def metadata(
 
 
 def set_metadata(instance: Instance, values: dict[str, str], *when: str) -> list[str]:
-    """Return argv that writes a domain's metadata anew. `when`: --config, --live."""
+    """Return argv that replaces a domain's metadata. `when`: --config, --live."""
     element = ET.Element("instance", values)
     xml = ET.tostring(element, encoding="unicode")
     which = ("--uri", contract.METADATA_URI, "--key", "vagrantp")

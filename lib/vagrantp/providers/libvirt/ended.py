@@ -31,7 +31,7 @@ QEMUS = re.compile(r"^(?!\d{4}-\d\d-\d\d )(?!.*: warning: ).*(qemu-system|kvm)",
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\S+ ")
 
 
-# What virsh says of a VM that does not run, and will not go on. "unknown": QEMU has paused it by
+# virsh's states of a VM that does not run and will not resume. "unknown": QEMU has paused it by
 # itself, which it does at an internal error (qemuMonitorVMStatusToPausedReason of libvirt).
 ENDED = {
     "paused (unknown)": "was halted by QEMU, at an internal error",

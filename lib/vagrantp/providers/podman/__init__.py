@@ -27,7 +27,7 @@ from vagrantp.settings.env import Settings
 STATES: dict[str, State] = {
     "running": "running",
     "paused": "paused",
-    "created": "stopped",  # what was made and never ran is not complete, and told by that
+    "created": "stopped",  # if it never ran it has no ssh_config, and is shown as broken
     "initialized": "stopped",
     "exited": "stopped",
     "stopped": "stopped",
@@ -38,7 +38,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def list_all(host: Host) -> list[Found]:
-    """Return every container of ours, of this user. One podman call, however many there are."""
+    """Return each of this user's containers that vagrantp made, by one podman call."""
     listing = _ask(host, "ps", "--all", "--filter", "label=vagrantp.id", "--format", "json")
     found = []
     for container in as_json("podman", listing or "[]", list):
@@ -129,7 +129,7 @@ def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
     if had == str(IPv4Interface(wanted).ip) == own.read_text(encoding="ascii"):
         return had
     address = addresses.take_address(host, instance.state_dir, wanted)
-    # The file and machine.json differ until the end: what is killed in between is done again.
+    # The file and machine.json differ until the end: a start that is killed before is repeated.
     name, where = instance.full_name, ["podman", "network"]
     card = [f"--ip={address}", f"--mac-address={network.mac(instance, settings)}"]
     if subnets.NAME in _inspect(host, instance, "{{json .NetworkSettings.Networks}}"):
@@ -149,7 +149,7 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
-    """Write down what the container may reach, and has of its project, for the OCI hook."""
+    """Record what the container may reach and how it gets its project, for the OCI hook."""
     _isolate(host, instance, settings, instance.lan)
 
 
@@ -162,7 +162,7 @@ def _isolate(
 
 
 def adopt(host: Host, instance: Instance) -> None:
-    """Write down the id of a container that an older version made, for the OCI hook."""
+    """Record the id of a container that an older version made, for the OCI hook."""
     if not instance.container_id.exists():
         host.write(instance.container_id, _inspect(host, instance, "{{.Id}}"))
 
@@ -215,18 +215,18 @@ def start(host: Host, instance: Instance) -> None:
 
 
 def resume(host: Host, instance: Instance) -> None:
-    """Let the paused container go on."""
+    """Resume the paused container."""
     host.change(["podman", "unpause", instance.full_name], what="resuming it", timeout=60)
 
 
 def stop(host: Host, instance: Instance, force: bool) -> None:
-    """Stop the container, which runs: SIGTERM and ten seconds, or SIGKILL."""
+    """Stop the running container: SIGTERM and ten seconds, or SIGKILL."""
     argv = ["podman", "stop", "--time", "0" if force else "10", instance.full_name]
     host.change(argv, what="stopping the container", timeout=60)
 
 
 def resize(host: Host, instance: Instance, settings: Settings) -> None:
-    """Set its quota, larger or smaller; tell where it has none."""
+    """Set its quota, larger or smaller; report if it has none."""
     if _has_quota(instance):
         quota.set_limit(host, _written_to(host, instance), settings.disk)
     else:
@@ -234,9 +234,9 @@ def resize(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def enforce(host: Host, instance: Instance, settings: Settings) -> list[Check]:
-    """Write the limits again: `podman update` is forgotten at a restart (4.3.1; not from 5.1).
+    """Set the limits again: a restart forgets `podman update` (4.3.1; not from 5.1 on).
 
-    Return the checks then.
+    Return what `check` finds then.
     """
     checks = check(host, instance, settings)
     failed = {found.name for found in checks if found.outcome == "FAILED"}
@@ -250,7 +250,7 @@ def enforce(host: Host, instance: Instance, settings: Settings) -> list[Check]:
 
 
 def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) -> None:
-    """Let /dev/shm follow MEMORY. Podman has mounted it in a folder of its own on this host."""
+    """Make /dev/shm follow MEMORY. Podman has mounted it in a folder of its own on this host."""
     try:
         mounts = Path(f"/proc/{pid(host, instance)}/mountinfo").read_text()
     except FileNotFoundError:  # it has just stopped
@@ -292,7 +292,7 @@ def _has_quota(instance: Instance) -> bool:
 
 
 def _written_to(host: Host, instance: Instance) -> str:
-    """Return the directory of this host that has what the container writes."""
+    """Return the directory of this host that holds what the container writes."""
     return _inspect(host, instance, "{{.GraphDriver.Data.UpperDir}}")
 
 

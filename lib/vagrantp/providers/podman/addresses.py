@@ -1,4 +1,4 @@
-"""Our NAT network of Podman, and the addresses of containers on it."""
+"""Our Podman network, with NAT, and the addresses of containers on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def take_address(host: Host, folder: Path, fixed: IPv4Address | None) -> IPv4Add
     own = folder / "address"
     with host.lock(state_root(), "podman network", "another vagrantp that takes an address"):
         subnet = _ensure_network(host)
-        # there is no container yet that would show that its address is taken
+        # by files: there may be no container yet from which Podman knows that an address is taken
         files = [path for path in state_root().glob("*/address") if path != own]
         taken = {path.read_text(encoding="ascii"): path.parent.name for path in files}
         address = subnets.choose_address(subnet, folder.name[-8:], taken, fixed)

@@ -15,7 +15,7 @@ from vagrantp.settings.env import Settings
 # What systemd gives a service: soft and hard DefaultLimitNOFILE=, systemd-system.conf(5) …
 OPEN_FILES = (1024, 524288)
 # … and DefaultTasksMax=, in hundredths of what the kernel can have: at least Podman's own limit, at
-# most what a container of systemd's has (systemd-nspawn@.service).
+# most what systemd's own containers have (systemd-nspawn@.service).
 TASKS, FEWEST_TASKS, MOST_TASKS = 15, 2048, 16384
 
 
@@ -30,7 +30,7 @@ def container(
     has_quota: bool,
     limits: list[str],
 ) -> dict[str, Any]:
-    """Return what the Vagrantfile needs for a container of root's: image and options.
+    """Return what the Vagrantfile needs for one of root's containers: image and options.
 
     `lan`: its card on a bridge of the host, which `guard` makes. `has_quota`: DISK is enforced.
     `limits`: podman's options for its processes.
@@ -52,7 +52,7 @@ def container(
 def rootless_container(
     instance: Instance, settings: Settings, image: str, uid: int, limits: list[str]
 ) -> dict[str, Any]:
-    """Return what the Vagrantfile needs for a container of a user's.
+    """Return what the Vagrantfile needs for a user's container.
 
     The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
     `limits`: podman's options for its processes.

@@ -1,7 +1,7 @@
 """DISK of a container: a quota on what it writes, where Podman's storage can have one.
 
-The kernel keeps it: a project quota of XFS (xfs_quota(8)), which Podman sets when it makes a
-container (`--storage-opt size`, podman-create(1)). It has no verb to change it afterwards.
+The kernel enforces it: a project quota of XFS (xfs_quota(8)), which Podman sets when it makes a
+container (`--storage-opt size`, podman-create(1)). Podman has no command to change it afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KIB = 1024
 
 @cache
 def podman_info(host: Host) -> dict[str, Any]:
-    """Return what podman says of itself and this host. Asked once: it takes 0.2 s."""
+    """Return podman's report on itself and this host. Asked once: it takes 0.2 s."""
     return as_json("podman", host.answer(["podman", "info", "--format", "json"]), dict)
 
 
@@ -49,7 +49,7 @@ def why_none(host: Host) -> str | None:
 
 
 def limit(host: Host, directory: str) -> int | None:
-    """Return the quota, in bytes, on what stands in a directory of the store; None for none."""
+    """Return the quota, in bytes, of a directory in Podman's storage; None for none."""
     mounted, project = _mount_of(host, directory)["target"], _project(host, directory)
     report = f"report -p -b -n -N -L {project} -U {project}"
     words = host.answer(["xfs_quota", "-x", "-c", report, mounted]).split()
@@ -57,7 +57,7 @@ def limit(host: Host, directory: str) -> int | None:
 
 
 def set_limit(host: Host, directory: str, gib: int) -> None:
-    """Set that quota, in GiB. What is there stays, even where that is more."""
+    """Set that quota, in GiB. Existing files stay, even if they are larger."""
     mounted, project = _mount_of(host, directory)["target"], _project(host, directory)
     command = f"limit -p bsoft={gib}g bhard={gib}g {project}"
     argv = ["xfs_quota", "-x", "-c", command, mounted]
@@ -68,7 +68,7 @@ def _project(host: Host, directory: str) -> int:
     """Return the number of the quota's project that a directory belongs to."""
     answer = host.answer(["xfs_io", "-r", "-c", "lsproj", directory])  # projid = 5
     project = int(answer.rpartition("=")[2])
-    if project == 0:  # what belongs to none, all of the file system else
+    if project == 0:  # all of the file system that belongs to no project
         raise ProviderError(f"{directory} has no quota")
     return project
 
