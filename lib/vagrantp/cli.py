@@ -41,9 +41,9 @@ def main() -> int:
 
 
 def is_name_asked(arguments: list[str]) -> bool:
-    """Say whether a shell asks what may stand after `rm --name`, of which invoke knows nothing.
+    """Say whether a shell asks for completions of `rm --name`, which invoke does not know.
 
-    It says `--complete -- ` and the line so far; of bash, `=` is a word of its own.
+    It passes `--complete -- ` and the line so far, in which bash makes `=` a word of its own.
     """
     if arguments[:2] != ["--complete", "--"]:
         return False

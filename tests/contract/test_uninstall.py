@@ -262,8 +262,8 @@ def test_what_only_bears_our_name_stays(stage: Stage, capsys: pytest.CaptureFixt
     stage.uninstall()
     assert not stage.calls()
     assert capsys.readouterr().out == (
-        "  keep    libvirt network vagrantp: it is not one of ours\n"
-        "  keep    podman network vagrantp: it is not one of ours\n"
+        "  keep    libvirt network vagrantp: vagrantp did not make it\n"
+        "  keep    podman network vagrantp: vagrantp did not make it\n"
         "nothing to remove\n"
     )
 

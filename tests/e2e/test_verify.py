@@ -160,7 +160,7 @@ def test_promises_of_a_vm(
     run(*VIRSH, "destroy", name)
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (8, "")
-    assert f"libvirt has {name} no more, but its disk" in done.stderr
+    assert f"libvirt no longer has {name}, but still has its disk" in done.stderr
     assert f"{name}.img" in volumes()
 
 

@@ -18,7 +18,7 @@ def refusing(error: Exception) -> finding.HostCheck:
 
 def test_an_error_is_a_finding() -> None:
     found = finding.look(refusing(ConflictError("taken", "take another")))
-    assert (found.outcome, found.found, found.mend) == ("failed", "taken", "take another")
+    assert (found.outcome, found.found, found.fix) == ("failed", "taken", "take another")
     assert found.error is ConflictError
     assert finding.look(refusing(ProviderError("away"))).error is ProviderError
 

@@ -51,23 +51,23 @@ MEMINFO = Path("/proc/meminfo")
 
 @dataclass
 class Learned:
-    """What the checks have found out, for who makes the instance."""
+    """What the checks have found out, for the steps that make the instance."""
 
     card: contract.LanNic | None = None  # on a bridge of the host
     forwards: list[ports.Forward] = field(default_factory=list)
 
 
 def before_create(host: Host, instance: Instance, settings: Settings) -> Learned:
-    """Return what was found out, where `instance` can be made here; tell the warnings.
+    """Return what was found out if `instance` can be made here; report warnings.
 
-    Raises every reason why it cannot, all at once.
+    Raises all reasons why it cannot, as one error.
     """
     learned = Learned()
     infra_type = settings.infra_type
     is_ours = settings.image in built.SUITES
     if is_ours:
         is_built = partial(built.is_built, host, infra_type, settings.image)
-    elif infra_type == "vm":  # of others: there, or downloaded
+    elif infra_type == "vm":  # somebody else's: there already, or to be downloaded
         is_built = partial(boxes.is_there, settings.image)
     else:
         is_built = partial(built.is_in_podman, host, settings.image)
@@ -108,7 +108,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
 
 
 def before_start(host: Host, instance: Instance, settings: Settings) -> None:
-    """Raise every reason why a stopped instance cannot be started; tell the warnings."""
+    """Raise all reasons why a stopped instance cannot be started; report warnings."""
     checks = (
         *(
             [partial(container_checks.routable, settings)]
@@ -125,7 +125,7 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def before_growth(host: Host, settings: Settings) -> None:
-    """Raise the reason why a VM's disk cannot grow, with no room left; tell the warnings."""
+    """Raise the reason why a VM's disk cannot grow, as no room is left; report warnings."""
     refuse(host, [look(partial(vm_checks.pool, host, lambda: True, settings.disk))])
 
 
@@ -145,7 +145,7 @@ def isolated(host: Host, infra_type: str) -> Finding:
 
 
 def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
-    """See that the project folder can be shared, where a guest is to have it."""
+    """See that the project folder can be shared, if the guest is to have it."""
     if settings.mount == "none":
         return Finding("ok", "not needed")
     for place in (Path.home(), MASTER, state_root()):
@@ -162,7 +162,7 @@ def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
 
 
 def on_lan(host: Host, instance: Instance, settings: Settings, learned: Learned) -> Finding:
-    """See that a guest can have its place on a LAN, where it is to have one."""
+    """See that a guest can get its card on a bridge, if it is to have one."""
     own = learned.card = lan.card(host, instance, settings)
     if own:
         lan.refuse_taken(host, own)
@@ -180,7 +180,7 @@ def own_mac(host: Host, instance: Instance, settings: Settings) -> Finding:
     for name, macs in holders.items():
         if settings.mac in macs and name != instance.full_name:
             text = f"MAC={settings.mac} is taken by {name}"
-            return Finding("failed", text, "take another one, or MAC out", ConflictError)
+            return Finding("failed", text, "take another one, or take MAC out", ConflictError)
     return Finding("ok", "not asked for, or nobody else's")
 
 
@@ -213,20 +213,20 @@ def cpus(wanted: int) -> Finding:
 
 
 def name_is_free(host: Host, instance: Instance) -> Finding:
-    """Refuse a name that something holds which is not this project's, and say whose it is.
+    """Refuse a name that is taken by something which is not this project's; say whose it is.
 
-    To be asked only where this project has no instance.
+    Only for a project without an instance.
     """
     name, kind = instance.full_name, instance.infra_type
     owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
     if owner is None and kind == "vm" and not instance.state_dir.is_dir():
-        # nothing is known of it: not what a killed `up` of ours left
+        # without a state folder, no killed `up` of this project left it
         there = store.volumes_in_pool(host)
         for volume in domain.volumes(instance):
             if volume in there:
                 text = f"a volume {volume} is in the pool {store.POOL}, and not this project's"
-                mend = f"'virsh -c qemu:///system vol-delete {volume} {store.POOL}' removes it"
-                return Finding("failed", text, mend, NameTakenError)
+                fix = f"'virsh -c qemu:///system vol-delete {volume} {store.POOL}' removes it"
+                return Finding("failed", text, fix, NameTakenError)
     if owner is None:
         return Finding("ok", f"{name} is free")
     program = "virsh -c qemu:///system dumpxml" if kind == "vm" else "podman inspect"

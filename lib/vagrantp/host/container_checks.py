@@ -22,8 +22,8 @@ from vagrantp.settings.env import Settings
 
 SYSTEMD = Path("/run/systemd/system")
 STARTER = Path("/etc/systemd/system/vagrantp-autostart.service")  # playbooks/host.yml
-# Settings by which a kernel keeps ordinary users from namespaces, the value with which they do so,
-# and one that lets them: Debian's own, Ubuntu's own, everyone's.
+# Settings by which a kernel denies namespaces to ordinary users, the value that does so, and one
+# that allows them: Debian's own, Ubuntu's own, everyone's.
 NAMESPACE_SETTINGS = {
     "kernel.unprivileged_userns_clone": ("0", "1"),
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
@@ -41,7 +41,7 @@ def starts_containers(settings: Settings) -> Finding:
 
 
 def routable(settings: Settings) -> Finding:
-    """See that a container of root's is asked for, where the host is to route to it."""
+    """See that a container to which the host is to route is one of root's."""
     for key, value in (("FIXED_IP", settings.fixed_ip), ("MAC", settings.mac)):
         if value and os.getuid() != 0:
             text = f"{key} is not for a user's container: it is on no network of this host"
@@ -55,7 +55,7 @@ def podman(host: Host) -> Finding:
 
 
 def podman_network(host: Host) -> Finding:
-    """Look whether podman's network of our name is one of ours, or which one would be made."""
+    """See that podman's network of our name, if there is one, was made by vagrantp."""
     listing = as_json("podman", host.answer(["podman", "network", "ls", "--format", "json"]), list)
     named = [item for item in listing if item["name"] == subnets.NAME]
     if os.getuid() != 0:
@@ -63,9 +63,9 @@ def podman_network(host: Host) -> Finding:
     if not named:
         return Finding("ok", "the first up makes it")
     if not subnets.is_our_podman_network(named[0]):
-        mend = f"podman network rm {subnets.NAME}"
-        text = f"the podman network {subnets.NAME} is not one of ours"
-        return Finding("failed", text, mend, ConflictError)
+        fix = f"podman network rm {subnets.NAME}"
+        text = f"vagrantp did not make the podman network {subnets.NAME}"
+        return Finding("failed", text, fix, ConflictError)
     return Finding("ok", "there")
 
 
@@ -85,21 +85,21 @@ def cgroup(host: Host) -> Finding:
 
 
 def user_ids(host: Host) -> Finding:
-    """Become root of a namespace with the ids of /etc/subuid, which newuidmap gives."""
+    """See that a user can be root of a namespace with the ids of /etc/subuid, by newuidmap."""
     if os.getuid() == 0:
         return Finding("ok", "root needs none")
     answer = host.ask(["unshare", "--map-root-user", "--map-auto", "true"])
     if answer.ok:
         return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
     why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_mend())
+    return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_fix())
 
 
-def namespaces_mend() -> str:
-    """Return the command that lets an ordinary user have namespaces, where a setting forbids it."""
-    for name, (forbidding, allowing) in NAMESPACE_SETTINGS.items():
+def namespaces_fix() -> str:
+    """Return the command that allows ordinary users namespaces, if a setting denies them."""
+    for name, (denying, allowing) in NAMESPACE_SETTINGS.items():
         path = Path("/proc/sys", *name.split("."))
-        if os.getuid() != 0 and path.exists() and path.read_text().strip() == forbidding:
+        if os.getuid() != 0 and path.exists() and path.read_text().strip() == denying:
             return f"sudo sysctl --write {name}={allowing}"
     return SET_UP
 

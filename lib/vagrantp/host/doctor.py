@@ -1,4 +1,4 @@
-"""Whether a VM and a container could be made on this host: the checks of `up`, and proofs."""
+"""Whether a VM and a container could be made on this host: the checks of `up`, and trials."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CATATONIT = ("catatonit", "/usr/libexec/podman/catatonit", "/usr/lib/podman/cata
 def examine(host: Host, as_json: bool) -> None:
     """Print every check of this host as it is made.
 
-    Raises the error of the first one that failed: with them a VM or a container cannot be made.
+    Raises the error of the first one that failed: then a VM or a container cannot be made.
     """
     listed, failed = [], []
     for name, check in all_checks(host):
@@ -95,7 +95,7 @@ def isolated(host: Host) -> Finding:
 
 
 def kvm(host: Host) -> Finding:
-    """Run a kernel under KVM for a moment. Where none runs VMs are emulated: only a warning."""
+    """Run a kernel under KVM for a moment. A failure is only a warning: VMs are then emulated."""
     why = accel.why_not_kvm(host, retry=True)
     if why == accel.NO_KERNEL:
         return Finding("warning", f"not tried: {why}")
@@ -149,7 +149,7 @@ def packet_filter(host: Host) -> Finding:
     why = lines[-1] if lines else "no reason given"
     if f"closed {nonce}" in lines:
         why = "a packet passes nft's rule against it"
-    return Finding("failed", why, container_checks.namespaces_mend())
+    return Finding("failed", why, container_checks.namespaces_fix())
 
 
 def _packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:
@@ -160,9 +160,9 @@ def _packet_filter_probe(is_root: bool, python: str, nonce: str) -> list[str]:
 
 
 def _shown(finding: Finding) -> dict[str, Any]:
-    return {"outcome": finding.outcome, "found": finding.found, "mend": finding.mend}
+    return {"outcome": finding.outcome, "found": finding.found, "mend": finding.fix}
 
 
 def _line(name: str, finding: Finding) -> str:
-    mend = f"; to fix: {finding.mend}" if finding.mend else ""
-    return f"{finding.outcome:<7}  {name:<23}  {finding.found}{mend}"
+    fix = f"; to fix: {finding.fix}" if finding.fix else ""
+    return f"{finding.outcome:<7}  {name:<23}  {finding.found}{fix}"

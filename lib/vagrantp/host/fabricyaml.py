@@ -1,7 +1,7 @@
 """`tasks.search_root` in the user's settings of fab, ~/.fabric.yaml: edited as text, comments stay.
 
-Every edit is read back by fab's own YAML parser: it must come to what was there with that one
-setting changed. Where it does not, the file is in a form that is left to the user.
+Every edit is read back by fab's own YAML parser: the result must be the former settings with only
+that one changed. If it is not, the file has a form that is left to the user.
 """
 
 from __future__ import annotations

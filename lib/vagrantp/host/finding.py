@@ -1,4 +1,4 @@
-"""What a check of this host finds, and what becomes of it."""
+"""What a check of this host finds, and how that is reported."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from vagrantp.core.system import Host
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. `mend` is the command, or else the advice, that makes it well;
-    a failed one ends `up` in `error`."""
+    """What a check found. `fix`: a command, or else advice. A failed one ends `up` in `error`."""
 
     outcome: Literal["ok", "warning", "failed"]
     found: str
-    mend: str | None = None
+    fix: str | None = None
     error: type[VagrantpError] = ProviderError
 
 
@@ -31,7 +30,7 @@ HostCheck = Callable[[], Finding]
 
 
 def refuse(host: Host, findings: Iterable[Finding]) -> None:
-    """Tell the warnings, and raise all failures as one error, of the first one's kind."""
+    """Report warnings, and raise all failures as one error, of the first one's type."""
     failed = []
     for finding in findings:
         if finding.outcome == "warning":
@@ -40,12 +39,12 @@ def refuse(host: Host, findings: Iterable[Finding]) -> None:
             failed.append(finding)
     if failed:
         # when libvirt or podman is away, several checks say the same
-        texts = dict.fromkeys(str(VagrantpError(each.found, each.mend)) for each in failed)
+        texts = dict.fromkeys(str(VagrantpError(each.found, each.fix)) for each in failed)
         raise failed[0].error("\n".join(texts))
 
 
 def look(check: HostCheck) -> Finding:
-    """Return what a check found: an error that it raises is a failure."""
+    """Return what a check found; an error that it raises is a failure, too."""
     try:
         return check()
     except UnansweredError:  # once is enough
@@ -66,5 +65,5 @@ def tools(names: Iterable[str]) -> Finding:
 
 
 def tried(host: Host, found: str) -> Finding:
-    """Return what a trial found that went well, unless --dry held it back."""
+    """Return the finding of a trial that succeeded, unless --dry held it back."""
     return Finding("warning", "not tried") if host.dry else Finding("ok", found)

@@ -27,7 +27,7 @@ def link(host: Host, root: str) -> None:
         raise VagrantpError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     fabfile = folder / "fabfile.py"
     links = {fabfile: MASTER / "fabfile.py", **_commands()}
-    _refuse_what_is_in_the_way(links)
+    _refuse_occupied(links)
     known = _remembered()
     if fabfile not in known:
         host.make_dir(_memory().parent)
@@ -41,7 +41,7 @@ def link_global(host: Host) -> None:
     Raises VagrantpError, with nothing changed, when something is in the way.
     """
     settings = fabricyaml.edited(fabricyaml.with_root, MASTER)
-    _refuse_what_is_in_the_way(_commands())
+    _refuse_occupied(_commands())
     if settings is not None:
         fabricyaml.write(host, settings)
     _make(host, _commands())
@@ -62,7 +62,7 @@ def _make(host: Host, links: dict[Path, Path]) -> None:
             host.link(path, target)
         if not host.dry:
             print(f"{path} -> {target}")
-    _tell_of_the_path(host)
+    _warn_about_path(host)
 
 
 def _commands() -> dict[Path, Path]:
@@ -70,7 +70,7 @@ def _commands() -> dict[Path, Path]:
     return {folder / name: MASTER / ".venv/bin" / name for name in COMMANDS}
 
 
-def _refuse_what_is_in_the_way(links: dict[Path, Path]) -> None:
+def _refuse_occupied(links: dict[Path, Path]) -> None:
     taken = [
         f"{path} is {f'a link to {path.readlink()}' if path.is_symlink() else 'there already'}"
         for path, target in links.items()
@@ -88,8 +88,8 @@ def _leads(path: Path, target: Path) -> bool:
     return os.path.realpath(path) == os.path.realpath(target)
 
 
-def _tell_of_the_path(host: Host) -> None:
-    """Say why the commands would not be found."""
+def _warn_about_path(host: Host) -> None:
+    """Warn if a shell would not find the commands, or other ones first."""
     for path, target in _commands().items():
         first = shutil.which(path.name)
         if first and not _leads(Path(first), target):

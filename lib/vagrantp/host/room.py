@@ -14,11 +14,8 @@ from vagrantp.host.finding import Finding
 from vagrantp.images import store
 
 GIB, MIB = 1024**3, 1024**2
-
-
-GIB, MIB = 1024**3, 1024**2
-# MiB, from what was seen, rounded up: an instance's first boot; a base image in the provider's
-# storage, with the copy that is there for a moment; the build of one.
+# MiB, as measured, rounded up: an instance's first boot; a base image in the provider's storage,
+# with its temporary copy; the build of one.
 ROOM_TO_BOOT = {"vm": 512, "container": 256}
 ROOM_FOR_IMAGE = {"vm": 1024, "container": 512}
 ROOM_TO_BUILD = {"vm": 2048, "container": 1024}
@@ -46,7 +43,7 @@ def free(path: Path) -> int:
 
 
 def existing(path: Path) -> Path:
-    """Return the path, or what there is of it."""
+    """Return the path, or its nearest parent that exists."""
     return next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
 
 

@@ -1,7 +1,7 @@
 """What host set-up, base images and links left on this host, and its removal.
 
-Nothing is remembered but where links may be: every thing is found where it would be, and is ours
-by its name and form. What somebody still uses, or made under a name of ours, stays.
+Only the places of links are remembered: everything is looked for where it would be, and known as
+ours by its name and form. What somebody still uses, or has made under one of our names, stays.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SET_UP_FILES = (
     "etc/systemd/user/default.target.wants/vagrantp-autostart.service",
     "etc/containers/containers.conf.d/50-vagrantp.conf",
 )
-# The volume's version holds the user: images.ensure_box.
+# The volume's version names the user: store.VERSION.
 VOLUME = re.compile(
     rf"vagrantp-.+-[0-9a-f]{{10}}_vagrant_box_image_1\.{os.getuid()}_box\.img(\.part)?"
 )
@@ -54,7 +54,7 @@ IMAGE = re.compile(r"localhost/vagrantp-.+-[0-9a-f]{10}:latest")
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something of ours on this host, and how it goes; `stays` says why it does not."""
+    """Something that vagrantp left on this host, and how to remove it; `stays`: why not."""
 
     name: str
     remove: Callable[[], None]
@@ -65,7 +65,7 @@ class Leftover:
 
 
 def uninstall(host: Host, is_sure: Callable[[], bool], root: Path = Path("/")) -> None:
-    """Remove all that is this user's or this host's, and print what that is. `root`: of the host.
+    """Print, then remove, what vagrantp left to this user or this host. `root`: the host's `/`.
 
     Raises StateError, with nothing removed, while the user has an instance, or is not sure;
     ProviderError when something cannot be asked or removed.
@@ -155,7 +155,7 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
             )
     if subnets.NAME in _names(host, "net-list", "--all"):
         xml = as_xml(host.answer(virsh("net-dumpxml", subnets.NAME)))
-        stays = None if subnets.is_ours(xml) else "it is not one of ours"
+        stays = None if subnets.is_ours(xml) else "vagrantp did not make it"
         bridge = contract.BRIDGES["vm"]
         for domain in domains:
             for source in domain.iterfind("devices/interface/source"):
@@ -167,7 +167,7 @@ def _of_libvirt(host: Host) -> Iterator[Leftover]:
 
 
 def _volumes(host: Host) -> list[ET.Element]:
-    """Return the XML of every volume in an active pool, which gets its pool's name.
+    """Return the XML of every volume in an active pool, with the pool's name as `pool`.
 
     Raises ProviderError when one has gone meanwhile: none may be overlooked.
     """
@@ -185,7 +185,7 @@ def _volumes(host: Host) -> list[ET.Element]:
 
 
 def _user_of_volume(path: str, volumes: list[ET.Element], domains: list[ET.Element]) -> str | None:
-    """Return what has the file `path` beneath it, or as its disk."""
+    """Return what is based on the file `path`, or has it as its disk."""
     for volume in volumes:
         if volume.findtext("backingStore/path") == path:
             return f"volume {volume.findtext('name')}"
@@ -218,7 +218,7 @@ def _of_podman(host: Host) -> Iterator[Leftover]:
             yield Leftover(
                 f"podman network {subnets.NAME}",
                 partial(_run, host, ["podman", "network", "rm", subnets.NAME]),
-                stays if subnets.is_our_podman_network(found) else "it is not one of ours",
+                stays if subnets.is_our_podman_network(found) else "vagrantp did not make it",
             )
 
 
@@ -255,7 +255,7 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
 
 
 def _remove_folder(host: Host, path: Path) -> None:
-    """Remove one of our folders. What a killed build left in it is of the ids of /etc/subuid."""
+    """Remove one of our folders. A killed build's files in it belong to ids of /etc/subuid."""
     builds = store.vagrant_home() / "tmp"
     if os.getuid() != 0 and builds.is_relative_to(path) and builds.exists():
         unshare = ["unshare", "--map-root-user", "--map-auto"]

@@ -36,16 +36,16 @@ def libvirt_answers(host: Host) -> Finding:
 
 
 def libvirt_network(host: Host) -> Finding:
-    """Look whether libvirt's network of our name is one of ours, or which one would be made."""
+    """See that vagrantp made libvirt's network of our name; say which one it would make."""
     if subnets.NAME not in host.answer(virsh("net-list", "--all", "--name")).split():
         subnet = subnets.free_subnet(host, subnets.FOR_LIBVIRT, also_taken=[])
         return Finding("ok", f"the first up makes it, {subnet}")
     xml = as_xml(host.answer(virsh("net-dumpxml", subnets.NAME)))
     if not subnets.is_ours(xml):
-        text = f"the libvirt network {subnets.NAME} is not one of ours"
+        text = f"vagrantp did not make the libvirt network {subnets.NAME}"
         tool = "virsh -c qemu:///system"
-        mend = f"{tool} net-destroy {subnets.NAME}; {tool} net-undefine {subnets.NAME}"
-        return Finding("failed", text, mend, ConflictError)
+        fix = f"{tool} net-destroy {subnets.NAME}; {tool} net-undefine {subnets.NAME}"
+        return Finding("failed", text, fix, ConflictError)
     return Finding("ok", "there")
 
 
@@ -58,7 +58,7 @@ def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
         return Finding("failed", f"libvirt has no active storage pool {store.POOL}", SET_UP)
     xml = as_xml(host.answer(virsh("pool-dumpxml", store.POOL)))
     path = Path(xml.findtext("target/path", "/"))
-    # libvirt's own figure of a folder is as old as its last look, and has what only root may fill
+    # libvirt's own figure for a folder is as old as its last look, and includes root's reserve
     is_folder = xml.get("type") == "dir" and path.is_dir()
     free = shutil.disk_usage(path).free if is_folder else int(xml.findtext("available", "0"))
     return room(str(path), free, "vm", is_built, disk)
@@ -70,7 +70,7 @@ def has_disk(host: Host, instance: Instance) -> bool:
 
 
 def vagrant_libvirt(host: Host) -> Finding:
-    """Let Vagrant load vagrant-libvirt from our own VAGRANT_HOME, and that connect to libvirt."""
+    """See that Vagrant, with our VAGRANT_HOME, loads vagrant-libvirt and connects to libvirt."""
     home = store.vagrant_home()
     host.make_dir(home)
     with host.scratch(state_root()) as folder:
@@ -80,14 +80,14 @@ def vagrant_libvirt(host: Host) -> Finding:
             with host.progress.stage("try vagrant-libvirt"):
                 host.change(argv, what=what, timeout=120, env=env, cwd=folder, explain=_reason)
         except ProviderError as error:
-            # Its makers' package has no plugins, and one in ~/.vagrant.d is not seen from our home.
+            # Its makers' package has no plugins, and our home hides those in ~/.vagrant.d.
             install = f"VAGRANT_HOME={shlex.quote(str(home))} vagrant plugin install"
-            mend = f"{install} vagrant-libvirt" if MAKERS_VAGRANT.exists() else SET_UP
-            raise ProviderError(error.message, mend) from None
+            fix = f"{install} vagrant-libvirt" if MAKERS_VAGRANT.exists() else SET_UP
+            raise ProviderError(error.message, fix) from None
     return tried(host, "loads and connects to libvirt")
 
 
 def _reason(lines: list[str]) -> str:
-    """Pick the line that matters: Vagrant tells errors of a Vagrantfile in a paragraph."""
+    """Pick the line that matters: Vagrant prints an error in a Vagrantfile as a paragraph."""
     marked = [line for line in lines if line.startswith("Message: ")]
     return (marked or lines[1:] or [""])[0].removeprefix("Message: ")

@@ -27,7 +27,7 @@ def ls(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 
 def _text(host: Host, as_json: bool) -> str:
-    """Return every instance of this user, live, whatever became of its project."""
+    """Return every instance of this user, live, even if its project is gone."""
     found = sorted(_all(host), key=lambda one: one.name)
     facts = [facts_of(one) for one in found]
     if as_json:
@@ -80,7 +80,7 @@ def _with_project(found: Found) -> Found:
 
 
 def facts_of(found: Found) -> dict[str, Any]:
-    """Return what `ls` and `status` both tell of an instance."""
+    """Return what both `ls` and `status` show of an instance."""
     return {
         "state": found.state,
         "reason": found.reason,

@@ -35,8 +35,8 @@ def rm(
 def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str) -> str:
     """Remove the instance of a project and everything made for it; return what was done.
 
-    `is_sure` is asked before a running one is removed. `name`: of an instance, wherever its project
-    is or was.
+    `is_sure` is asked before a running one is removed. `name`: that of an instance, wherever its
+    project is or was, in place of the one of `folder`.
     """
     if name and not contract.NAME.fullmatch(name):
         raise StateError(f"{name} is no name of an instance", "fab ls shows them: NAME-ID")

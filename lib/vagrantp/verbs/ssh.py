@@ -35,7 +35,7 @@ def ssh(host: Host, command: str = "", verbose: bool = False) -> None:
 
 
 def _look(host: Host, folder: Path) -> tuple[Found, str]:
-    """Return the instance and the process id of its guest: by one question where it is sound."""
+    """Return the instance and the process id of its guest: by one query if it is sound."""
     known = instances.remembered(folder)
     refuse_others(env.id_from(folder))
     if known is None or not known.is_complete() or not known.infra_type:
@@ -47,10 +47,10 @@ def _look(host: Host, folder: Path) -> tuple[Found, str]:
 
 
 def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
-    """Make the connection that is kept for `ssh`, where there is none.
+    """Make the connection that is kept for `ssh`, if there is none.
 
-    Several that make it at the same time write on stderr that they are in each other's way. Where
-    it cannot be made, ssh tells why.
+    Under a lock, as several that make it at the same time complain on stderr. If it cannot be made,
+    the ssh that follows says why.
     """
     socket = instance.state_dir / openssh.kept_socket(pid)
     with suppress(ProviderError, OSError):

@@ -106,7 +106,7 @@ def _wanted(folder: Path) -> Settings | None:
 
 
 def kept(had: Settings, wanted: Settings) -> list[dict[str, str]]:
-    """Return what an instance keeps as `.env` has never had it, though other defaults hold now."""
+    """Return what an instance keeps that `.env` never set and whose default has changed since."""
     return [
         {"key": key, "value": value, "default": default}
         for key, default, value in saved.differences(wanted, saved.kept(had, wanted))

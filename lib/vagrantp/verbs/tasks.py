@@ -31,7 +31,7 @@ LONGEST_START = 5.0  # seconds from the start of the process to that of its firs
 def verb(body: Callable[..., None]) -> Callable[..., None]:
     """Make a task of a function: it gets a Host in place of fab's context, and is measured.
 
-    fab's own --dry holds the Host's changes back; --verbose is the function's to have.
+    fab's own --dry holds the Host's changes back; --verbose is an option of the function's own.
     """
 
     name = body.__name__.replace("_", "-")  # as fab calls it
@@ -45,7 +45,7 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
 
         is_patient = bool(kwargs.pop("wait", True))
         host = replace(_host(c, name, kwargs), is_patient=is_patient, before_exec=lambda: record(0))
-        exit_code = VagrantpError.exit_code  # of what nobody foresaw
+        exit_code = VagrantpError.exit_code  # if an unforeseen error ends it
         try:
             with _exits(replace(host, log=instances.log(id_from(project)))):
                 body(host, *args, **kwargs)
@@ -93,10 +93,10 @@ def _starts() -> Iterator[float]:
 
 
 def _age() -> float:
-    """Return how many seconds ago this process started, Python and fab among what it did since.
+    """Return how many seconds ago this process started: that includes loading Python and fab.
 
-    /proc knows it to a hundredth. With `exec fab ssh` it has the start of the shell: then the CPU
-    time comes nearest.
+    /proc knows it to a hundredth. After `exec fab ssh` it has the start of the shell: then the CPU
+    time comes closest.
     """
     ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
     age = clock_gettime(CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -108,7 +108,7 @@ _STARTS = _starts()
 
 @contextmanager
 def _exits(host: Host) -> Iterator[None]:
-    """Make errors, ours and those of the system, message, hint and exit code.
+    """Turn errors, ours and the system's, into message, hint and exit code.
 
     The traceback of a bug goes to the log of `host`.
     """
@@ -118,16 +118,16 @@ def _exits(host: Host) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (VagrantpError, KeyboardInterrupt, OSError) as error:
-        raise Exit(_told(error), _exit_code(error)) from None
+        raise Exit(_printed(error), _exit_code(error)) from None
     except Exception as bug:
         host.note("".join(format_exception(bug)))
         if not host.dry:
             bug.add_note(f"hint: the traceback is in {host.log}")
-        raise Exit(_told(bug), VagrantpError.exit_code) from None
+        raise Exit(_printed(bug), VagrantpError.exit_code) from None
 
 
-def _told(error: BaseException) -> str:
-    """Return an error as it is printed: what it says, and what was added to it since."""
+def _printed(error: BaseException) -> str:
+    """Return an error as it is printed: its message and the notes that were added to it."""
     notes: list[str] = getattr(error, "__notes__", [])
     return "\n".join([in_words(error), *(f"  {note}" for note in notes)])
 
@@ -150,12 +150,12 @@ def here() -> Path:
 
 
 def is_sure(force: bool) -> Callable[[str], bool]:
-    """Return the question whether an instance may be removed that is in use, as it says."""
+    """Return a function that asks whether an instance that is in use may be removed."""
     return lambda in_use: force or agrees(f"{in_use}. Remove it and its disk?")
 
 
 def accepts(accept: bool) -> Callable[[str], bool]:
-    """Return the question whether what a guest may have changed is to be used."""
+    """Return a function that asks whether to use what a guest may have changed."""
     return lambda changed: accept or agrees(f"{changed}\nUse it as it is now?")
 
 

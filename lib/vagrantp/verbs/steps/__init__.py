@@ -77,7 +77,7 @@ def _make(
         case plan.Apply():
             apply.apply(host, instance, settings, step)
         case plan.Record(changes):
-            apply.record(host, instance, settings, changes)
+            apply.record_applied(host, instance, settings, changes)
         case plan.Provision(when):
             return provision.provision(host, wanted, settings, when)
     return ""

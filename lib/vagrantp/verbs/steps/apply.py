@@ -1,4 +1,4 @@
-"""Gives a running instance what has changed in `.env`, as far as it can have that now."""
+"""Applies changes in `.env` to a running instance, as far as that is possible now."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vagrantp.verbs.steps import check as checking
 
 
 def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) -> None:
-    """Give a running instance what it can have while it runs, and what it has lost."""
+    """Apply to a running instance what applies at once, and restore what it has lost."""
     for change in step.changes:
         host.progress.say(f"{change} {change.applies}")
     is_larger = step.resizes and resize(host, instance, settings)
     if is_larger:
         checking.grow(host, instance, ssh.ssh(instance))
-    record(host, instance, settings, step.now, is_done=False)
+    record_pending(host, instance, settings, step.now)
     is_isolated = _isolate(host, instance, settings)
     if host.dry:
         return
@@ -52,7 +52,7 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
         host.progress.say("its ports were not forwarded any more; they are again")
     if is_lost or step.forwards:
         ports.ensure(host, instance, provider.pid(host, instance), restart=step.forwards)
-    record(host, instance, settings, step.now)
+    record_applied(host, instance, settings, step.now)
 
 
 def _isolate(host: Host, instance: Instance, settings: Settings) -> bool:
@@ -60,7 +60,7 @@ def _isolate(host: Host, instance: Instance, settings: Settings) -> bool:
 
     Stops it where that fails.
     """
-    if why := isolation.why_not_installed():  # that says nothing of the rules there are
+    if why := isolation.why_not_installed():  # the present rules may be in force all the same
         raise ProviderError(f"guests cannot be kept from the LAN: {why}", SET_UP)
     try:
         is_isolated = isolation.check(host, instance, settings).outcome == "ok"
@@ -76,7 +76,7 @@ def _isolate(host: Host, instance: Instance, settings: Settings) -> bool:
 def resize(host: Host, instance: Instance, settings: Settings) -> bool:
     """Make the disk larger; return whether a file system has to follow.
 
-    Its change is written down only then, so what fails in between is done again.
+    The change is recorded only after that, so what fails in between is done again.
     """
     if instance.infra_type == "vm":
         checks.before_growth(host, settings)
@@ -84,17 +84,27 @@ def resize(host: Host, instance: Instance, settings: Settings) -> bool:
     return instance.infra_type == "vm"
 
 
-def record(
+def record_pending(
+    host: Host, instance: Instance, settings: Settings, changes: Sequence[Change]
+) -> None:
+    """Record changes for those who apply them; if that is interrupted, they are still changes."""
+    _record(host, instance, settings, changes, is_applied=False)
+
+
+def record_applied(
+    host: Host, instance: Instance, settings: Settings, changes: Sequence[Change]
+) -> None:
+    """Record changes as what the instance now has."""
+    _record(host, instance, settings, changes, is_applied=True)
+
+
+def _record(
     host: Host,
     instance: Instance,
     settings: Settings,
     changes: Sequence[Change],
-    is_done: bool = True,
+    is_applied: bool,
 ) -> None:
-    """Write changed settings down: first for what makes them so, then as what the instance has.
-
-    What is interrupted before it `is_done` is still a change the next time.
-    """
     if not changes:
         return
     keys = [change.key.lower() for change in changes]
@@ -108,6 +118,6 @@ def record(
     if "metadata" in provider:
         address = provider["address"]
         provider["metadata"] = domain.metadata(instance, settings, address, instance.lan)
-    if not is_done:
+    if not is_applied:
         document["settings"] = instance.machine()["settings"]
     host.write(instance.machine_json, instances.as_text(document))

@@ -46,9 +46,9 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
 
 
 def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str], list[str]]:
-    """Wait for ssh; return the guest's facts, and the argv of the connection that `ssh` will find.
+    """Wait for ssh; return the guest's facts, and the argv of the connection kept for `ssh`.
 
-    `config`: its ssh_config. That argv is for the state folder.
+    `config`: its ssh_config. The argv is to be run in the state folder.
     """
     provider = provider_for(instance.infra_type)
     argv = ssh.kept_ssh(instance, provider.pid(host, instance), config=config)
@@ -65,7 +65,7 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str]
 
 
 def grow(host: Host, instance: Instance, argv: list[str]) -> None:
-    """Let the root file system of a VM fill its disk. `argv`: the ssh that reaches it."""
+    """Make the root file system of a VM fill its disk. `argv`: the ssh that reaches it."""
     with host.progress.stage("grow the root file system"):
         session.wait(host, argv, SSH_TIMEOUT["vm"], partial(libvirt.why_ended, host, instance))
         session.grow(host, argv)
@@ -80,7 +80,7 @@ def check_isolation(host: Host, instance: Instance, settings: Settings) -> None:
 
 @contextmanager
 def explained(host: Host, instance: Instance) -> Iterator[None]:
-    """Let what fails as an instance that was started has ended fail with why that is."""
+    """Raise why a started instance has ended in place of the error that its end causes."""
     try:
         yield
     except UnansweredError:

@@ -28,7 +28,7 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
     provider = provider_for(instance.infra_type)
     host.progress.about(instance.full_name, instance.infra_type)
     learned = checks.before_create(host, instance, settings)
-    if instance.state_dir.is_dir():  # of a killed `up`: without it nothing was made
+    if instance.state_dir.is_dir():  # left by a killed `up`: without it nothing else was made
         clean_up(host, instance)
     try:
         host.make_dir(instance.host_key.parent)
@@ -39,7 +39,7 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
         host.write(instance.machine_json, instances.document(instance, settings, made))
 
         def make() -> None:
-            # what Vagrant destroys cannot say why it has ended
+            # after Vagrant has destroyed it, nobody could say why it ended
             with host.progress.stage("create"), checking.explained(host, instance):
                 vagrant.run(host, instance, "up", "--no-provision", "--no-destroy-on-error")
 
@@ -62,7 +62,7 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
 
 
 def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str, Any]) -> None:
-    """Write down how ssh reaches a new instance. `made`: what its provider prepared."""
+    """Write the ssh_config of a new instance. `made`: what its provider prepared."""
     draft = instance.ssh_config_draft
     address, port = provider_for(instance.infra_type).endpoint(host, instance, made)
     if "key" in made:
@@ -77,7 +77,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     login = {name: value.strip('"') for name, _, value in lines}
     user, key = login["User"], login["IdentityFile"]
     host.write(instance.key, Path(key).read_bytes())
-    host.remove(instance.key.with_suffix(".pub"))  # it is of another key, and ssh would go by it
+    host.remove(instance.key.with_suffix(".pub"))  # it belongs to another key, and ssh would use it
     host.write(instance.known_hosts, "")
     host.write(draft, ssh.ssh_config(instance, address, port, user, first=True))
     by_draft = ssh.ssh(instance, config=draft)

@@ -30,7 +30,7 @@ def find(host: Host, folder: Path) -> Found:
 
 
 def find_by(host: Host, identity: str, known: Instance) -> Found:
-    """Return the instance of an id. `known`: what is known of it, by its state folder perhaps."""
+    """Return the instance with an id. `known`: what is known of it, as by its state folder."""
     if known.infra_type:
         host.progress.about(known.full_name, known.infra_type)
     types = [known.infra_type] if known.infra_type else ["vm", "container"]
@@ -40,7 +40,7 @@ def find_by(host: Host, identity: str, known: Instance) -> Found:
         except ProviderError as error:
             if len(types) == 1 or isinstance(error, UnansweredError):
                 raise
-            continue  # nothing tells that this provider was ever used here
+            continue  # nothing shows that this provider was ever used here
         for found in listing:
             if found.instance.id == identity and found.uid == os.getuid():
                 host.progress.about(found.name, found.instance.infra_type)
@@ -60,22 +60,22 @@ def running(host: Host, folder: Path) -> Found:
 
 @contextmanager
 def locked(host: Host, identity: str) -> Iterator[Host]:
-    """Give the host with the project's log, for a verb that has the project to itself."""
+    """Yield the host with the project's log, while this verb has the project to itself."""
     other, log = "another verb in this project", instances.log(identity)
     with host.lock(state_root(), identity, other, is_patient=host.is_patient):
         refuse_others(identity)
         try:
             yield replace(host, log=log)
         except ProviderError as error:
-            if log.exists() and "hint: " not in str(error):  # several may be told as one
+            if log.exists() and "hint: " not in str(error):  # several may be reported as one
                 error.hint = f"the full log is {log}"
             raise
 
 
 def refuse_others(identity: str) -> None:
-    """Raise StateError when somebody else could have put a key or a setting in.
+    """Raise StateError when somebody else could have changed keys or settings.
 
-    Also when a newer vagrantp has, whose instances this one does not know.
+    Also when a newer vagrantp made the instance, as this one does not know all of it.
     """
     root = state_root()
     for folder in (root, *root.glob(f"*-{identity}")):

@@ -13,7 +13,7 @@ from vagrantp.settings.env import Settings
 
 
 def provision(host: Host, instance: Instance, settings: Settings, when: When) -> str:
-    """Provision a running instance where that is due; return what was done, nothing if nothing."""
+    """Provision a running instance where that is due; return what was done, "" for nothing."""
     if not guest.is_asked(settings):
         return ""
     pid = provider_for(instance.infra_type).pid(host, instance)

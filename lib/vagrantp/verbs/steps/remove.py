@@ -16,15 +16,15 @@ from vagrantp.providers import provider_for, vagrant
 
 
 def remove(host: Host, instance: Instance) -> None:
-    """Remove whatever there is of the instance, as a stage."""
+    """Remove all that exists of the instance, as a stage."""
     with host.progress.stage("remove"):
         clean_up(host, instance)
 
 
 def clean_up(host: Host, instance: Instance) -> None:
-    """Remove whatever there is of the instance, then its folder.
+    """Remove all that exists of the instance, then its folder.
 
-    Without Vagrant, which takes seconds to start and knows of nothing that is not found here.
+    Without Vagrant, which takes seconds to start and knows nothing more.
     """
     host.wait_for_orphans(mark(instance))
     if instance.infra_type:
@@ -40,19 +40,19 @@ def clean_up(host: Host, instance: Instance) -> None:
 
 
 def remove_leftovers(host: Host, wanted: Instance) -> None:
-    """Remove what an `up` by another NAME has left when it was killed.
+    """Remove what a killed `up` with another NAME has left.
 
     Raises StateError where the domain of a complete VM is gone, and its disk is not.
     """
     for known in instances.all_by_id(wanted.id, wanted.folder):
         if known.is_complete() and known.infra_type == "vm" and vm_checks.has_disk(host, known):
-            text = f"libvirt has {known.full_name} no more, but its disk"
+            text = f"libvirt no longer has {known.full_name}, but still has its disk"
             raise StateError(text, "fab rm removes that as well, then fab up")
         if known.full_name != wanted.full_name:
             remove(host, known)
 
 
 def remove_logs(host: Host, identity: str) -> None:
-    """Remove what the providers said to the last verbs of an instance."""
+    """Remove the logs of what the providers printed during an instance's last verbs."""
     for path in instances.log(identity).parent.glob(f"{identity}.log*"):
         host.remove(path)

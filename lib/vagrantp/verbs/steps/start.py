@@ -20,7 +20,7 @@ from vagrantp.verbs.steps import check as checking
 
 
 def start(host: Host, instance: Instance, settings: Settings, step: plan.Start) -> None:
-    """Start a stopped instance: directly, or through Vagrant when what that writes has changed."""
+    """Start a stopped instance: directly, or by Vagrant if the domain must be written again."""
     provider = provider_for(instance.infra_type)
     checks.before_start(host, instance, settings)
     for change in step.changes:
@@ -30,7 +30,7 @@ def start(host: Host, instance: Instance, settings: Settings, step: plan.Start) 
     def begin() -> None:
         with host.progress.stage("start"):
             _write_address(host, instance, provider.keep_address(host, instance, settings))
-            apply.record(host, instance, settings, step.changes, is_done=False)
+            apply.record_pending(host, instance, settings, step.changes)
             provider.isolate(host, instance, settings)
             if step.by_vagrant:
                 vagrant.run(host, instance, "up", "--no-provision")
@@ -43,7 +43,7 @@ def start(host: Host, instance: Instance, settings: Settings, step: plan.Start) 
             ports.ensure(host, instance, provider.pid(host, instance))
         if is_larger:
             checking.grow(host, instance, ssh.ssh(instance))
-        apply.record(host, instance, settings, step.changes)
+        apply.record_applied(host, instance, settings, step.changes)
         checking.check(host, instance, settings, instance.ssh_config)
 
     if host.dry:
@@ -52,7 +52,7 @@ def start(host: Host, instance: Instance, settings: Settings, step: plan.Start) 
 
 
 def _check_isolation(host: Host, instance: Instance, settings: Settings) -> None:
-    """See that an instance that was started is isolated; stop it, and say why, where it is not."""
+    """See that a started instance is isolated; if not, stop it and raise the reason."""
     provider = provider_for(instance.infra_type)
     try:
         checking.check_isolation(host, instance, settings)
@@ -77,7 +77,7 @@ def boot(
     start: Callable[[], None],
     check: Callable[[], None],
 ) -> None:
-    """Start an instance and check it; by emulation where KVM fails it and ACCEL=auto.
+    """Start an instance and check it; if KVM fails and ACCEL=auto, start it again by emulation.
 
     Its disk stays.
     """
@@ -101,7 +101,7 @@ def boot(
 
 
 def _write_address(host: Host, instance: Instance, address: str) -> None:
-    """Write down the address that an instance has from this start on."""
+    """Record the address that an instance has from this start on."""
     document = instance.machine()
     if document["provider"]["address"] == address:
         return
