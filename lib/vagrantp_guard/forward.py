@@ -14,7 +14,7 @@ is locked (fcntl(2), open file description locks) while that process lives.
 
 Exit status: 0, it serves; 1, it does not, stderr says why; 3, another one serves this SPEC.
 
-Python 3.10 or newer, and nothing of vagrantp's: it may be installed on its own.
+It needs Python 3.10 or newer, and no other module of vagrantp: it may be installed alone.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ SETS_MODE = {
 
 
 def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> None:
-    """Mount a project folder, as a guest is to see it, at `target`: by bindfs(1).
+    """Mount a project folder at `target`, as a guest is to see it, by bindfs(1).
 
     All in it belongs to one user of the guest. What the guest does there, a process of the owner
     does (`person`: uid, gid; for root's projects, the folder's owner): it has no capabilities, sees

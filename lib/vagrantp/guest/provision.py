@@ -49,7 +49,7 @@ cloud-init status --wait >/dev/null || true
 mkdir -p /var/lib/vagrantp
 cp /run/cloud-init/result.json {SEEN}
 """
-MARK = "${vagrantp?}"  # starts the line in which script.sh tells how a script failed
+MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
 LAST_LINES = 5  # of a script's output, in the message of its failure
 REQUIREMENTS = tuple(
     f"{folder}requirements.{ending}"

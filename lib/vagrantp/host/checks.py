@@ -239,7 +239,7 @@ def name_is_free(host: Host, instance: Instance) -> Finding:
 
 
 def _owner_of_domain(host: Host, name: str) -> str | None:
-    """Say who made the domain `name`, as far as its metadata tells; None: there is none."""
+    """Say who made the domain `name`, as far as its metadata shows; None if there is none."""
     if not host.ask(virsh("domstate", name)).ok:
         return None
     metadata = host.ask(virsh("metadata", name, contract.METADATA_URI))
@@ -249,7 +249,7 @@ def _owner_of_domain(host: Host, name: str) -> str | None:
 
 
 def _owner_of_container(host: Host, name: str) -> str | None:
-    """Say who made the container `name`, as far as its labels tell; None: there is none."""
+    """Say who made the container `name`, as far as its labels show; None if there is none."""
     template = "{{json .Config.Labels}}"
     answer = host.ask(["podman", "inspect", "--type=container", f"--format={template}", name])
     if not answer.ok:

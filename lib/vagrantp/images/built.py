@@ -1,8 +1,8 @@
 """Base images, built by this project out of Debian's packages: a box for VMs, an image for Podman.
 
-What goes into them stands in `recipes/<image>/<vm or container>/`: `packages`, `files/` (laid over
-the root folder) and `finish` (a script, run at the end). An image is made once for each recipe;
-its name holds the recipe's digest, so a changed recipe never meets an old image.
+Their recipes are in `recipes/<image>/<vm or container>/`: `packages`, `files/` (copied over the
+root folder) and `finish` (a script that runs at the end). An image is made once for each recipe;
+its name has the recipe's digest, so a changed recipe never meets an old image.
 """
 
 from __future__ import annotations

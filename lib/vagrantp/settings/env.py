@@ -95,7 +95,7 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
 
 
 def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: Path) -> Settings:
-    """Return the settings that sound values make; what is for others (defaults.env) is left out."""
+    """Return the settings of sound values, without those in defaults.env for another type."""
     of_type = [k for k in KEYS.values() if k.infra_type in (None, values["INFRA_TYPE"])]
     found = {key.field: key.of(key.default) for key in KEYS.values()}
     found |= {key.field: values.get(key.name, key.nothing) for key in of_type}

@@ -18,7 +18,7 @@ from vagrantp.settings.parsers import PortForward, Provisioner, matching, one_of
 from vagrantp.settings.schema import Key, When, either, key
 
 BUILT_IMAGE = "debian-12"  # the one image that is built here
-SSH_USER = "vagrant"  # whom boxes made for Vagrant have, by another name perhaps
+SSH_USER = "vagrant"  # boxes made for Vagrant have such a user, under another name perhaps
 
 AT_ONCE: When = "at once"
 NEXT_START: When = "at the next start"

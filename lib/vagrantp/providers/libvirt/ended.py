@@ -88,9 +88,9 @@ def _last_words(name: str) -> tuple[str, str]:
 
 
 def last_words(log: str) -> str:
-    """Return the last line of QEMU's own in a log of libvirt's, "" where it has said nothing.
+    """Return QEMU's own last line in a log that libvirt keeps, "" if QEMU has printed nothing.
 
-    Each start begins with a line of libvirt's and the command line, all but the last line of which
+    Each start begins with a line from libvirt and the command line, all of whose lines but the last
     end with a \\.
     """
     last = ""
