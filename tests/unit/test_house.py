@@ -123,3 +123,21 @@ def test_no_module_is_too_long_to_read() -> None:
         for path in LIB.rglob("*.py")
     }
     assert {name for name, length in lengths.items() if length > MOST_LINES} <= LONGER
+
+
+@pytest.mark.parametrize("path", sorted(LIB.rglob("*.py")), ids=lambda p: str(p.relative_to(LIB)))
+def test_no_name_hides_the_module_that_it_is_made_with(path: Path) -> None:
+    """In a comprehension, mypy does not find that."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    for function in ast.walk(tree):
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+            if isinstance(node, ast.Assign):
+                bound = {target.id for target in node.targets if isinstance(target, ast.Name)}
+                used = {each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)}
+                assert not bound & used & imported, f"{path}:{node.lineno}: {bound & used}"

@@ -54,7 +54,7 @@ def list_all(host: Host) -> list[Found]:
     xml = answer.stdout if answer.ok else ask(host, domains)  # without the network
     everything = as_xml(f"<all>{xml}</all>")
     entries = everything.findall("network/ip/dhcp/host")
-    addresses = {addresses.id_of(entry): entry.get("ip") for entry in entries}
+    reserved = {addresses.id_of(entry): entry.get("ip") for entry in entries}
     found = []
     for one in everything.findall("domain"):
         name = one.findtext("name", "")
@@ -69,7 +69,7 @@ def list_all(host: Host) -> list[Found]:
                 now,
                 uid=uid,
                 reason=None if now != "broken" else f"libvirt says {states[name]}",
-                address=addresses.get(instance.id),
+                address=reserved.get(instance.id),
                 memory=int(one.findtext("memory", "0")) // 1024,
                 cpus=int(one.findtext("vcpu", "0")),
                 disk=instance.machine().get("settings", {}).get("disk"),
