@@ -19,7 +19,7 @@ from vagrantp_guard.contract import (
     Mount,
 )
 from vagrantp_guard.guests import is_recorded, mount_of, record, record_of, refuse_unrecorded
-from vagrantp_guard.lan import name_resolver, no_spanning_tree, plug
+from vagrantp_guard.lan import no_spanning_tree, plug
 from vagrantp_guard.running import guest_of_container, guest_of_domain, parsed
 from vagrantp_guard.share import project_in, share, unmount
 from vagrantp_guard.system import Refused, is_rootless, locked, run
@@ -118,8 +118,6 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
         raise Refused("no resolver answers it: see that dnsmasq is installed, and runs")
     if lan:
         plug(pid, lan, hostname=folder.name.rpartition("-")[0])
-        if lan.dns:
-            name_resolver(bundle, lan.dns)
     forward_ports(folder, pid)
 
 

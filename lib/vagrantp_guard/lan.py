@@ -10,10 +10,8 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 from vagrantp_guard.contract import GUARD, LAN_CARD, RUN, LanNic
-from vagrantp_guard.guests import mounts_of
 from vagrantp_guard.system import PATH, in_background, locked, read, run, run_inside, write
 
 
@@ -43,16 +41,6 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
                 process.kill()
         finally:
             os._exit(0)
-
-
-def name_resolver(bundle: Path, dns: IPv4Address) -> None:
-    """Make a container that is about to start ask `dns`, which it reaches by its card.
-
-    Podman gives --dns to its own resolver, and not to the container:
-    https://github.com/containers/netavark/pull/452
-    """
-    if source := mounts_of(bundle).get("/etc/resolv.conf"):
-        Path(source).write_text(f"nameserver {dns}\n", encoding="utf-8")
 
 
 def no_spanning_tree(port: str) -> None:

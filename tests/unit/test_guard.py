@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp_guard import cli, guests, lan, running
+from vagrantp_guard import cli, guests, running
 from vagrantp_guard.contract import Guest, Mount, Policy, Report
 from vagrantp_guard.system import Refused
 
@@ -103,15 +102,6 @@ def test_what_a_container_may_reach_is_not_for_others_to_write(tmp_path: Path) -
     file.chmod(0o620)
     with pytest.raises(Refused, match="may be written by others"):
         guests.policy_of(tmp_path)
-
-
-def test_a_container_on_a_lan_asks_the_resolver_that_env_names(tmp_path: Path) -> None:
-    file = tmp_path / "resolv.conf"
-    file.write_text("search dns.podman\nnameserver 10.201.128.1\n")
-    mounts = [{"destination": "/proc"}, {"destination": "/etc/resolv.conf", "source": str(file)}]
-    (tmp_path / "config.json").write_text(json.dumps({"mounts": mounts}))
-    lan.name_resolver(tmp_path, IPv4Address("192.168.1.1"))
-    assert file.read_text() == "nameserver 192.168.1.1\n"
 
 
 # What guards before this one have written, and domains and state folders have.

@@ -70,6 +70,11 @@ class Instance:
         return self.host_key.with_name("user.sh")
 
     @property
+    def resolv_conf(self) -> Path:
+        """The /etc/resolv.conf of a container on a bridge whose resolver is fixed."""
+        return self.host_key.with_name("resolv.conf")
+
+    @property
     def known_hosts(self) -> Path:
         """The one host key that ssh accepts."""
         return self.state_dir / "known_hosts"

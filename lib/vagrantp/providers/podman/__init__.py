@@ -86,6 +86,8 @@ def prepare(
     if os.getuid() != 0:
         return options.rootless_container(instance, settings, image, os.getuid(), limits)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
+    if card and card.dns:
+        host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
     uid, has_quota = os.getuid(), without is None
     return options.container(
         instance, settings, image, subnets.NAME, address, uid, card, has_quota, limits

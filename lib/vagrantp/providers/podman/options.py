@@ -41,8 +41,8 @@ def container(
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
     ]
-    if lan and lan.dns:
-        options.append(f"--dns={lan.dns}")
+    if lan and lan.dns:  # Podman 5 gives --dns to its own resolver instead (netavark pull 452)
+        options.append(f"--volume={instance.resolv_conf}:/etc/resolv.conf:ro,Z")
     if has_quota:  # a volume would be beside it
         options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
     made = _container(instance, settings, image, str(address), uid, options)
