@@ -233,7 +233,7 @@ class Host:
 
         def wait() -> None:
             if not is_patient:
-                raise StateError(f"busy: {waiting_for} is at work")
+                raise StateError(f"busy: {waiting_for} is running")
             self.progress.say(f"waiting for {waiting_for} …")
 
         with locks.byte(folder / "lock", key, wait):
