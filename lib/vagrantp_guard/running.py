@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def guest_of_domain(xml: str) -> Guest | None:
     """Return the guest that a domain's XML describes, None for a foreign domain.
 
-    Raises Refused or ValueError for one of ours that is not as it must be.
+    Raises Refused or ValueError for an instance that is not as it must be.
     """
     domain, values = parsed(xml)
     name = domain.findtext("name", "")

@@ -26,8 +26,8 @@ def test_what_is_somebody_elses(
     done = app.fab(verb, PATH=path)
     assert (done.returncode, done.stdout) == (8, "")
     name = pwd.getpwuid(65534).pw_name
-    mend = f"sudo chown --recursive 0 {shlex.quote(str(folder))}"
-    told = f"{folder} holds keys, and belongs to {name}\n  hint: call it as {name}, or: {mend}\n"
-    assert done.stderr.endswith(told)
+    fix = f"sudo chown --recursive 0 {shlex.quote(str(folder))}"
+    message = f"{folder} holds keys, and belongs to {name}\n  hint: call it as {name}, or: {fix}\n"
+    assert done.stderr.endswith(message)
     assert not called.exists()
     assert not list(folder.rglob("metrics.jsonl"))

@@ -22,7 +22,7 @@ THEY_RUN_BY_THEMSELVES = {"play.py", "vagrantp.py"}
 
 
 def imports(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports, as paths below lib/vagrantp."""
+    """Return the modules of vagrantp that a file imports, as paths below lib/vagrantp."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vagrantp."):

@@ -60,7 +60,7 @@ def list_all(host: Host) -> list[Found]:
         name = one.findtext("name", "")
         instance, uid = _whose(one)
         if instance.full_name != name:
-            continue  # not ours, or a copy of one of ours
+            continue  # a foreign one, or a copy of an instance
         now = STATES.get(states[name], "broken")
         port = one.find("devices/graphics[@type='vnc']")
         found.append(
