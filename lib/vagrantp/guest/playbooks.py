@@ -102,11 +102,17 @@ def _argv(playbook: Playbook, *options: str) -> list[str]:
 
 
 def root_of(folder: Path, playbook: Path) -> Path:
-    """Return the folder that a playbook sees: the project if it lies in there, or else its own."""
-    for root in (folder, MASTER / "playbooks"):
-        if playbook.is_relative_to(os.path.realpath(root)):
-            return Path(os.path.realpath(root))
-    return playbook.parent
+    """Return what a playbook sees: the project if it lies in there, or else its own folder.
+
+    Where that is the home folder, or has it in it, the playbook sees itself alone.
+    """
+    home = Path(os.path.realpath(Path.home()))
+    for place in (folder, MASTER / "playbooks", playbook.parent):
+        root = Path(os.path.realpath(place))
+        if playbook.is_relative_to(root) and not home.is_relative_to(root):
+            return root
+    return playbook
+
 
 
 def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:
