@@ -13,7 +13,7 @@ LIB = Path(__file__).resolve().parents[2] / "lib/vagrantp"
 # folders come last.
 FOLDERS = (
     *("core", "settings", "instance", "images", "guest", "net", "providers", "host", "verbs"),
-    *("cli", "make"),
+    *("cli", "fab", "make"),
 )
 STRANGERS = {("net", "images")}  # and these know nothing of one another
 # What starts processes, changes files, takes locks and handles signals.

@@ -22,19 +22,24 @@ class Unreadable(ValueError):
     """A file that cannot be used. The text says what it must be, as what follows "a file"."""
 
 
-def text(file: Path) -> str:
-    """Return the text of a file. Raises Unreadable."""
+def data(file: Path) -> bytes:
+    """Return the content of a regular file of MAX_BYTES at most. Raises Unreadable."""
     try:
         with open(file, "rb", opener=at_once) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise Unreadable("that is a regular one")
-            data = stream.read(MAX_BYTES + 1)
+            found = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise Unreadable(f"that can be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
+    if len(found) > MAX_BYTES:
         raise Unreadable("of 1 MB at most")
+    return found
+
+
+def text(file: Path) -> str:
+    """Return the text of a file. Raises Unreadable."""
     try:
-        return data.decode("utf-8-sig")
+        return data(file).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unreadable("of UTF-8 text") from None
 

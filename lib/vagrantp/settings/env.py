@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
 import re
 import shlex
@@ -16,24 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dotenv.parser import parse_stream
 from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
-from vagrantp.core.places import xdg
+from vagrantp.core.places import defaults_path as defaults_path
+from vagrantp.core.places import id_from as id_from
 from vagrantp.settings.files import JINJA
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
+from vagrantp.settings.lines import bindings
 from vagrantp.settings.parsers import items, one_line
 from vagrantp.settings.rules import conflicts, meant
 
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-# python-dotenv's search for a comment takes time by the square of the blanks in a row
-LONG_BLANK = re.compile(r"[^\S\r\n]{100,}")
 UNREADABLE_HINT = "a comment starts with #, and every quote needs its other one"
 
 
@@ -109,11 +106,6 @@ def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: P
     )
 
 
-def defaults_path() -> Path:
-    """Return where values for all projects of this host can stand."""
-    return xdg("CONFIG", ".config") / "defaults.env"
-
-
 def is_template(cloud_init: Path) -> bool:
     """Say whether a #cloud-config is a template, which only cloud-init can look into."""
     return _cloud_config(cloud_init)[1] is None
@@ -163,11 +155,6 @@ def name_from(folder: Path) -> str:
     text = unicodedata.normalize("NFKD", folder.resolve().name)
     text = text.encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", text)[:63].strip("-") or "project"
-
-
-def id_from(folder: Path) -> str:
-    """Return the first 8 hex digits of the SHA-256 of the folder's resolved path."""
-    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
 
 
 def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]]:
@@ -233,9 +220,7 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
     entries: dict[str, Entry] = {}
     foreign: set[str] = set()
     problems = []
-    # the parser counts two line ends in a CRLF behind a line that it cannot read
-    stream = io.StringIO(LONG_BLANK.sub(" ", text), newline=None)
-    for binding in parse_stream(stream):
+    for binding in bindings(text):
         # `original` starts with the blank lines before the binding
         source = binding.original.string
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
