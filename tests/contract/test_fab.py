@@ -29,7 +29,6 @@ def deploy(c):
 """
 CALLS: dict[str, list[str | Path]] = {
     "fab": [OURS],
-    "fab -r MASTER": [OURS, "-r", MASTER],
     "fab -r .": [OURS, "-r", "."],
     "vagrantp": [FAB.with_name("vagrantp")],
     "fab of others, -r MASTER": [FAB, "-r", MASTER],
