@@ -76,7 +76,8 @@ def test_link(user: User) -> None:
         f"{user.bin}/vagrantp -> {MASTER}/.venv/bin/vagrantp\n"
     )
     for program in ("fab", "vagrantp"):
-        assert user.run(user.bin / program, "validate", cwd=app).stdout.startswith(".env is valid")
+        there = user.call([user.bin / program, "validate"], app, user.environment)
+        assert there.stdout.startswith(b".env is valid")
     once = user.tree()
     again = user.make("link", f"--root={user.root}")
     assert (again.returncode, again.stdout, user.tree()) == (0, done.stdout, once)
