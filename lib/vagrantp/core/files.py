@@ -90,3 +90,39 @@ def append_line(path: Path, line: str, at_most: int) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             return
     raise TimeoutError(errno.ETIMEDOUT, "held by another process", str(path))
+
+
+def adopt(folder: Path) -> None:
+    """Make a folder that others filled ours, with nothing but files, folders and links in it.
+
+    All may read, only we may write; files keep the right to be run, and no other bit. Links that
+    lead out of the folder are removed, and what is no file.
+    """
+    waiting, links = [folder], []
+    while waiting:
+        place = waiting.pop()
+        os.chown(place, os.getuid(), os.getgid())
+        place.chmod(0o755)
+        for path in place.iterdir():
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                waiting.append(path)
+            elif stat.S_ISREG(mode):
+                os.chown(path, os.getuid(), os.getgid())
+                path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
+            elif stat.S_ISLNK(mode):
+                links.append(path)
+            else:
+                path.unlink()
+    inside = folder.resolve()
+    for path in links:
+        os.chown(path, os.getuid(), os.getgid(), follow_symlinks=False)
+        if path.readlink().is_absolute() or not _leads_into(path, inside):
+            path.unlink()
+
+
+def _leads_into(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a loop
+        return False

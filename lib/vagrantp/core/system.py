@@ -1,9 +1,9 @@
 """This host: the only way to start processes, change files, take locks and handle signals.
 
 Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`, `end`,
-`move`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and each of them holds back
-under `fab --dry`: one gate for every side effect. How it is done is in process.py, files.py and
-locks.py.
+`move`, `link`, `remove`, `adopt`, `scratch`, `lock`, `flock` or `exec_process`, and each of them
+holds back under `fab --dry`: one gate for every side effect. How it is done is in process.py,
+files.py and locks.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from vagrantp.core.errors import (
     UnansweredError,
     cleaned_up_by,
 )
-from vagrantp.core.files import append_line, refuse_open, write_whole
+from vagrantp.core.files import adopt, append_line, refuse_open, write_whole
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
     GRACE,
@@ -182,6 +182,12 @@ class Host:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def adopt(self, folder: Path) -> None:
+        """Make a folder that a sandbox filled ours: without set-ids, and links that lead out."""
+        if self.dry:
+            return self._would(f"take over {folder}")
+        adopt(folder)
 
     def end(self, pid: int) -> None:
         """End one of our processes, and wait until it is gone."""

@@ -73,9 +73,13 @@ def _play(places: tuple[str, str, str], galaxy: Path | None, *arguments: str) ->
     return [sys.executable, str(PLAY), *places, str(galaxy or ""), *arguments]
 
 
-def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:
-    """Return argv that puts what `requirements` name into `folder`. `kind`: role or collection."""
-    place = folder / "roles" if kind == "role" else folder
-    program = Path(sys.executable).with_name("ansible-galaxy")
-    option = "--role-file" if kind == "role" else "--requirements-file"
-    return [str(program), kind, "install", f"{option}={requirements}", f"-p={place}"]
+def complaint(lines: list[str]) -> str:
+    """Pick what matters out of Ansible's output: its error, and where it found it."""
+    start = next(
+        (n for n, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))), None
+    )
+    if start is None:
+        return lines[-1] if lines else ""
+    text = lines[start].partition(" ")[2].removeprefix(": ")
+    origin = next((line for line in lines[start:] if line.startswith("Origin: ")), "")
+    return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core import documents
 from vagrantp.core.errors import (
     ConfigError,
     HostLimitError,
@@ -26,7 +23,7 @@ from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
-from vagrantp.guest import playbooks, session, shell
+from vagrantp.guest import galaxy, playbooks, session, shell
 from vagrantp.images import store
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -51,11 +48,6 @@ cp /run/cloud-init/result.json {SEEN}
 """
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
 LAST_LINES = 5  # of a script's output, in the message of its failure
-REQUIREMENTS = tuple(
-    f"{folder}requirements.{ending}"
-    for folder in ("", "roles/", "collections/")
-    for ending in ("yml", "yaml")
-)
 
 
 def fingerprint(settings: Settings) -> str:
@@ -109,11 +101,13 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
 def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> None:
     """Check a playbook; under --dry only print how, as Ansible runs code from its folder."""
     playbook, variables = _playbook(instance, step), _variables(instance, settings)
-    galaxy = _galaxy(host, playbook.parent)
+    fetched = galaxy.ensure(host, playbook.parent)
     with host.scratch(store.cache()) as folder:
-        argv = playbooks.playbook_check(playbook, _name(settings), variables, galaxy, folder)
+        argv = playbooks.playbook_check(playbook, _name(settings), variables, fetched, folder)
         try:
-            host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
+            host.change(
+                argv, what=str(step), timeout=300, cwd=playbook.parent, explain=playbooks.complaint
+            )
         except ProviderError as error:
             _refuse(instance, folder)
             raise ProvisionError(_in_project(instance, error.message)) from None
@@ -154,14 +148,14 @@ def _run_playbook(
     host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
 ) -> str:
     playbook = _playbook(instance, step)
-    galaxy = _galaxy(host, playbook.parent)
+    fetched = galaxy.ensure(host, playbook.parent)
     variables = _variables(instance, settings)
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
     with host.scratch(instance.state_dir) as folder:
         user, port = _login(host, instance, settings)
         host.write(folder / "connection.json", playbooks.connection(instance, user, port))
         name = _name(settings)
-        argv = playbooks.playbook(instance, pid, playbook, name, variables, galaxy, folder)
+        argv = playbooks.playbook(instance, pid, playbook, name, variables, fetched, folder)
         host.progress.done(lambda: _at_task(_events(folder, "tasks")))
 
         def report(line: str) -> None:
@@ -175,7 +169,7 @@ def _run_playbook(
                 timeout=STEP_TIMEOUT,
                 cwd=playbook.parent,
                 note=report,
-                explain=_complaint,
+                explain=playbooks.complaint,
             )
         except (ProviderError, HostLimitError) as error:
             _refuse(instance, folder)
@@ -304,18 +298,6 @@ def _events(folder: Path, kind: str) -> list[Any]:
     return [event[kind] for event in map(json.loads, text.splitlines()) if kind in event]
 
 
-def _complaint(lines: list[str]) -> str:
-    """Pick what matters out of Ansible's output: its error, and where it found it."""
-    start = next(
-        (n for n, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))), None
-    )
-    if start is None:
-        return lines[-1] if lines else ""
-    text = lines[start].partition(" ")[2].removeprefix(": ")
-    origin = next((line for line in lines[start:] if line.startswith("Origin: ")), "")
-    return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text
-
-
 def _playbook(instance: Instance, step: Provisioner) -> Path:
     if step.kind == "ours":
         return MASTER / f"playbooks/{step.path}.yml"
@@ -325,59 +307,3 @@ def _playbook(instance: Instance, step: Provisioner) -> Path:
 def _in_project(instance: Instance, text: str) -> str:
     """Return a message about an accepted copy as one about the project's own file."""
     return text.replace(str(instance.source(instance.folder)), str(instance.folder))
-
-
-def _galaxy(host: Host, folder: Path) -> Path | None:
-    """Return the folder of the roles and collections that a playbook in `folder` requires.
-
-    There is one for each text of the requirements; it exists as a whole or not at all.
-    """
-    files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
-    if not files:
-        return None
-    texts = {path: _requirements(path) for path in files}
-    digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
-    cache = store.cache() / "galaxy"
-    target = cache / digest.hexdigest()[:20]
-    if target.is_dir():
-        return target
-    with host.scratch(cache) as work, host.progress.stage("fetch roles and collections"):
-        host.make_dir(work / "galaxy")
-        for path, text in texts.items():
-            for kind in _kinds(path, text):
-                try:
-                    host.change(
-                        playbooks.galaxy(kind, path, work / "galaxy"),
-                        what=f"ansible-galaxy {kind} install",
-                        timeout=STEP_TIMEOUT,
-                        env={"ANSIBLE_NOCOLOR": "1"},
-                        cwd=folder,
-                        explain=_complaint,
-                    )
-                except ProviderError as error:
-                    raise ProvisionError(f"{path}: {error.message}") from None
-        host.move(work / "galaxy", target)
-    return target
-
-
-def _requirements(path: Path) -> str:
-    with _readable(path):
-        return documents.text(path)
-
-
-def _kinds(path: Path, text: str) -> list[str]:
-    """Return what requirements ask for: role, collection. A list, the old form, is of roles."""
-    with _readable(path):
-        found = documents.load(text)
-    if not isinstance(found, dict):
-        return ["role"] if found else []
-    return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raise ProvisionError for a file that cannot be used."""
-    try:
-        yield
-    except documents.Unreadable as error:
-        raise ProvisionError(f"{path} must be a file {error}") from None
