@@ -24,7 +24,8 @@ URL = re.compile(
     rf"https://(?:{LABEL}\.)+[A-Za-z][A-Za-z0-9-]*(?::443)?(?:/{SEGMENT})+/?(?:\?[A-Za-z0-9._~%=&-]*)?"
 )
 SUBFOLDER = re.compile(rf"(?:/?{SEGMENT})+/?")  # of a repository, after #
-ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[A-Za-z0-9_][A-Za-z0-9_.-]*")
+ARCHIVE = r"\.(?:tar|tgz|gz|bz2|xz|zip)$"  # a file beside the playbook
+ROLE = re.compile(rf"(?!.*{ARCHIVE})[A-Za-z0-9_][A-Za-z0-9_-]*\.[A-Za-z0-9_][A-Za-z0-9_.-]*")
 COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a role, as plays name it
 VERSION = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/+-]*")  # a release, tag, branch or commit
