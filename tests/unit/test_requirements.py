@@ -102,7 +102,7 @@ SOURCES = (
         "https://example.com/r.git\n--config=x",
         "https://example.com/r.tar.gz;id",
         "a.b;id",
-        "a.b\n",
+        "a.b\nc",
     ),
     *("https://example.com/$(id)/r.git", "https://example.com\\@10.0.0.1/r", "https:///etc/passwd"),
     *("https://example.com/a+b.tar.gz", "https://exämple.com/r.git", "..", "a..", ".a.b", "", " "),
