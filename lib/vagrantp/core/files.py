@@ -115,14 +115,15 @@ def adopt(folder: Path) -> None:
             else:
                 path.unlink()
     inside = folder.resolve()
-    for path in links:
+    for path in [path for path in links if not _leads_into(path, inside)]:
+        path.unlink()
+    for path in filter(Path.is_symlink, links):
         os.chown(path, os.getuid(), os.getgid(), follow_symlinks=False)
-        if path.readlink().is_absolute() or not _leads_into(path, inside):
-            path.unlink()
 
 
 def _leads_into(path: Path, folder: Path) -> bool:
+    """Say whether a link does, wherever the folder is moved to."""
     try:
-        return path.resolve().is_relative_to(folder)
+        return not path.readlink().is_absolute() and path.resolve().is_relative_to(folder)
     except (OSError, RuntimeError):  # a loop
         return False

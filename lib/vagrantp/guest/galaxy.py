@@ -20,7 +20,7 @@ from vagrantp.core.errors import ConfigError, ProviderError, ProvisionError
 from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import VENV, Sandbox, argv
 from vagrantp.core.system import Host
-from vagrantp.guest import fetch, playbooks, requirements
+from vagrantp.guest import fetch, requirements
 from vagrantp.guest.requirements import Requirements
 from vagrantp.images import store
 
@@ -146,8 +146,10 @@ def _sandbox(work: Path) -> Sandbox:
 
 def _why(lines: list[str]) -> str:
     """Pick out of ansible-galaxy's output why it failed."""
-    warned = (line.partition(": ")[2] for line in lines if "NOT installed" in line)
-    return next(warned, "").removeprefix("- ") or playbooks.complaint(lines)
+    lines = [line for line in lines if "--ignore-errors" not in line]
+    errors = [line for line in lines if line.startswith(("[ERROR]: ", "ERROR! ", "fatal: "))]
+    reasons = errors or [line for line in lines if "NOT installed" in line]
+    return reasons[0].partition(" ")[2].removeprefix("- ") if reasons else ""
 
 
 def _way_out(host: Host, path: Path) -> AbstractContextManager[None]:

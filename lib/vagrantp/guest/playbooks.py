@@ -71,15 +71,3 @@ def _options(name: str, variables: Path | None) -> list[str]:
 
 def _play(places: tuple[str, str, str], galaxy: Path | None, *arguments: str) -> list[str]:
     return [sys.executable, str(PLAY), *places, str(galaxy or ""), *arguments]
-
-
-def complaint(lines: list[str]) -> str:
-    """Pick what matters out of Ansible's output: its error, and where it found it."""
-    start = next(
-        (n for n, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))), None
-    )
-    if start is None:
-        return lines[-1] if lines else ""
-    text = lines[start].partition(" ")[2].removeprefix(": ")
-    origin = next((line for line in lines[start:] if line.startswith("Origin: ")), "")
-    return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text

@@ -105,9 +105,7 @@ def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Pr
     with host.scratch(store.cache()) as folder:
         argv = playbooks.playbook_check(playbook, _name(settings), variables, fetched, folder)
         try:
-            host.change(
-                argv, what=str(step), timeout=300, cwd=playbook.parent, explain=playbooks.complaint
-            )
+            host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
         except ProviderError as error:
             _refuse(instance, folder)
             raise ProvisionError(_in_project(instance, error.message)) from None
@@ -169,7 +167,7 @@ def _run_playbook(
                 timeout=STEP_TIMEOUT,
                 cwd=playbook.parent,
                 note=report,
-                explain=playbooks.complaint,
+                explain=_complaint,
             )
         except (ProviderError, HostLimitError) as error:
             _refuse(instance, folder)
@@ -296,6 +294,18 @@ def _events(folder: Path, kind: str) -> list[Any]:
     except FileNotFoundError:
         return []
     return [event[kind] for event in map(json.loads, text.splitlines()) if kind in event]
+
+
+def _complaint(lines: list[str]) -> str:
+    """Pick what matters out of Ansible's output: its error, and where it found it."""
+    start = next(
+        (n for n, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))), None
+    )
+    if start is None:
+        return lines[-1] if lines else ""
+    text = lines[start].partition(" ")[2].removeprefix(": ")
+    origin = next((line for line in lines[start:] if line.startswith("Origin: ")), "")
+    return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text
 
 
 def _playbook(instance: Instance, step: Provisioner) -> Path:
