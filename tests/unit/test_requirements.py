@@ -255,9 +255,23 @@ def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
     (folder / "roles").mkdir(parents=True)
     (folder / "requirements.yml").symlink_to("../secret")
     (folder / "roles/requirements.yml").symlink_to("/dev/zero")
+    (folder / "collections").symlink_to(tmp_path)
+    (tmp_path / "requirements.yaml").write_text("collections: [a.b]")
     with pytest.raises(ConfigError) as error:
         galaxy.required(folder)
     assert error.value.message.splitlines() == [
         f"{folder / name} must be a file in this folder, and is a link out of it"
-        for name in ("requirements.yml", "roles/requirements.yml")
+        for name in ("requirements.yml", "roles/requirements.yml", "collections/requirements.yaml")
     ]
+
+
+def test_a_link_within_the_folder_is_read_and_a_loop_is_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "roles").mkdir()
+    (tmp_path / "roles/requirements.yml").write_text("roles: [a.b]")
+    (tmp_path / "requirements.yml").symlink_to("roles/requirements.yml")
+    assert galaxy.required(tmp_path) == Requirements((Role("a.b"),))
+    (tmp_path / "requirements.yaml").symlink_to("requirements.yaml")
+    with pytest.raises(ConfigError) as error:
+        galaxy.required(tmp_path)
+    why = "must be a file that can be read (Too many levels of symbolic links)"
+    assert error.value.message == f"{tmp_path / 'requirements.yaml'} {why}"

@@ -11,12 +11,13 @@ import json
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
 from pathlib import Path
 
 from vagrantp.core import documents, gate
-from vagrantp.core.errors import ConfigError, ProviderError, ProvisionError
+from vagrantp.core.errors import ConfigError, ProviderError, ProvisionError, cleaned_up_by
 from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import VENV, Sandbox, argv
 from vagrantp.core.system import Host
@@ -80,7 +81,7 @@ def required(folder: Path) -> Requirements:
         path = folder / name
         if not os.path.lexists(path):
             continue
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
             problems.append(f"{path} must be a file in this folder, and is a link out of it")
             continue
         try:
@@ -111,7 +112,10 @@ def _fetch(host: Host, asked: dict[str, str], cache: Path, target: Path) -> None
         host.write(work / "asked/ansible.cfg", "")  # else it looks for one
         sandbox = _sandbox(work)
         try:
-            with nullcontext() if host.dry else _way_out(host, work / "asked/gate"):
+            with (
+                cleaned_up_by(partial(host.adopt, work / "fetched")),
+                nullcontext() if host.dry else _way_out(host, work / "asked/gate"),
+            ):
                 for kind in asked:
                     host.change(
                         argv(sandbox, command(kind)),
@@ -121,11 +125,14 @@ def _fetch(host: Host, asked: dict[str, str], cache: Path, target: Path) -> None
                     )
         except ProviderError as error:
             raise ProvisionError(error.message, error.hint) from None
-        finally:
-            host.adopt(work / "fetched")
-        if not host.dry and fetch.is_too_much(work / "fetched"):
-            raise ProvisionError(f"the roles and collections are {fetch.TOO_MUCH}")
-        host.move(work / "fetched/galaxy", target)
+        found = work / "fetched/galaxy"
+        if not host.dry:
+            if fetch.is_too_much(work / "fetched"):
+                raise ProvisionError(f"the roles and collections are {fetch.TOO_MUCH}")
+            if found.is_symlink() or not found.is_dir():
+                raise ProvisionError("ansible-galaxy has fetched nothing")
+        host.adopt(found)  # a link must lead nowhere else once it stands alone
+        host.move(found, target)
 
 
 def _sandbox(work: Path) -> Sandbox:
