@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
 
 import pytest
-from vagrantp.core.files import adopt
+from vagrantp.core.files import make_plain
 from vagrantp.guest import fetch
 
 
@@ -30,8 +31,12 @@ def test_a_folder_that_others_filled_becomes_plain(tmp_path: Path) -> None:
     os.mkfifo(folder / "fifo")
     with socket.socket(socket.AF_UNIX) as end:
         end.bind(str(folder / "socket"))
+    (folder / ("d/" * 80)).mkdir(parents=True)
     (folder / "deep").chmod(0o2000)
-    adopt(folder)
+    make_plain(folder)
+    assert (folder / ("d/" * 64)).is_dir()
+    assert not (folder / ("d/" * 65)).exists()
+    shutil.rmtree(folder / "d")
     found = {str(path.relative_to(folder)): path.lstat().st_mode for path in folder.rglob("*")}
     links = {name for name, mode in found.items() if stat.S_ISLNK(mode)}
     assert links == {"in", "deep/er/up", "dangling", "to-dir"}

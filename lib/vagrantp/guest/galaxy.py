@@ -19,7 +19,7 @@ from pathlib import Path
 from vagrantp.core import documents, gate
 from vagrantp.core.errors import ConfigError, ProviderError, ProvisionError, cleaned_up_by
 from vagrantp.core.places import PACKAGE
-from vagrantp.core.sandbox import VENV, Sandbox, argv
+from vagrantp.core.sandbox import PYTHON, Sandbox
 from vagrantp.core.system import Host
 from vagrantp.guest import fetch, requirements
 from vagrantp.guest.requirements import Requirements
@@ -113,15 +113,16 @@ def _fetch(host: Host, asked: dict[str, str], cache: Path, target: Path) -> None
         sandbox = _sandbox(work)
         try:
             with (
-                cleaned_up_by(partial(host.adopt, work / "fetched")),
+                cleaned_up_by(partial(host.make_plain, work / "fetched")),
                 nullcontext() if host.dry else _way_out(host, work / "asked/gate"),
             ):
                 for kind in asked:
                     host.change(
-                        argv(sandbox, command(kind)),
+                        command(kind),
                         what=f"ansible-galaxy {KINDS[kind][0]} install",
                         timeout=TIMEOUT,
                         explain=_why,
+                        sandbox=sandbox,
                     )
         except ProviderError as error:
             raise ProvisionError(error.message, error.hint) from None
@@ -131,7 +132,7 @@ def _fetch(host: Host, asked: dict[str, str], cache: Path, target: Path) -> None
                 raise ProvisionError(f"the roles and collections are {fetch.TOO_MUCH}")
             if found.is_symlink() or not found.is_dir():
                 raise ProvisionError("ansible-galaxy has fetched nothing")
-        host.adopt(found)  # a link must lead nowhere else once it stands alone
+        host.make_plain(found)  # a link must lead nowhere else once it stands alone
         host.move(found, target)
 
 
@@ -142,7 +143,7 @@ def _sandbox(work: Path) -> Sandbox:
         name: path for name, path in given.items() if path.startswith("/") and Path(path).is_file()
     }
     return Sandbox(
-        reads=(*VENV, PACKAGE, *map(Path, {*own.values()})),
+        reads=(*PYTHON, PACKAGE, *map(Path, {*own.values()})),
         places={ASKED: work / "asked"},
         writable={FETCHED: work / "fetched"},
         env={**ENV, **own},
