@@ -27,7 +27,7 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Result
 
-from vagrantp.core import locks
+from vagrantp.core import files, locks
 from vagrantp.core.errors import (
     HostLimitError,
     Interrupted,
@@ -35,14 +35,6 @@ from vagrantp.core.errors import (
     StateError,
     UnansweredError,
     cleaned_up_by,
-)
-from vagrantp.core.files import (
-    adopt,
-    append_line,
-    make_plain,
-    refuse_open,
-    remove_tree,
-    write_whole,
 )
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
@@ -158,17 +150,13 @@ class Host:
         """Write a file whole or not at all."""
         if self.dry:
             return self._would(f"write {path}")
-        write_whole(path, content, mode)
+        files.write_whole(path, content, mode)
 
     def append(self, path: Path, line: str, at_most: int) -> None:
-        """Append a line, whole and on a line of its own whatever a killed writer left behind.
-
-        A file that has grown to `at_most` bytes is renamed to `<name>.1` first, over an older one.
-        Raises OSError; TimeoutError when another process holds the file all the time.
-        """
+        """Append a line, as `files.append_line` does. Raises OSError."""
         if self.dry:
             return self._would(f"append to {path}")
-        append_line(path, line, at_most)
+        files.append_line(path, line, at_most)
 
     def make_dir(self, path: Path) -> None:
         """Make a private folder and the ones above it."""
@@ -190,13 +178,12 @@ class Host:
 
         Regular files only, without setuid, as this user's own; a file there is replaced.
         """
-        return not self.dry and adopt(source, target)
+        return not self.dry and files.adopt(source, target)
 
     def make_plain(self, folder: Path) -> None:
-        """Make what a sandbox has written ours: without set-ids, and links that lead out of it."""
-        if self.dry:
-            return self._would(f"take over {folder}")
-        make_plain(folder)
+        """Make what a sandbox has written ours, and rid of set-ids and links that lead out."""
+        if not self.dry:
+            files.make_plain(folder)
 
     def link(self, path: Path, target: Path) -> None:
         """Make a symbolic link. Raises FileExistsError where something is there already."""
@@ -211,7 +198,7 @@ class Host:
         if self.dry:
             return self._would(f"remove {path}")
         if path.is_dir() and not path.is_symlink():
-            remove_tree(path)
+            files.remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 
@@ -246,7 +233,7 @@ class Host:
             yield parent / ".scratch"
             return
         folder = Path(mkdtemp(dir=parent, prefix=".scratch."))
-        with cleaned_up_by(partial(remove_tree, folder)):
+        with cleaned_up_by(partial(files.remove_tree, folder)):
             yield folder
 
     @contextmanager
@@ -261,7 +248,7 @@ class Host:
             yield
             return
         self.make_dir(folder)
-        refuse_open(folder)
+        files.refuse_open(folder)
 
         def wait() -> None:
             if not is_patient:
