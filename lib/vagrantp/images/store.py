@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from vagrantp.core.errors import ProviderError, cleaned_up_by
+from vagrantp.core import sandbox
+from vagrantp.core.errors import HostLimitError, ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import xdg
+from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
 from vagrantp.images import disks
 
 POOL = "default"
 COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
+CONVERT_TIMEOUT = 3600  # seconds, of the clock and of the processor
+CONVERT_MEMORY = 1024  # MB of address space; qemu-img convert takes less than half of that
+MIB = 1024**2
 DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some images have 10 GB
 
 
@@ -94,14 +101,51 @@ def describe(host: Host, folder: Path) -> None:
     host.write(folder / "metadata.json", json.dumps(metadata))
 
 
-def put_image(host: Host, folder: Path, disk: disks.Disk, file: Path) -> None:
-    """Put a disk image that we did not build into the `folder` of a box, as a qcow2."""
+def put_image(host: Host, work: Path, folder: Path, disk: disks.Disk, file: Path) -> None:
+    """Put a disk image that we did not build into the `folder` of a box, as a qcow2.
+
+    A qcow2 is converted, too: its tables may be anything, and what opens the box next is libvirt's
+    own qemu-img, as root and without limits.
+    """
     describe(host, folder)
-    target = folder / "box.img"
-    if disk.format == "qcow2":
-        return host.link(target, file)
-    argv = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", str(file), str(target)]
-    host.change(argv, what="convert the image", timeout=3600)
+    with host.progress.stage("convert the image"):
+        to_qcow2(host, work, file, disk.format, folder / "box.img")
+
+
+def to_qcow2(
+    host: Host, work: Path, file: Path, image_format: str, target: Path, *options: str
+) -> None:
+    """Convert a disk image, in a sandbox that sees it alone. `work`: a folder on the same disk.
+
+    Raises ProviderError when qemu-img fails, or takes more than CONVERT_TIMEOUT or its memory.
+    """
+    made = work / "made"
+    host.make_dir(made)
+    image = made / "box.img"
+    limits = Sandbox(reads=(file,), writes=(made,), memory=CONVERT_MEMORY, cpu=CONVERT_TIMEOUT)
+    command = ("qemu-img", "convert", "-f", image_format, "-O", "qcow2", *options)
+    argv = sandbox.argv(limits, [*command, str(file), str(image)])
+    host.change(argv, what="convert the image", timeout=CONVERT_TIMEOUT)
+    if not host.dry and not stat.S_ISREG(image.lstat().st_mode):
+        raise ProviderError("convert the image failed: qemu-img left something else than a file")
+    host.move(image, target)
+
+
+def copy(host: Host, name: str, stream: BinaryIO, target: Path) -> None:
+    """Copy what is open as `stream`, the file of BOX=`name`; as a reflink where that can be.
+
+    Raises HostLimitError where the disk has no room for it.
+    """
+    needed, folder = os.fstat(stream.fileno()).st_blocks * 512, target.parent
+    if not host.dry and (there := shutil.disk_usage(folder).free) < needed:
+        text = f"{folder} has {there // MIB} MB free, and a copy of {name} takes {needed // MIB} MB"
+        raise HostLimitError(text, f"make room: df -h {folder}")
+    host.change(
+        ["cp", "--reflink=auto", "--sparse=always", "/dev/stdin", str(target)],
+        what=f"copying {name}",
+        timeout=CONVERT_TIMEOUT,
+        stdin=Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}"),
+    )
 
 
 def slug(name: str) -> str:
