@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vagrantp_guard import contract
 
-from vagrantp.core import libvirt
+from vagrantp.core import libvirt, sandbox
 from vagrantp.core.answers import as_json, as_xml
 from vagrantp.core.errors import (
     ConflictError,
@@ -142,6 +142,12 @@ def isolated(host: Host, infra_type: str) -> Finding:
     """See that guests are kept from the LAN; put the rules back where they were lost."""
     isolation.ensure(host, infra_type)
     return Finding("ok", "the rules are in force")
+
+
+def sandboxed(host: Host) -> Finding:
+    """See that programs run in a sandbox here, by running one."""
+    sandbox.require(host)
+    return Finding("ok", "a program runs in one")
 
 
 def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
