@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Up to the last @ before the path; a password that holds a / itself makes no URL, and is hidden, too.
+# Up to the last @ before the path. A password with a / in it makes no URL, and is hidden as well.
 USERINFO = re.compile(r"(?<=://)(?:[^/?#\n]*|[^/?#:\s]*:\S*)@")
 QUERY = re.compile(r"(://[^\s\"'?]*\?)[^\s\"'#]+")  # a signed URL is as good as a password
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vagrantp.core.system import Host
+from vagrantp.images.disks import GIB, Disk
 from vagrantp.images.store import as_root, step, to_qcow2
 
 MIB = 1024**2
@@ -134,7 +135,7 @@ def build_box(host: Host, suite: str, source: Path, work: Path, folder: Path) ->
             file.write(rest)
     host.make_dir(folder)
     options = ("-c", "-o", "compression_type=zstd")
-    to_qcow2(host, work, disk, "raw", folder / "box.img", *options)
+    to_qcow2(host, work, Disk("raw", BOX_SIZE * GIB), disk, folder / "box.img", *options)
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": BOX_SIZE}
     host.write(folder / "metadata.json", json.dumps(metadata))
     if not host.dry:

@@ -70,7 +70,7 @@ def look(name: str, file: Path) -> Disk:
 def opened(name: str, file: Path) -> Iterator[BinaryIO]:
     """Open the disk image BOX=`name`. Raises ConfigError where it is not there, or no file."""
     try:
-        stream = open(file, "rb", opener=at_once)
+        stream = open(file, "rb", opener=at_once)  # noqa: SIM115  # no error of the block is its own
     except OSError as error:
         raise _refusal(name, f"cannot be read: {error.strerror}") from None
     with stream:

@@ -109,25 +109,33 @@ def put_image(host: Host, work: Path, folder: Path, disk: disks.Disk, file: Path
     """
     describe(host, folder)
     with host.progress.stage("convert the image"):
-        to_qcow2(host, work, file, disk.format, folder / "box.img")
+        to_qcow2(host, work, disk, file, folder / "box.img")
 
 
 def to_qcow2(
-    host: Host, work: Path, file: Path, image_format: str, target: Path, *options: str
+    host: Host, work: Path, disk: disks.Disk, file: Path, target: Path, *options: str
 ) -> None:
-    """Convert a disk image, in a sandbox that sees it alone. `work`: a folder on the same disk.
+    """Convert a disk image, in a sandbox that sees it alone, and has limits of memory and time.
 
-    Raises ProviderError when qemu-img fails, or takes more than CONVERT_TIMEOUT or its memory.
+    `work`: a folder in the target's file system. Raises ProviderError when qemu-img fails.
     """
     made = work / "made"
     host.make_dir(made)
     image = made / "box.img"
-    limits = Sandbox(reads=(file,), writes=(made,), memory=CONVERT_MEMORY, cpu=CONVERT_TIMEOUT)
-    command = ("qemu-img", "convert", "-f", image_format, "-O", "qcow2", *options)
+    limits = Sandbox(
+        reads=(file,),
+        writes=(made,),
+        memory=CONVERT_MEMORY,
+        file_size=disk.virtual_size // MIB * 5 // 4 + 64,  # its tables are far less than a quarter
+        cpu=CONVERT_TIMEOUT,
+    )
+    command = ("qemu-img", "convert", "-f", disk.format, "-O", "qcow2", *options)
     argv = sandbox.argv(limits, [*command, str(file), str(image)])
     host.change(argv, what="convert the image", timeout=CONVERT_TIMEOUT)
-    if not host.dry and not stat.S_ISREG(image.lstat().st_mode):
-        raise ProviderError("convert the image failed: qemu-img left something else than a file")
+    if not host.dry:
+        if not stat.S_ISREG(image.lstat().st_mode):
+            raise ProviderError("convert the image failed: what it made is no file")
+        os.chown(image, os.getuid(), os.getgid(), follow_symlinks=False)
     host.move(image, target)
 
 
