@@ -54,16 +54,39 @@ def test_a_mirror_of_ones_own(tmp_path: Path) -> None:
             cloud.source("arch")
 
 
+DISK = bytes(510) + b"\x55\xaa"
 CURL = """\
 #!/bin/sh
 printf '%s\\n' "$@" >> "$RECORD.argv"
 while [ "$1" != --config ]; do shift; done
 cat "$2" >> "$RECORD.config"
+case " $* " in *" --silent "*) exec cat "$RECORD.sums" ;; esac
 while [ "$1" != --output ]; do shift; done
 head -c 510 /dev/zero > "$2"
 printf '\\125\\252' >> "$2"
 echo "got it from $(sed 's/url = //' "$RECORD.config")"
 """
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a curl on PATH; return the start of the names of the files of what it was given."""
+    curl, record = tmp_path / "curl", tmp_path / "record"
+    curl.write_text(CURL.replace("$RECORD", str(record)))
+    curl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return record
+
+
+def test_the_checksum_that_is_published_beside_an_image(tmp_path: Path, record: Path) -> None:
+    sums = f"SHA256 (other.img) = {'1' * 64}\nSHA256 (some.img) = {'0' * 64}\n"
+    record.with_suffix(".sums").write_text(sums)
+    found = cloud.Source("https://mirror.invalid/some.img", "https://mirror.invalid/CHECKSUM")
+    digest = hashlib.sha256(DISK).hexdigest()
+    with pytest.raises(ConfigError, match=f"has the checksum {digest}, not {'0' * 64}"):
+        cloud.ensure(Host(Context()), "some", found, None, 20)
+    assert not [*(tmp_path / "cache").rglob("some.img")]
 
 
 @pytest.mark.parametrize(
@@ -75,15 +98,10 @@ echo "got it from $(sed 's/url = //' "$RECORD.config")"
     ],
 )
 def test_a_password_reaches_curl_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, schemes: str
+    tmp_path: Path, record: Path, url: str, schemes: str
 ) -> None:
-    curl, record = tmp_path / "curl", tmp_path / "record"
-    curl.write_text(CURL.replace("$RECORD", str(record)))
-    curl.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     host = Host(Context(), log=tmp_path / "log")
-    digest = hashlib.sha256(bytes(510) + b"\x55\xaa").hexdigest()
+    digest = hashlib.sha256(DISK).hexdigest()
     source = cloud.Source(url)
     with pytest.raises(ConfigError, match="DISK must be at least 1") as caught:
         cloud.ensure(host, url, source, digest, 0)
