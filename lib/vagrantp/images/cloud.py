@@ -120,7 +120,7 @@ def _ensure_file(host: Host, image: str, file: Path, sha256: str | None, room: i
 
 
 def _box(file: Path, facts: os.stat_result, disk: disks.Disk, sha256: str | None) -> Box:
-    identity = f"{file} {facts.st_mtime_ns} {facts.st_size} {sha256}"
+    identity = f"{store.MADE} {file} {facts.st_mtime_ns} {facts.st_size} {sha256}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
     return Box(f"vagrantp-{store.slug(file.stem)}-{digest}", disk.virtual_size, "cloud")
 
