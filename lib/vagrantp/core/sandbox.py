@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vagrantp.core.errors import ProviderError
-from vagrantp.core.places import PACKAGE, SET_UP
-from vagrantp.core.system import Host
+from vagrantp.core.places import PACKAGE
 
 JAIL = PACKAGE / "core/jail.py"
 USER = "vagrantp-sandbox"  # whom playbooks/host.yml makes: runs what root starts
 HOME = "/home"  # in the sandbox, empty
-VENV = (Path(sys.prefix), Path(sys.base_prefix))
+# Where vagrantp's own Python and packages are; /usr is there anyway.
+PYTHON = [path for path in map(Path, (sys.prefix, sys.base_prefix)) if path != Path("/usr")]
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,3 @@ def argv(sandbox: Sandbox, command: Sequence[str]) -> list[str]:
         "user": USER,
     }
     return [sys.executable, "-IS", str(JAIL), json.dumps(spec), *command]
-
-
-def require(host: Host) -> None:
-    """Raise ProviderError where no program can be run in a sandbox, by running one."""
-    done = host.ask(argv(Sandbox(), ["true"]))
-    if not done.ok:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.return_code}"]
-        raise ProviderError(f"nothing can be run in a sandbox: {lines[-1]}", SET_UP)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vagrantp_guard import contract
 
-from vagrantp.core import libvirt, sandbox
+from vagrantp.core import libvirt
 from vagrantp.core.answers import as_json, as_xml
 from vagrantp.core.errors import (
     ConflictError,
@@ -146,7 +146,7 @@ def isolated(host: Host, infra_type: str) -> Finding:
 
 def sandboxed(host: Host) -> Finding:
     """See that programs run in a sandbox here, by running one."""
-    sandbox.require(host)
+    host.require_sandbox()
     return Finding("ok", "a program runs in one")
 
 

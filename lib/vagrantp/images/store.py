@@ -14,7 +14,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import BinaryIO, Literal
 
-from vagrantp.core import sandbox
 from vagrantp.core.errors import HostLimitError, ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import xdg
@@ -123,7 +122,7 @@ def to_qcow2(
     made = work / "made"
     host.make_dir(made)
     image = made / "box.img"
-    limits = Sandbox(
+    sandbox = Sandbox(
         reads=(file,),
         writes=(made,),
         memory=CONVERT_MEMORY,
@@ -131,8 +130,8 @@ def to_qcow2(
         cpu=CONVERT_TIMEOUT,
     )
     command = ("qemu-img", "convert", "-f", disk.format, "-O", "qcow2", *options)
-    argv = sandbox.argv(limits, [*command, str(file), str(image)])
-    host.change(argv, what="convert the image", timeout=CONVERT_TIMEOUT)
+    argv = [*command, str(file), str(image)]
+    host.change(argv, what="convert the image", timeout=CONVERT_TIMEOUT, sandbox=sandbox)
     if not host.dry:
         if not stat.S_ISREG(image.lstat().st_mode):
             raise ProviderError("convert the image failed: what it made is no file")
