@@ -199,3 +199,34 @@ def test_a_file_that_is_exchanged_while_it_is_copied(tmp_path: Path, secret: Pat
         image.symlink_to(secret)
         store.copy(Host(Context()), "./image", stream, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == bytes(510) + b"\x55\xaa"
+
+
+@pytest.mark.usefixtures("untouched")
+def test_no_program_of_root_unpacks_an_image(folder: Path, tmp_path: Path) -> None:
+    """libvirt's vol-clone would, by a qemu-img without limits."""
+    from invoke.context import Context
+    from vagrantp.core.system import Host
+    from vagrantp.images import disks, store
+
+    image, host = tmp_path / "image", Host(Context(), log=tmp_path / "log")
+    with image.open("wb") as file:
+        file.write(bytes(510) + b"\x55\xaa")
+        file.truncate(2 * GIB)
+    run(
+        "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(image), str(folder / "c.qcow2")
+    )
+    box = store.Box("vagrantp-data-0123456789", 2 * GIB, "cloud")
+    disk = disks.look("c.qcow2", folder / "c.qcow2")
+
+    def make(work: Path, target: Path) -> None:
+        store.put_image(host, work, target, disk, folder / "c.qcow2")
+
+    store.put_into_pool(host, box, make)
+    try:
+        found = run(*VIRSH, "vol-dumpxml", box.volume, "--pool", POOL)
+        assert f"{box.volume}.part" not in volumes()
+    finally:
+        run(*VIRSH, "vol-delete", box.volume, "--pool", POOL)
+    assert f"<capacity unit='bytes'>{2 * GIB}<" in found
+    assert "<format type='qcow2'/>" in found
+    assert "vol-clone" not in (tmp_path / "log").read_text()

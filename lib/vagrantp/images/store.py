@@ -104,8 +104,8 @@ def describe(host: Host, folder: Path) -> None:
 def put_image(host: Host, work: Path, folder: Path, disk: disks.Disk, file: Path) -> None:
     """Put a disk image that we did not build into the `folder` of a box, as a qcow2.
 
-    A qcow2 is converted, too: its tables may be anything, and what opens the box next is libvirt's
-    own qemu-img, as root and without limits.
+    A qcow2 is converted, too: its tables may be anything, and what opens the box next does so
+    without limits.
     """
     describe(host, folder)
     with host.progress.stage("convert the image"):
@@ -186,9 +186,10 @@ def _remove_old_boxes(host: Host, box: Box) -> None:
 def _upload(host: Host, box: Box, file: Path) -> None:
     """Put a box into the pool, so that vagrant-libvirt finds it there and does not do it itself.
 
-    Its own upload, killed, leaves half a volume that the next one takes for a whole one. Ours
-    goes to another name; the server then makes the copy, unpacked, under the right one. While
-    `.part` is there the other one does not count, so it is never half either.
+    Its own upload, killed, leaves half a volume that the next one takes for a whole one. While
+    ours has a `.part` beside it, it does not count. A box that we built goes there, and the server
+    makes the copy, unpacked, under the right name. Others' it would read as root, by a qemu-img
+    without limits: they are unpacked already.
     """
     part = f"{box.volume}.part"
     size = str(box.virtual_size)
@@ -215,14 +216,18 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     remove()
     with cleaned_up_by(remove_half):
         volume("vol-create-as", part, size, "--format", "qcow2")
-        volume("vol-upload", part, str(file))
-        # The server opens what the copy names, as root; the file may have changed since the check.
+        uploaded = part if box.kind == "ours" else box.volume
+        if uploaded != part:
+            volume("vol-create-as", uploaded, size, "--format", "qcow2")
+        volume("vol-upload", uploaded, str(file))
+        # The server opens what a volume names, as root; the file may have changed since the check.
         with host.scratch(vagrant_home()) as folder:
-            volume("vol-download", part, str(folder / "header"), f"--length={disks.HEADER}")
+            volume("vol-download", uploaded, str(folder / "header"), f"--length={disks.HEADER}")
             if not host.dry:
                 header = (folder / "header").read_bytes()
                 disks.refuse_other(box.name, header, box.virtual_size)
-        volume("vol-clone", part, box.volume)
+        if uploaded == part:
+            volume("vol-clone", part, box.volume)
         volume("vol-delete", part)
 
 
