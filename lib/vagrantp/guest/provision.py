@@ -27,6 +27,7 @@ from vagrantp.core.errors import (
 from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
+from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
 from vagrantp.guest import events, playbooks, session, shell
 from vagrantp.guest.events import Events, Failure
@@ -102,7 +103,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
     if theirs and is_installed("cloud-init") and not env.is_template(theirs):
         argv = ["cloud-init", "schema", "--config-file", str(theirs)]
-        done = host.ask(argv)
+        done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
         if not done.ok:
             raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
     steps = [step for step in settings.provision_script if step.kind != "script"]
