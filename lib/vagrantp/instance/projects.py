@@ -16,7 +16,7 @@ def is_within(path: Path) -> bool:
     places = (path.absolute(), Path(os.path.realpath(path)))
     folders = {folder for place in places for folder in (place, *place.parents)}
     try:
-        ids = {path.name.rpartition("-")[2] for path in state_root().iterdir()}
+        ids = {made.name.rpartition("-")[2] for made in state_root().iterdir()}
     except OSError:
         ids = set()
     return any(id_from(folder) in ids or _has_settings(folder) for folder in folders)
