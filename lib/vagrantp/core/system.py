@@ -336,10 +336,7 @@ class Host:
         return result
 
     def note(self, line: str) -> None:
-        """Write a line into the log, and to stderr with --verbose. Passwords in URLs are hidden.
-
-        A log that cannot be written is no reason to stop.
-        """
+        """Write a line, redacted, into the log if that can be written; with --verbose to stderr."""
         line = redacted(line)
         if self.verbose:
             print(line, file=sys.stderr)

@@ -168,7 +168,7 @@ def _fetch(host: Host, url: str, part: Path) -> None:
                         *("--speed-time", "60", "--etag-save", str(etag)),
                         *(*resume, "--output", str(part)),
                     ],
-                    what=f"download of {url}",
+                    what="download",
                     timeout=store.DOWNLOAD_TIMEOUT,
                     note=lambda line: _show_percent(host, line),
                     explain=_curls_reason,
