@@ -51,6 +51,7 @@ from vagrantp.core.process import (
 from vagrantp.core.progress import Progress
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.sandbox import argv as sandboxed
+from vagrantp.core.urls import redacted
 
 MAX_SHOWN = 120  # characters of a command in a message
 LOG_BYTES = 1024**2  # of a log, before the next command begins another one
@@ -138,8 +139,8 @@ class Host:
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
+        lines = sink.lines()
         if not result.ok:
-            lines = sink.lines()
             why = explain(lines) if explain else ""
             why = why or last_error(lines) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
@@ -335,10 +336,11 @@ class Host:
         return result
 
     def note(self, line: str) -> None:
-        """Write a line into the log, and to stderr with --verbose.
+        """Write a line into the log, and to stderr with --verbose. Passwords in URLs are hidden.
 
         A log that cannot be written is no reason to stop.
         """
+        line = redacted(line)
         if self.verbose:
             print(line, file=sys.stderr)
         if self.log and not self.dry:
@@ -347,4 +349,4 @@ class Host:
                 self.append(self.log, line, LOG_BYTES)
 
     def _would(self, what: str) -> None:
-        print(f"would {what}")
+        print(f"would {redacted(what)}")
