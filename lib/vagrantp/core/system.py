@@ -1,9 +1,7 @@
 """This host: the only way to start processes, change files, take locks and handle signals.
 
-Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`, `end`,
-`move`, `adopt`, `make_plain`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and
-each of them holds back under `fab --dry`: one gate for every side effect. How it is done is in
-process.py, files.py and locks.py.
+Everything that changes something goes through methods of `Host` that hold back under `fab --dry`:
+one gate for every side effect. How it is done is in process.py, files.py and locks.py.
 """
 
 from __future__ import annotations
