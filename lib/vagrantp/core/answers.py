@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from typing import Any, TypeVar
 
 from vagrantp.core.errors import ProviderError
-from vagrantp.core.progress import plain
+from vagrantp.core.text import plain
 
 Document = TypeVar("Document", list[Any], dict[str, Any])
 

@@ -30,6 +30,7 @@ from invoke.runners import Result
 
 from vagrantp.core import locks
 from vagrantp.core.errors import (
+    FloodError,
     HostLimitError,
     Interrupted,
     ProviderError,
@@ -41,6 +42,7 @@ from vagrantp.core.files import append_line, refuse_open, write_whole
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
     GRACE,
+    LOG_BYTES,
     SYSTEM_PATH,
     Child,
     Log,
@@ -51,9 +53,10 @@ from vagrantp.core.process import (
     marked,
 )
 from vagrantp.core.progress import Progress
+from vagrantp.core.text import MAX_REASON, escaped, last_line, plain, show
 
 MAX_SHOWN = 120  # characters of a command in a message
-LOG_BYTES = 1024**2  # of a log, before the next command begins another one
+MAX_ANSWER = 16 * 1024**2  # bytes that a query may print
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +80,14 @@ class Host:
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        at_most: int = MAX_ANSWER,
     ) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
 
-        `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer.
+        `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer;
+        FloodError when it prints more than `at_most` bytes.
         """
-        return self._run(argv, timeout, env, cwd)
+        return self._run(argv, timeout, env, cwd, at_most=at_most)
 
     def answer(
         self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
@@ -94,8 +99,7 @@ class Host:
         result = self.ask(argv, timeout, env)
         if result.ok:
             return str(result.stdout)
-        lines = result.stderr.strip().splitlines() or ["no reason given"]
-        why = lines[-1].removeprefix("error: ").removeprefix("Error: ")
+        why = last_line(result.stderr).removeprefix("error: ").removeprefix("Error: ")
         if argv[0] == "virsh" and "failed to connect" in result.stderr.lower():
             raise ProviderError(f"libvirt does not answer: {why}", SET_UP)
         raise ProviderError(f"{argv[0]} failed: {why}")
@@ -126,11 +130,13 @@ class Host:
             return self._would(f"run {shown}")
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
-        result = self._run(argv, timeout, env, cwd, sink, stdin)
+        try:
+            result = self._run(argv, timeout, env, cwd, sink, stdin)
+        finally:
+            lines = sink.end()
         if not result.ok:
-            lines = sink.lines()
             why = explain(lines) if explain else ""
-            why = why or last_error(lines) or f"exit status {result.return_code}"
+            why = why or plain(last_error(lines), MAX_REASON) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
             is_full = any(os.strerror(errno.ENOSPC) in line for line in lines)
             raise (HostLimitError if is_full else ProviderError)(f"{what} failed: {why}", hint)
@@ -272,6 +278,7 @@ class Host:
         cwd: Path | None = None,
         sink: Log | None = None,
         stdin: Path | None = None,
+        at_most: int = 0,
     ) -> Result:
         find_tool(argv[0])
         command = shlex.join(in_group(argv))
@@ -279,8 +286,9 @@ class Host:
             command = f"{command} < {shlex.quote(str(stdin))}"
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
+        shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
         runner = Child(self.context)
-        runner.progress = self.progress
+        runner.progress, runner.log, runner.at_most = self.progress, sink, at_most
         interrupts = Child.interrupts
         try:
             result = runner.run(
@@ -295,12 +303,9 @@ class Host:
                 dry=False,
                 echo=False,
                 pty=False,
-                hide=sink is None,
-                out_stream=sink,
-                err_stream=sink,
+                hide=True,
             )
         except CommandTimedOut:
-            shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
             raise UnansweredError(
                 f"{argv[0]} did not finish in {timeout:.0f} seconds: {shown}",
                 f"the full log is {self.log}" if self.log else "try it by hand",
@@ -311,6 +316,8 @@ class Host:
             raise
         if Child.interrupts > interrupts:
             raise Interrupted("interrupted")
+        if runner.is_flood:
+            raise FloodError(f"{argv[0]} printed more than {at_most // 1024**2} MB: {shown}")
         assert result is not None  # only a disowned child has none
         return result
 
@@ -320,11 +327,11 @@ class Host:
         A log that cannot be written is no reason to stop.
         """
         if self.verbose:
-            print(line, file=sys.stderr)
+            show(line, sys.stderr)
         if self.log and not self.dry:
             with suppress(OSError):
                 self.make_dir(self.log.parent)
-                self.append(self.log, line, LOG_BYTES)
+                self.append(self.log, escaped(line), LOG_BYTES)
 
     def _would(self, what: str) -> None:
-        print(f"would {what}")
+        show(f"would {what}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
+from vagrantp.core.text import last_line
 from vagrantp.guest import playbooks, session, shell
+from vagrantp.guest.facts import Facts
 from vagrantp.images import store
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -78,12 +81,12 @@ def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool
     return bool(done != fingerprint(settings))
 
 
-def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
+def proof(settings: Settings, facts: Facts) -> list[Check]:
     """Return the check that a guest, by its facts, was provisioned as its settings say."""
     if not settings.provision_script:
         return []
     asked = as_written(settings.provision_script)
-    is_done = facts.get("provisioned") == fingerprint(settings)
+    is_done = facts.provisioned == fingerprint(settings)
     return [compare("provisioned", asked, asked if is_done else "not done, or something else")]
 
 
@@ -99,7 +102,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
         argv = ["cloud-init", "schema", "--config-file", str(theirs)]
         done = host.ask(argv)
         if not done.ok:
-            raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
+            raise ProvisionError(f"{settings.cloud_init}: {last_line(done.stderr + done.stdout)}")
     for step in settings.provision_script:
         if step.kind != "script":
             with host.progress.stage("check", step.path.name):
@@ -147,7 +150,7 @@ def _require_answer(host: Host, instance: Instance, pid: str) -> None:
         return
     answer = session.run(host, instance, pid, "true")
     if not answer.ok:
-        raise ProviderError(f"the guest does not answer: {_last(answer.stderr)}")
+        raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
 
 
 def _run_playbook(
@@ -218,7 +221,7 @@ def _run_script(
     script = SCRIPT.read_text("utf-8")
     path = instance.source(step.path)
     how = shell.provision_script(path, first_line(path))
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=LAST_LINES + 1)
     try:
         host.change(
             ssh.kept_ssh(instance, pid, shell.as_root(script, *how)),
@@ -267,13 +270,13 @@ def _failure(host: Host, step: Provisioner | str, why: str) -> ProvisionError:
     )
 
 
-def _why(lines: list[str]) -> str:
+def _why(lines: Sequence[str]) -> str:
     """Return how a script failed, from what script.sh says at its end."""
     if not lines or not lines[-1].startswith(MARK):
         return ""
     status, _, line = lines[-1].removeprefix(MARK).partition(" ")
     place = f"line {line}: " if line else ""
-    last = [f"\n  {text}" for text in lines[:-1][-LAST_LINES:]]
+    last = [f"\n  {text}" for text in [*lines][:-1]]
     return f"{place}exit status {status}{''.join(last)}"
 
 
@@ -281,10 +284,6 @@ def _where(failure: dict[str, str]) -> str:
     """Return where and why a playbook failed."""
     place = f" ({failure['place']})" if failure["place"] else ""
     return f'play "{failure["play"]}", task "{failure["task"]}"{place}: {failure["message"]}'
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
 def _counted(counts: list[dict[str, int]]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.places import MASTER, state_root
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.host import fabricyaml
 
 COMMANDS = ("fab", "vagrantp")
@@ -46,7 +47,7 @@ def link_global(host: Host) -> None:
         fabricyaml.write(host, settings)
     _make(host, _commands())
     if not host.dry:
-        print(f"{fabricyaml.path()}: fab looks for its tasks in {MASTER}, and nowhere else")
+        show(f"{fabricyaml.path()}: fab looks for its tasks in {MASTER}, and nowhere else")
 
 
 def ours() -> list[Path]:
@@ -61,7 +62,7 @@ def _make(host: Host, links: dict[Path, Path]) -> None:
             host.make_dir(path.parent)
             host.link(path, target)
         if not host.dry:
-            print(f"{path} -> {target}")
+            show(f"{path} -> {target}")
     _warn_about_path(host)
 
 

@@ -218,7 +218,7 @@ def checks(host: Host, instance: Instance, settings: Settings, pid: str) -> list
     listening = {
         (kind, int(port, 16))
         for kind, port, state in re.findall(
-            r"^(tcp|udp)6?: *\d+: \w+:(\w+) \S+ (\w+)", listing, re.M
+            r"^(tcp|udp)6?: *\d+: \w+:([0-9A-F]{4}) \S+ ([0-9A-F]{2}) ", listing, re.M
         )
         if kind == "udp" or state == "0A"
     }

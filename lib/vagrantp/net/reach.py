@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import threading
@@ -76,7 +77,7 @@ def checks(
         answer = session.run(host, instance, pid, script)
     if answer.return_code == 3:
         return [Check("reach", "tried from inside", "the guest has no bash", "not enforced")]
-    ends = dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)
+    ends = dict(re.findall(r"^(\d+) (open|closed)$", answer.stdout, re.ASCII | re.MULTILINE))
     found: dict[str, Check] = {}
     for number, probe in enumerate(probes):
         promised, end = "open" if probe.is_open else "closed", ends.get(str(number), "not tried")

@@ -23,6 +23,7 @@ from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.places import xdg
+from vagrantp.core.text import escaped
 from vagrantp.settings.files import JINJA
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
@@ -217,11 +218,7 @@ def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
     text = items(raw)[int(str(where[0]))] if where else raw
     line = text.splitlines()[0] if text else ""
     kept = line[:MAX_SHOWN]
-    escaped = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in kept
-    )
-    return f'"{escaped}{"…" if kept != text else ""}"'
+    return f'"{escaped(kept)}{"…" if kept != text else ""}"'
 
 
 def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:

@@ -14,8 +14,9 @@ from vagrantp_guard import contract
 
 from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
-from vagrantp.core.progress import Check, compare, plain
+from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
+from vagrantp.core.text import plain
 from vagrantp.images import built, oci
 from vagrantp.instance import guard, network
 from vagrantp.instance.found import UP, Found, State
