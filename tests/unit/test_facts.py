@@ -1,4 +1,4 @@
-"""A guest's facts: whatever it prints, they are typed and bounded, and a lie spoils only its own."""
+"""A guest's facts: whatever it prints, they are typed and bounded; a lie spoils its own only."""
 
 from __future__ import annotations
 
@@ -41,37 +41,13 @@ HONEST = Facts(
 NAMES = [field.name for field in fields(Facts)]
 UNKNOWN = {name: getattr(Facts(), name) for name in NAMES}
 LIES = [
-    *("1", "", " ", "1 ", "-1", "+1", "1_0", "0x10", "1e9", "٣", "nan", "9" * 400),
-    *("1000 1000 1000", "4294967295 0", "0 4294967295", "99999999999 0", "a b", "1000 \\t1000"),
-    *(
-        "\0",
-        "\x1b]52;c;aGk=\x07",
-        "\x9b2J",
-        "\u202egnp.exe",
-        "a\u200bb",
-        "\ufeff",
-        "\ufffd",
-        "\udcff",
-    ),
-    *(
-        "10.0.0.1 \x1b[2J",
-        "10.0.0.256",
-        "010.0.0.1",
-        "10.0.0.1/24",
-        "10.0.0.1  10.0.0.2",
-        "fe80::1",
-    ),
+    *("1", "", " ", "1 ", "-1", "+1", "1_0", "0x10", "1e9", "٣", "nan", "9" * 400, "x" * 5000),
+    *("1000 1000 1000", "4294967295 0", "0 4294967295", "99999999999 0", "a b", "1000 \t1000"),
+    *("\0", "\x1b]52;c;aGk=\x07", "\x9b2J", "\u202egnp.exe", "a\u200bb", "\ufeff", "\ufffd"),
+    *("\udcff", "app\x0bcpus 9", "app\x85cpus 9", "\r", "app\rok", "\u2028"),
+    *("10.0.0.1 \x1b[2J", "10.0.0.256", "010.0.0.1", "10.0.0.1/24", "10.0.0.1  10.0.0.2", "::1"),
     *("virtiofs rw", "virtiofs rx 1", "virtiofs rw 1 2", "\x1b rw 1", f"{'v' * 65} rw 1"),
-    *(
-        DIGEST.upper(),
-        f"{DIGEST}0",
-        "x" * 5000,
-        "\r",
-        "app\rok",
-        "\u2028",
-        "app\x0bcpus 9",
-        "app\x85cpus 9",
-    ),
+    *(DIGEST.upper(), f"{DIGEST}0"),
 ]
 
 
