@@ -27,7 +27,7 @@ from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
-from vagrantp.core.text import last_line
+from vagrantp.core.text import last_line, plain
 from vagrantp.guest import playbooks, session, shell
 from vagrantp.guest.facts import Facts
 from vagrantp.images import store
@@ -53,6 +53,7 @@ mkdir -p /var/lib/vagrantp
 cp /run/cloud-init/result.json {SEEN}
 """
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
+MAX_ERRORS = 5  # of cloud-init, in a message
 LAST_LINES = 5  # of a script's output, in the message of its failure
 REQUIREMENTS = tuple(
     f"{folder}requirements.{ending}"
@@ -248,14 +249,27 @@ def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
         return ""
     with host.progress.stage("provision", name):
         _as_root(host, instance, pid, CLOUD_INIT, name)
-    answer = session.run(host, instance, pid, f"cat {SEEN}").stdout
-    errors = json.loads(answer or "{}").get("v1", {}).get("errors", [])
+    if host.dry:
+        return name
+    answer = session.run(host, instance, pid, f"cat {SEEN}")
+    errors = _cloud_init_errors(answer.stdout) if answer.ok else [last_line(answer.stderr)]
     if errors:
         tail = "sudo -n tail /var/log/cloud-init-output.log"
         said = session.run(host, instance, pid, tail).stdout
-        last = [f"\n  {line}" for line in said.strip().splitlines()[-LAST_LINES:]]
+        last = [f"\n  {plain(line)}" for line in said.strip().splitlines()[-LAST_LINES:]]
         raise _failure(host, name, "; ".join(errors) + "".join(last))
     return name
+
+
+def _cloud_init_errors(result: str) -> list[str]:
+    """Return the errors in cloud-init's result; that it cannot be read is one, too."""
+    try:
+        match documents.from_json(result):
+            case {"v1": {"errors": [*errors]}}:
+                return [plain(str(error)) for error in errors[:MAX_ERRORS]]
+    except documents.Unreadable:
+        pass
+    return ["its result cannot be read"]
 
 
 def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from vagrantp.core import documents
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.places import MASTER, state_root
 from vagrantp.core.system import Host
@@ -106,6 +107,6 @@ def _memory() -> Path:
 
 def _remembered() -> list[Path]:
     try:
-        return [Path(path) for path in json.loads(_memory().read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        return [Path(path) for path in documents.json_file(_memory())]
+    except (ValueError, TypeError):
         return []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from ipaddress import IPv4Interface
 
 from vagrantp_guard import contract
 
+from vagrantp.core import documents
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Check
@@ -49,7 +49,7 @@ def live(host: Host) -> contract.Report:
 def _report(host: Host, argv: list[str]) -> contract.Report:
     answer = host.ask(argv)
     try:
-        return contract.Report.from_json(json.loads(answer.stdout))
+        return contract.Report.from_json(documents.from_json(answer.stdout))
     except ValueError:
         why = f"the packet filter cannot be looked at: {last_line(answer.stderr)}"
         raise ProviderError(why, SET_UP) from None

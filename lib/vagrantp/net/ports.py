@@ -16,6 +16,7 @@ from typing import Any
 
 from vagrantp_guard.contract import FORWARD
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ConflictError
 from vagrantp.core.locks import holder_of
 from vagrantp.core.places import state_root
@@ -133,7 +134,7 @@ def _refuse_taken(host: Host, forward: Forward) -> None:
         raise ConflictError(f"{place} is not for ordinary users", hint)
     if holder := _holder(host, forward):
         raise ConflictError(f"{place} is taken by {holder}", "take another one, or auto:GUEST")
-    links = json.loads(host.answer(["ip", "-json", "address"]))
+    links = as_json("ip", host.answer(["ip", "-json", "address"]), list)
     own = [a["local"] for link in links for a in link["addr_info"]]
     raise ConflictError(
         f"{place} cannot be had: {error.strerror}", f"this host is {', '.join(own)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import socket
@@ -14,6 +13,7 @@ from ipaddress import IPv4Address
 
 from vagrantp_guard.contract import HOST_NAME
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
 from vagrantp.guest import session
@@ -92,7 +92,7 @@ def _probes(
     host: Host, instance: Instance, settings: Settings, own: list[str], services: ExitStack
 ) -> Iterator[Probe]:
     """Yield what to try, with services on this host that end with `services`."""
-    links = json.loads(host.answer(["ip", "-json", "address"]))
+    links = as_json("ip", host.answer(["ip", "-json", "address"]), list)
     addresses = [a["local"] for link in links for a in link["addr_info"] if a["scope"] == "global"]
     of_host = [address for address in addresses if address not in own]  # pasta gives the host's own
     port = services.enter_context(_service(0))
@@ -105,7 +105,7 @@ def _probes(
         kind = "this host by IPv6" if ":" in address else "this host"
         yield Probe(kind, is_open=False, address=address, port=port)
     if not settings.lan_access:
-        routes = json.loads(host.answer(["ip", "-4", "-json", "route", "show", "default"]))
+        routes = as_json("ip", host.answer(["ip", "-4", "-json", "route", "show", "default"]), list)
         for router in dict.fromkeys(route["gateway"] for route in routes if "gateway" in route):
             for number in LAN_PORTS:
                 if number == DNS and lan and IPv4Address(router) in lan.resolvers:
