@@ -168,7 +168,7 @@ class Log:
     def end(self) -> list[str]:
         """Take a last line that has no end; return the last lines of all."""
         with self.lock:
-            self._take([self.pending])
+            self._take([self.pending] if self.pending else [])
             self.pending = ""
             if self.unwritten:
                 kept = _last_that_fit([*self.tail][-self.unwritten :])
