@@ -18,7 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 
-from invoke.runners import Local
+from invoke.runners import Local, Result
 
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
@@ -52,7 +52,7 @@ AT_WORK = ("docker", "podman", "ruby", "vagrant")  # Vagrant, and what it starts
 class Child(Local):
     """invoke's local runner, with the child in a session of its own, and its output bounded.
 
-    Where it prints more than `at_most` bytes it is killed; `log` takes the output as it comes.
+    `log` takes all that it prints, as it comes; without one, it is killed at `at_most` bytes.
     A Ctrl-C in the terminal reaches us alone, and we pass it on: once, for the child to clean up;
     a second time, or when it took too long, its whole process group is killed. Without a terminal
     no child can ask for a password (/dev/tty) and wait for ever.
@@ -67,6 +67,25 @@ class Child(Local):
     is_ended = False  # by us
     read_chunk_size = 64 * 1024
     grace: threading.Timer | None = None
+
+    def call(self, command: str, timeout: float, env: Mapping[str, str]) -> Result:
+        """Run `command` to its end; `timeout` in seconds. No setting of fab's leaks in."""
+        result = self.run(
+            command,
+            timeout=timeout,
+            env=env,
+            replace_env=True,
+            shell="/bin/sh",
+            encoding="utf-8",
+            in_stream=False,
+            warn=True,
+            dry=False,
+            echo=False,
+            pty=False,
+            hide=True,
+        )
+        assert result is not None  # only a disowned child has none
+        return result
 
     def start(self, command: str, shell: str, env: Mapping[str, str]) -> None:
         """Start `command`. It dies with us, even when we are killed (`setpriv(1)`)."""

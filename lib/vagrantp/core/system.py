@@ -13,7 +13,6 @@ import os
 import re
 import select
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from vagrantp.core.errors import (
     UnansweredError,
     cleaned_up_by,
 )
-from vagrantp.core.files import append_line, refuse_open, write_whole
+from vagrantp.core.files import adopt, append_line, refuse_open, remove_tree, write_whole
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
     GRACE,
@@ -53,6 +52,8 @@ from vagrantp.core.process import (
     marked,
 )
 from vagrantp.core.progress import Progress
+from vagrantp.core.sandbox import Sandbox
+from vagrantp.core.sandbox import argv as sandboxed
 from vagrantp.core.text import MAX_REASON, escaped, last_line, plain, show
 
 MAX_SHOWN = 120  # characters of a command in a message
@@ -80,14 +81,23 @@ class Host:
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        sandbox: Sandbox | None = None,
         at_most: int = MAX_ANSWER,
     ) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
 
-        `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer;
-        FloodError when it prints more than `at_most` bytes.
+        `timeout` in seconds; `sandbox`: where it runs, with an environment of its own.
+        Raises ProviderError when the tool is missing or does not answer; FloodError when it prints
+        more than `at_most` bytes.
         """
-        return self._run(argv, timeout, env, cwd, at_most=at_most)
+        return self._run(argv, timeout, env, cwd, sandbox=sandbox, at_most=at_most)
+
+    def require_sandbox(self) -> None:
+        """Raise ProviderError where no program can be run in a sandbox, by running one."""
+        done = self.ask(["true"], sandbox=Sandbox())
+        if not done.ok:
+            why = last_line(done.stderr or f"exit status {done.return_code}")
+            raise ProviderError(f"nothing can be run in a sandbox: {why}", SET_UP)
 
     def answer(
         self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
@@ -115,12 +125,14 @@ class Host:
         stdin: Path | None = None,
         note: Callable[[str], None] | None = None,
         explain: Callable[[list[str]], str] | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         """Run a command that changes something; under --dry only print it.
 
         `what` names the step in an error; `timeout` in seconds; `stdin` is a file that the command
-        reads; `note` is called with every line of output; `explain` picks the one line that matters
-        out of the output of a failure, or "" for the last one that mentions an error.
+        reads; `sandbox`: where it runs, with an environment of its own; `note` is called with every
+        line of output; `explain` picks the one line that matters out of the output of a failure, or
+        "" for the last one that mentions an error.
         Raises ProviderError when it fails, HostLimitError when a disk is full.
         """
         # a script for a guest does not help a reader: what follows the first line, or base64
@@ -131,7 +143,7 @@ class Host:
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         try:
-            result = self._run(argv, timeout, env, cwd, sink, stdin)
+            result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
         finally:
             lines = sink.end()
         if not result.ok:
@@ -172,6 +184,13 @@ class Host:
             return self._would(f"move {source} to {target}")
         source.replace(target)
 
+    def adopt(self, source: Path, target: Path) -> bool:
+        """Merge a folder that a sandbox has written into `target`; say whether it had any file.
+
+        Regular files only, without setuid, as this user's own; a file there is replaced.
+        """
+        return not self.dry and adopt(source, target)
+
     def link(self, path: Path, target: Path) -> None:
         """Make a symbolic link. Raises FileExistsError where something is there already."""
         if self.dry:
@@ -185,7 +204,7 @@ class Host:
         if self.dry:
             return self._would(f"remove {path}")
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 
@@ -220,7 +239,7 @@ class Host:
             yield parent / ".scratch"
             return
         folder = Path(mkdtemp(dir=parent, prefix=".scratch."))
-        with cleaned_up_by(partial(shutil.rmtree, folder)):
+        with cleaned_up_by(partial(remove_tree, folder)):
             yield folder
 
     @contextmanager
@@ -278,10 +297,11 @@ class Host:
         cwd: Path | None = None,
         sink: Log | None = None,
         stdin: Path | None = None,
+        sandbox: Sandbox | None = None,
         at_most: int = 0,
     ) -> Result:
         find_tool(argv[0])
-        command = shlex.join(in_group(argv))
+        command = shlex.join(sandboxed(sandbox, argv) if sandbox else in_group(argv))
         if stdin:
             command = f"{command} < {shlex.quote(str(stdin))}"
         if cwd:
@@ -291,20 +311,7 @@ class Host:
         runner.progress, runner.log, runner.at_most = self.progress, sink, at_most
         interrupts = Child.interrupts
         try:
-            result = runner.run(
-                command,
-                timeout=timeout,
-                env={**environment(), **(env or {})},
-                replace_env=True,
-                shell="/bin/sh",
-                encoding="utf-8",
-                in_stream=False,
-                warn=True,
-                dry=False,
-                echo=False,
-                pty=False,
-                hide=True,
-            )
+            result = runner.call(command, timeout, {**environment(), **(env or {})})
         except CommandTimedOut:
             raise UnansweredError(
                 f"{argv[0]} did not finish in {timeout:.0f} seconds: {shown}",
@@ -318,7 +325,6 @@ class Host:
             raise Interrupted("interrupted")
         if runner.is_flood:
             raise FloodError(f"{argv[0]} printed more than {at_most // 1024**2} MB: {shown}")
-        assert result is not None  # only a disowned child has none
         return result
 
     def note(self, line: str) -> None:
