@@ -152,3 +152,16 @@ def test_names_that_others_chose(running: tuple[Project, Path], tmp_path: Path) 
         assert is_plain(done.stdout + done.stderr), verb
         assert "a bug" not in done.stderr
     assert r"\x1b]52;c;aGk=\x07\u202egpj.\x9b2J\nnext\udcff" in app.fab("ls").stdout
+
+
+def test_a_name_on_a_line_of_its_own(running: tuple[Project, Path]) -> None:
+    """What others wrote cannot add a line to a list."""
+    app, _ = running
+    known = record.by_id(env.id_from(app.folder))
+    assert known
+    document = json.loads(known.machine_json.read_text())
+    document["provider"]["address"] = "10.0.0.2\nfolder /\x1b[8m"
+    known.machine_json.write_text(json.dumps(document))
+    lines = app.fab("status").stdout.splitlines()
+    [shown] = [line for line in lines if "10.0.0.2" in line]
+    assert shown.split(maxsplit=1) == ["address", r"10.0.0.2\nfolder /\x1b[8m"]

@@ -72,7 +72,7 @@ class Progress:
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Time and report one stage. `name` is always the same, for `stats`; `detail` is shown."""
-        text = f"{name} {detail}".rstrip()
+        text = escaped(f"{name} {detail}".rstrip(), keep="")
         start = time.monotonic()
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
-from vagrantp.core.text import show
+from vagrantp.core.text import escaped, show
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
@@ -52,7 +52,9 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
-        key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
+        key.removesuffix("_mib").removesuffix("_gib"): escaped(
+            f"{value} {units.get(key, '')}".strip(), keep=""
+        )
         for key, value in facts.items()
         if value not in (None, "")
     }
