@@ -24,6 +24,7 @@ from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Progress
 from vagrantp.core.text import escaped, show
+from vagrantp.core.urls import redacted
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
 # GEM_*, RUBYOPT, …) could change what the child does.
@@ -165,6 +166,7 @@ class Log:
     """A command's output: into the log file, on to the terminal with --verbose, and to `note`.
 
     The file gets the first LOG_BYTES, and from what comes after them, at the end, the last lines.
+    What may be secret in a URL is hidden.
     """
 
     path: Path | None
@@ -201,7 +203,8 @@ class Log:
             self.unwritten += len(lines)
             if not (self.verbose or self.note):
                 lines = lines[-LAST_LINES:]
-        lines = [piece for line in lines for piece in _pieces(line) if not piece.isspace()]
+        pieces = (piece for line in lines for piece in _pieces(redacted(line)))
+        lines = [piece for piece in pieces if not piece.isspace()]
         self.tail.extend(lines)
         if is_written:
             self._append(lines)

@@ -13,6 +13,7 @@ from typing import Literal
 from vagrantp.core.errors import Interrupted
 from vagrantp.core.live import Line
 from vagrantp.core.text import escaped, show
+from vagrantp.core.urls import redacted
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Progress:
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Time and report one stage. `name` is always the same, for `stats`; `detail` is shown."""
-        text = escaped(f"{name} {detail}".rstrip(), keep="")
+        text = escaped(redacted(f"{name} {detail}".rstrip()), keep="")
         start = time.monotonic()
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         try:
@@ -96,7 +97,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Report something that is not a stage."""
         with self.aside(), suppress(OSError):  # the terminal may have gone, and work goes on
-            show(f"  {text}", sys.stderr)
+            show(f"  {redacted(text)}", sys.stderr)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

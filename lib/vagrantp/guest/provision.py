@@ -31,7 +31,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
 from vagrantp.core.text import last_line, plain
-from vagrantp.guest import events, playbooks, session, shell
+from vagrantp.guest import events, galaxy, playbooks, session, shell
 from vagrantp.guest.events import Events, Failure
 from vagrantp.guest.facts import Facts
 from vagrantp.guest.playbooks import Playbook
@@ -61,11 +61,6 @@ cp /run/cloud-init/result.json {SEEN}
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
 MAX_ERRORS = 5  # of cloud-init, in a message
 LAST_LINES = 5  # of a script's output, in the message of its failure
-REQUIREMENTS = tuple(
-    f"{folder}requirements.{ending}"
-    for folder in ("", "roles/", "collections/")
-    for ending in ("yml", "yaml")
-)
 
 
 def fingerprint(settings: Settings) -> str:
@@ -359,61 +354,5 @@ def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisio
         playbooks.root_of(instance.folder, path),
         _name(settings),
         _variables(instance, settings),
-        _galaxy(host, path.parent),
+        galaxy.ensure(host, path.parent),
     )
-
-
-def _galaxy(host: Host, folder: Path) -> Path | None:
-    """Return the folder of the roles and collections that a playbook in `folder` requires.
-
-    There is one for each text of the requirements; it exists as a whole or not at all.
-    """
-    files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
-    if not files:
-        return None
-    texts = {path: _requirements(path) for path in files}
-    digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
-    cache = store.cache() / "galaxy"
-    target = cache / digest.hexdigest()[:20]
-    if target.is_dir():
-        return target
-    with host.scratch(cache) as work, host.progress.stage("fetch roles and collections"):
-        host.make_dir(work / "galaxy")
-        for path, text in texts.items():
-            for kind in _kinds(path, text):
-                try:
-                    host.change(
-                        playbooks.galaxy(kind, path, work / "galaxy"),
-                        what=f"ansible-galaxy {kind} install",
-                        timeout=STEP_TIMEOUT,
-                        env={"ANSIBLE_NOCOLOR": "1"},
-                        cwd=folder,
-                        explain=_complaint,
-                    )
-                except ProviderError as error:
-                    raise ProvisionError(f"{path}: {error.message}") from None
-        host.move(work / "galaxy", target)
-    return target
-
-
-def _requirements(path: Path) -> str:
-    with _readable(path):
-        return documents.text(path)
-
-
-def _kinds(path: Path, text: str) -> list[str]:
-    """Return what requirements ask for: role, collection. A list, the old form, is of roles."""
-    with _readable(path):
-        found = documents.load(text)
-    if not isinstance(found, dict):
-        return ["role"] if found else []
-    return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raise ProvisionError for a file that cannot be used."""
-    try:
-        yield
-    except documents.Unreadable as error:
-        raise ProvisionError(f"{path} must be a file {error}") from None
