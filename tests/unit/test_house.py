@@ -120,6 +120,15 @@ def test_only_system_starts_processes_and_handles_signals(path: Path) -> None:
         assert not (isinstance(node, ast.ExceptHandler) and node.type is None), path
 
 
+@pytest.mark.parametrize("path", sorted(LIB.rglob("*.py")), ids=lambda p: str(p.relative_to(LIB)))
+def test_only_show_prints(path: Path) -> None:
+    """It escapes what is not printable."""
+    if path.name in {"text.py", *THEY_RUN_BY_THEMSELVES}:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.Name) and node.id == "print"), path
+
+
 MOST_LINES = 350
 
 

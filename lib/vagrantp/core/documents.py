@@ -1,10 +1,12 @@
-"""Text and YAML that others wrote, read within bounds: they come with a project, or with a box."""
+"""Text, YAML and JSON that others wrote, read within bounds: of a project, a box, a guest."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,31 @@ def text(file: Path) -> str:
 def at_once(path: str, flags: int) -> int:
     """Open a file, as the opener of open(); a FIFO does not block."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def json_file(file: Path) -> Any:  # noqa: ANN401
+    """Return what a file of JSON says. Raises Unreadable."""
+    return from_json(text(file))
+
+
+def from_json(document: str) -> Any:  # noqa: ANN401
+    """Return what a JSON document says, all numbers finite. Raises Unreadable."""
+    try:
+        return json.loads(document, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        raise Unreadable("of JSON") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if not isfinite(number := float(digits)):
+        raise ValueError(f"{digits} is no number of JSON")
+    return number
 
 
 def compose(document: str) -> Any:  # noqa: ANN401  # a yaml.Node

@@ -62,6 +62,10 @@ class UnansweredError(ProviderError):
     """A program did not finish in time. It would not answer further questions either."""
 
 
+class FloodError(ProviderError):
+    """A program printed more than it may."""
+
+
 class KvmError(ProviderError):
     """KVM does not start a VM, or fails under one that runs."""
 

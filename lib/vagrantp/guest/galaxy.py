@@ -17,6 +17,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from vagrantp.core import documents, gate
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ConfigError, ProviderError, ProvisionError, cleaned_up_by
 from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import PYTHON, Sandbox
@@ -169,7 +170,7 @@ def _near(host: Host) -> list[gate.Network]:
     found = []
     for family in ("-4", "-6"):
         query = ["ip", family, "-json", "route", "show", "table", "all"]
-        for route in json.loads(host.answer(query) or "[]"):
+        for route in as_json("ip", host.answer(query) or "[]", list):
             if route["dst"] != "default" and not {"gateway", "via", "nexthops"} & route.keys():
                 found.append(ip_network(route["dst"], strict=False))
     return [network for network in found if network.prefixlen >= WIDEST]

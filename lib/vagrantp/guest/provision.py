@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vagrantp.core import relay
+from vagrantp.core import documents, relay
 from vagrantp.core.errors import (
     ConfigError,
     HostLimitError,
@@ -29,8 +30,10 @@ from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
+from vagrantp.core.text import last_line, plain
 from vagrantp.guest import events, galaxy, playbooks, session, shell
 from vagrantp.guest.events import Events, Failure
+from vagrantp.guest.facts import Facts
 from vagrantp.guest.playbooks import Playbook
 from vagrantp.images import store
 from vagrantp.instance import ssh
@@ -56,6 +59,7 @@ mkdir -p /var/lib/vagrantp
 cp /run/cloud-init/result.json {SEEN}
 """
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
+MAX_ERRORS = 5  # of cloud-init, in a message
 LAST_LINES = 5  # of a script's output, in the message of its failure
 
 
@@ -79,12 +83,12 @@ def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool
     return bool(done != fingerprint(settings))
 
 
-def proof(settings: Settings, facts: dict[str, str]) -> list[Check]:
+def proof(settings: Settings, facts: Facts) -> list[Check]:
     """Return the check that a guest, by its facts, was provisioned as its settings say."""
     if not settings.provision_script:
         return []
     asked = as_written(settings.provision_script)
-    is_done = facts.get("provisioned") == fingerprint(settings)
+    is_done = facts.provisioned == fingerprint(settings)
     return [compare("provisioned", asked, asked if is_done else "not done, or something else")]
 
 
@@ -100,7 +104,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
         argv = ["cloud-init", "schema", "--config-file", str(theirs)]
         done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
         if not done.ok:
-            raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
+            raise ProvisionError(f"{settings.cloud_init}: {last_line(done.stderr + done.stdout)}")
     steps = [step for step in settings.provision_script if step.kind != "script"]
     if steps:
         host.require_sandbox()
@@ -155,7 +159,7 @@ def _require_answer(host: Host, instance: Instance, pid: str) -> None:
         return
     answer = session.run(host, instance, pid, "true")
     if not answer.ok:
-        raise ProviderError(f"the guest does not answer: {_last(answer.stderr)}")
+        raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
 
 
 def _run_playbook(
@@ -246,7 +250,7 @@ def _run_script(
     script = SCRIPT.read_text("utf-8")
     path = instance.source(step.path)
     how = shell.provision_script(path, first_line(path))
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=LAST_LINES + 1)
     try:
         host.change(
             ssh.kept_ssh(instance, pid, shell.as_root(script, *how)),
@@ -273,14 +277,27 @@ def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
         return ""
     with host.progress.stage("provision", name):
         _as_root(host, instance, pid, CLOUD_INIT, name)
-    answer = session.run(host, instance, pid, f"cat {SEEN}").stdout
-    errors = json.loads(answer or "{}").get("v1", {}).get("errors", [])
+    if host.dry:
+        return name
+    answer = session.run(host, instance, pid, f"cat {SEEN}")
+    errors = _cloud_init_errors(answer.stdout) if answer.ok else [last_line(answer.stderr)]
     if errors:
         tail = "sudo -n tail /var/log/cloud-init-output.log"
         said = session.run(host, instance, pid, tail).stdout
-        last = [f"\n  {line}" for line in said.strip().splitlines()[-LAST_LINES:]]
+        last = [f"\n  {plain(line)}" for line in said.strip().splitlines()[-LAST_LINES:]]
         raise _failure(host, name, "; ".join(errors) + "".join(last))
     return name
+
+
+def _cloud_init_errors(result: str) -> list[str]:
+    """Return the errors in cloud-init's result; that it cannot be read is one, too."""
+    try:
+        match documents.from_json(result):
+            case {"v1": {"errors": [*errors]}}:
+                return [plain(str(error)) for error in errors[:MAX_ERRORS]]
+    except documents.Unreadable:
+        pass
+    return ["its result cannot be read"]
 
 
 def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:
@@ -295,13 +312,13 @@ def _failure(host: Host, step: Provisioner | str, why: str) -> ProvisionError:
     )
 
 
-def _why(lines: list[str]) -> str:
+def _why(lines: Sequence[str]) -> str:
     """Return how a script failed, from what script.sh says at its end."""
     if not lines or not lines[-1].startswith(MARK):
         return ""
     status, _, line = lines[-1].removeprefix(MARK).partition(" ")
     place = f"line {line}: " if line else ""
-    last = [f"\n  {text}" for text in lines[:-1][-LAST_LINES:]]
+    last = [f"\n  {text}" for text in [*lines][:-1]]
     return f"{place}exit status {status}{''.join(last)}"
 
 
@@ -309,10 +326,6 @@ def _where(failure: Failure) -> str:
     """Return where and why a playbook failed."""
     place = f" ({failure.place})" if failure.place else ""
     return f'play "{failure.play}", task "{failure.task}"{place}: {failure.message}'
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
 def _at_task(found: Events) -> str:

@@ -7,9 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
+from vagrantp.core import documents
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.places import MASTER, state_root
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.host import fabricyaml
 
 BIN = MASTER / ".venv/bin"
@@ -48,7 +50,7 @@ def link_global(host: Host) -> None:
         fabricyaml.write(host, settings)
     _make(host, _commands())
     if not host.dry:
-        print(f"{fabricyaml.path()}: fab looks for its tasks in {MASTER}, and nowhere else")
+        show(f"{fabricyaml.path()}: fab looks for its tasks in {MASTER}, and nowhere else")
 
 
 def ours() -> list[Path]:
@@ -69,7 +71,7 @@ def _make(host: Host, links: dict[Path, Path]) -> None:
             host.make_dir(path.parent)
             host.link(path, target)
         if not host.dry:
-            print(f"{path} -> {target}")
+            show(f"{path} -> {target}")
     _warn_about_path(host)
 
 
@@ -119,6 +121,6 @@ def _memory() -> Path:
 
 def _remembered() -> list[Path]:
     try:
-        return [Path(path) for path in json.loads(_memory().read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        return [Path(path) for path in documents.json_file(_memory())]
+    except (ValueError, TypeError):
         return []

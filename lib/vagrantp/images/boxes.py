@@ -7,7 +7,6 @@ user, arrives whole or not at all, and is removed once no disk is based on it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -100,11 +99,9 @@ def _download(host: Host, name: str) -> None:
 def _disk(source: Path) -> Path:
     """Return the one disk of a box. Raises ProviderError when there are more, or none."""
     try:
-        metadata = json.loads(documents.text(source / METADATA))
+        metadata = documents.json_file(source / METADATA)
     except documents.Unreadable as error:
         raise ProviderError(f"{source / METADATA} must be a file {error}") from None
-    except (ValueError, RecursionError):
-        raise ProviderError(f"{source / METADATA} must be a file of JSON") from None
     disks = (isinstance(metadata, dict) and metadata.get("disks")) or [{"path": "box.img"}]
     if isinstance(disks, list) and len(disks) > 1:
         raise ProviderError(f"the box in {source} has {len(disks)} disks: only one is supported")

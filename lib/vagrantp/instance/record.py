@@ -11,6 +11,7 @@ from typing import Any
 
 from vagrantp_guard import contract
 
+from vagrantp.core import documents
 from vagrantp.core.errors import StateError
 from vagrantp.core.places import state_root, xdg
 from vagrantp.settings.env import Settings, id_from
@@ -123,8 +124,8 @@ class Instance:
     def hooks_reason(self) -> str:
         """Return the content of `hook_error`, "" where there is none."""
         try:
-            return self.hook_error.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
+            return documents.text(self.hook_error).strip()
+        except documents.Unreadable:
             return ""
 
     @property
@@ -211,9 +212,9 @@ def machines() -> dict[str, dict[str, Any]]:
 def _document(path: Path) -> dict[str, Any]:
     """Return a machine.json as it is, nothing where it cannot be read."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = documents.json_file(path)
         is_sound = all(isinstance(document[key], dict) for key in ("settings", "provider"))
-    except (OSError, ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError):
         return {}
     return document if is_sound else {}
 

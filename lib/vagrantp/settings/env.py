@@ -21,6 +21,7 @@ from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.places import defaults_path as defaults_path
 from vagrantp.core.places import id_from as id_from
+from vagrantp.core.text import escaped
 from vagrantp.core.urls import redacted
 from vagrantp.settings.files import JINJA
 from vagrantp.settings.keys import KEYS, is_not_built
@@ -206,11 +207,7 @@ def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
     text = redacted(items(raw)[int(str(where[0]))] if where else raw)
     line = text.splitlines()[0] if text else ""
     kept = line[:MAX_SHOWN]
-    escaped = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in kept
-    )
-    return f'"{escaped}{"…" if kept != text else ""}"'
+    return f'"{escaped(kept)}{"…" if kept != text else ""}"'
 
 
 def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:

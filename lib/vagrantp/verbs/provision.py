@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.instance.drift import drift
 from vagrantp.instance.plan import Want, decide
 from vagrantp.settings import env, saved
@@ -21,7 +22,7 @@ def provision(host: Host, accept: bool = False, verbose: bool = False, wait: boo
         plan = decide(found, drift(found.instance, settings), Want.PROVISIONED)
         settings = saved.kept(found.instance.settings, settings)
         done = steps.take(host, plan, found, accepts(accept), settings)
-        print(
+        show(
             f"{found.name} is provisioned: {done}"
             if done
             else f"{found.name} has no PROVISION_SCRIPT"

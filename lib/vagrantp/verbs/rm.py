@@ -10,6 +10,7 @@ from vagrantp_guard import contract
 
 from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.instance import record as instances
 from vagrantp.instance import trust
 from vagrantp.instance.plan import Want, decide
@@ -29,7 +30,7 @@ def rm(
 
     --name NAME-ID removes an instance of any project, as ls calls it.
     """
-    print(_remove(host, here(), is_sure(force), name))
+    show(_remove(host, here(), is_sure(force), name))
 
 
 def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str) -> str:

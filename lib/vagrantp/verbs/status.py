@@ -9,6 +9,7 @@ from typing import Any
 
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
+from vagrantp.core.text import escaped, show
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
@@ -28,7 +29,7 @@ HOW = {  # to get what `.env` asks for now
 @verb
 def status(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Show this project's instance, live from its provider."""
-    print(_text(host, here(), as_json=json))
+    show(_text(host, here(), as_json=json))
 
 
 def _text(host: Host, folder: Path, as_json: bool) -> str:
@@ -51,7 +52,9 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
-        key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
+        key.removesuffix("_mib").removesuffix("_gib"): escaped(
+            f"{value} {units.get(key, '')}".strip(), keep=""
+        )
         for key, value in facts.items()
         if value not in (None, "")
     }

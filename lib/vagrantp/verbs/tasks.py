@@ -22,6 +22,7 @@ from vagrantp.core.errors import ConfigError, HostLimitError, Interrupted, Vagra
 from vagrantp.core.process import handle_signals
 from vagrantp.core.progress import Progress
 from vagrantp.core.system import Host
+from vagrantp.core.text import escaped, show
 from vagrantp.instance import record as instances
 from vagrantp.settings.env import id_from
 
@@ -129,7 +130,7 @@ def _exits(host: Host) -> Iterator[None]:
 def _printed(error: BaseException) -> str:
     """Return an error as it is printed: its message and the notes that were added to it."""
     notes: list[str] = getattr(error, "__notes__", [])
-    return "\n".join([in_words(error), *(f"  {note}" for note in notes)])
+    return escaped("\n".join([in_words(error), *(f"  {note}" for note in notes)]))
 
 
 def _exit_code(error: BaseException) -> int:
@@ -163,5 +164,5 @@ def agrees(question: str) -> bool:
     """Ask on a terminal; where there is none, the answer is no."""
     if not sys.stdin.isatty():
         return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    show(f"{question} [y/N] ", sys.stderr, end="")
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -8,6 +8,7 @@ from vagrantp_guard.contract import LanNic
 
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.guest import mount
 from vagrantp.instance import guard
 from vagrantp.instance import record as instances
@@ -54,11 +55,11 @@ def up(
             instance, settings = found.instance, saved.kept(found.instance.settings, settings)
         steps.take(host, plan, found, accepts(accept), settings, instance)
         if host.dry:
-            print(f"{instance.full_name} would be running")
+            show(f"{instance.full_name} would be running")
         elif found.state == "running":
-            print(summary(instance, "is running already"))
+            show(summary(instance, "is running already"))
         else:
-            print(summary(instance, "is running", monotonic() - started))
+            show(summary(instance, "is running", monotonic() - started))
 
 
 def _when_to_provision(always: bool, never: bool) -> When:

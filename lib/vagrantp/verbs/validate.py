@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.instance import record as instances
 from vagrantp.settings import env, saved
 from vagrantp.settings.env import Settings
@@ -17,7 +18,7 @@ def validate(host: Host, verbose: bool = False) -> None:
     settings = env.load(folder, host.progress.say)
     wanted = instances.new(settings, folder)
     host.progress.about(wanted.full_name, wanted.infra_type)
-    print(_text(settings))
+    show(_text(settings))
 
 
 def _text(settings: Settings) -> str:

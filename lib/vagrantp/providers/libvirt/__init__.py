@@ -21,7 +21,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.images import boxes, store
 from vagrantp.instance import network
-from vagrantp.instance.found import UP, Found, State
+from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance, as_text
 from vagrantp.net import subnets
 from vagrantp.providers.libvirt import accel, addresses, domain, ended, seed
@@ -102,7 +102,7 @@ def _whose(xml: ET.Element) -> tuple[Instance, int]:
     if values is not None:
         place = Path(values.get("folder", "/"))
         made = Instance(values.get("name", ""), values.get("id", ""), place, "vm")
-        return made, int(values.get("uid", "-1"))
+        return made, uid_from(values.get("uid", ""))
     described = DESCRIPTION.fullmatch(xml.findtext("description", ""))
     if not described:
         return Instance("", "", Path("/"), "vm"), -1
