@@ -32,7 +32,7 @@ from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.settings.env import Settings
-from vagrantp.settings.files import first_line
+from vagrantp.settings.files import REQUIREMENTS, first_line
 from vagrantp.settings.parsers import Provisioner
 from vagrantp.settings.saved import as_json, as_written
 
@@ -51,11 +51,6 @@ cp /run/cloud-init/result.json {SEEN}
 """
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
 LAST_LINES = 5  # of a script's output, in the message of its failure
-REQUIREMENTS = tuple(
-    f"{folder}requirements.{ending}"
-    for folder in ("", "roles/", "collections/")
-    for ending in ("yml", "yaml")
-)
 
 
 def fingerprint(settings: Settings) -> str:

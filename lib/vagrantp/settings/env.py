@@ -10,7 +10,7 @@ import re
 import shlex
 import stat
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.places import xdg
-from vagrantp.settings.files import JINJA
+from vagrantp.settings.files import JINJA, Base, readable
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
 from vagrantp.settings.parsers import items, one_line
@@ -63,9 +63,14 @@ class Problem:
         return f"{place}: {self.text}" + (f"\n  hint: {self.hint}" if self.hint else "")
 
 
-def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Settings:
+def load(
+    folder: Path,
+    warn: Callable[[str], None] = lambda text: None,
+    granted: Collection[Path] = (),
+) -> Settings:
     """Read `.env` of the project `folder`; `warn` is called with what may be a mistake.
 
+    `granted`: the real paths of files outside of it that may be opened; others are not looked into.
     Raises ConfigError with every problem of both files at once, in file order.
     """
     defaults: list[Entry] = []
@@ -76,7 +81,11 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
     problems += more
     is_whole = not any(problem.line == 0 for problem in problems)
     written = {entry.key: entry for entry in (*defaults, *entries)}
-    values, more = _values(written)
+    bases = {
+        entry.key: Base(entry.path.parent, granted if entry.file == ".env" else None)
+        for entry in written.values()
+    }
+    values, more = _values(written, bases)
     problems += more
     if is_whole:  # else what is missing may well be there
         problems += [
@@ -91,10 +100,13 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         raise ConfigError("\n".join(str(problem) for problem in problems))
     for problem in problems:
         warn(str(problem))
-    return _settings(values, written, folder)
+    is_own = {entry.key for entry in entries}
+    settings = _settings(values, bases, folder)
+    fields = {key.field for key in KEYS.values() if key.name in is_own}
+    return replace(settings, in_env=tuple(name for name in settings.written if name in fields))
 
 
-def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: Path) -> Settings:
+def _settings(values: Mapping[str, Any], bases: Mapping[str, Base], folder: Path) -> Settings:
     """Return the settings of sound values, without those in defaults.env for another type."""
     of_type = [k for k in KEYS.values() if k.infra_type in (None, values["INFRA_TYPE"])]
     found = {key.field: key.of(key.default) for key in KEYS.values()}
@@ -102,10 +114,14 @@ def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: P
     if values["NETWORK_TYPE"] == "default":
         found |= {"bridge": None, "gateway": None, "dns": None}
     name = values.get("NAME") or name_from(folder)
+    hostname: str | None = name
+    if theirs := found["cloud_init"]:
+        real = readable(bases["CLOUD_INIT"], theirs)
+        hostname = values.get("NAME") or (_hostname(real, name) if real else None)
     return Settings(
         **{**found, "name": name, "image": str(found["image"])},
-        hostname=values.get("NAME") or _hostname(found["cloud_init"], name),
-        written=tuple(sorted({key.field for key in of_type if key.name in written})),
+        hostname=hostname,
+        written=tuple(sorted({key.field for key in of_type if key.name in bases})),
     )
 
 
@@ -131,9 +147,9 @@ def users_of(cloud_init: Path) -> list[str]:
     return [*filter(None, (_word(user.get("name")) for user in named if isinstance(user, dict)))]
 
 
-def _hostname(cloud_init: Path | None, otherwise: str) -> str | None:
+def _hostname(cloud_init: Path, otherwise: str) -> str | None:
     """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn)."""
-    _, found = _cloud_config(cloud_init) if cloud_init else ("", {})
+    _, found = _cloud_config(cloud_init, documents.without_links)
     if found is None:
         return None
     given = _word(found.get("hostname")) or _word(found.get("fqdn"))
@@ -146,10 +162,12 @@ def _word(value: object) -> str:
     return text if len(text) <= MAX_NAME and text.isprintable() else ""
 
 
-def _cloud_config(path: Path) -> tuple[str, dict[Any, Any] | None]:
+def _cloud_config(
+    path: Path, opener: Callable[[str, int], int] = documents.at_once
+) -> tuple[str, dict[Any, Any] | None]:
     """Return the text of a #cloud-config, and its keys, None of one that is a template."""
     try:
-        text = documents.text(path)
+        text = documents.text(path, opener)
         if JINJA.match(text):
             return text, None
         found = documents.load(text)
@@ -170,7 +188,9 @@ def id_from(folder: Path) -> str:
     return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
 
 
-def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]]:
+def _values(
+    written: Mapping[str, Entry], bases: Mapping[str, Base]
+) -> tuple[dict[str, Any], list[Problem]]:
     """Return the typed value of every key that is sound, and what is wrong with the others."""
     raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
     values = {name: KEYS[name].parse(text) for name, text in raw.items() if name not in written}
@@ -179,7 +199,7 @@ def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]
         key = KEYS[entry.key]
         steps: list[Callable[[Any], Any]] = [one_line, key.parse]
         if key.locate:
-            steps.append(partial(key.locate, entry.path.parent))
+            steps.append(partial(key.locate, bases[entry.key]))
         try:
             values[entry.key] = Schema(All(*steps))(entry.raw)
         except MultipleInvalid as invalid:
@@ -217,11 +237,15 @@ def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
     text = items(raw)[int(str(where[0]))] if where else raw
     line = text.splitlines()[0] if text else ""
     kept = line[:MAX_SHOWN]
-    escaped = "".join(
+    return f'"{printable(kept)}{"…" if kept != text else ""}"'
+
+
+def printable(text: str) -> str:
+    """Return a text whose characters that a terminal could obey are escaped."""
+    return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in kept
+        for character in text
     )
-    return f'"{escaped}{"…" if kept != text else ""}"'
 
 
 def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:

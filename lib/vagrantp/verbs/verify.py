@@ -9,12 +9,12 @@ from vagrantp.core.errors import PromiseError
 from vagrantp.core.progress import Check, compare, table
 from vagrantp.core.system import Host
 from vagrantp.guest import mount, provision, session
-from vagrantp.instance import network, ssh
+from vagrantp.instance import grants, network, ssh
 from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports, reach
 from vagrantp.providers import provider_for
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.steps.find import running
 from vagrantp.verbs.tasks import here, verb
@@ -24,7 +24,7 @@ from vagrantp.verbs.tasks import here, verb
 def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Prove that the running instance is what .env says."""
     folder = here()
-    settings = env.load(folder, host.progress.say)
+    settings = grants.load(folder, host.progress.say)
     found = running(host, folder)
     settings = saved.kept(found.instance.settings, settings)
     checks = checks_of(host, found, settings)
