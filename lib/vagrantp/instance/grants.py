@@ -90,7 +90,9 @@ def _is_covered(granted: Granted, ask: Grant) -> bool:
     grant = KEYS[ask.key].grant
     if grant is None:
         return ask.part in had
-    return (grant.only_wider and not had) or any(grant.covers(part, ask.part) for part in had)
+    if grant.only_wider and not had:
+        return True
+    return any(grant.covers(part, ask.part) for part in (*had, *granted.get(grant.within, ())))
 
 
 def _is_beyond_plain(ask: Grant) -> bool:

@@ -213,7 +213,7 @@ class Settings:
         "192.168.1.0/24:443,host:11434",
         All(parsers.items, (parsers.lan_rule,)),
         hint="LAN_ALLOW=192.168.1.7/32:443,host:11434 allows two services",
-        grant=Grant("the guest reaches this", covers=parsers.is_wider_rule),
+        grant=Grant("the guest reaches this", covers=parsers.is_wider_rule, within="LAN_ACCESS"),
         is_built=lambda rules: all(r.network is None or r.network.version == 4 for r in rules),
         so_far="IPv4, which is all that guests have",
         applies=AT_ONCE,

@@ -276,9 +276,12 @@ def is_wider_forward(one: str, other: str) -> bool:
 
 
 def is_wider_rule(one: str, other: str) -> bool:
-    """Say whether an item of LAN_ALLOW allows all that another one does."""
+    """Say whether an item of LAN_ALLOW, or LAN_ACCESS=yes, allows all that another item does."""
     try:
-        wide, narrow = lan_rule(one), lan_rule(other)
+        narrow = lan_rule(other)
+        if one == "yes":  # which opens networks, and no service of this host
+            return narrow.network is not None
+        wide = lan_rule(one)
     except Invalid:
         return False
     if wide.network is None or narrow.network is None:

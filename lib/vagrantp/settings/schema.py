@@ -32,6 +32,7 @@ class Grant:
     - `lets`: what that is, for a person; by value, where they differ
     - `is_plain`: of a part of a typed value (an item of a list), whether it gives nothing
     - `covers`: of two parts as text, whether the first gives all that the second does
+    - `within`: another key, of whose granted parts `covers` is asked as well
     - `by_bridge`: only with NETWORK_TYPE=bridge
     - `only_wider`: only where an instance, or one before it, had less
     """
@@ -39,6 +40,7 @@ class Grant:
     lets: str | Mapping[str, str]
     is_plain: Callable[[Any], bool] = is_no
     covers: Callable[[str, str], bool] = operator.eq
+    within: str = ""
     by_bridge: bool = False
     only_wider: bool = False
 

@@ -83,10 +83,14 @@ def _keep_sources(host: Host, instance: Instance, settings: Settings, outside: s
         base = files.Base(instance.folder, outside if key.field in own else None)
         for one in value if isinstance(value, tuple) else (value,):
             for path in files.paths_in(one) if key.locate else ():
-                _keep(host, instance.kept(path), one, path, base)
+                keep(host, instance.kept(path), one, path, base)
 
 
-def _keep(host: Host, place: Path, value: object, path: Path, base: files.Base) -> None:
+def keep(host: Host, place: Path, value: object, path: Path, base: files.Base) -> None:
+    """Copy the file `path` of a `value` to a place, or link to where it really is.
+
+    Raises StateError where that is not granted, by now; ConfigError for one that cannot be used.
+    """
     is_script = isinstance(value, Provisioner) and value.kind == "script"
     real = files.readable(base, path)
     if real is None:
