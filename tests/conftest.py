@@ -132,10 +132,11 @@ class Project:
         **environment: str,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a verb to its end; stdout and stderr as they are. The rest as of `fab`."""
-        argv = self._argv(arguments, accept)
+        argv = self.argv(arguments, accept)
         return self.call(argv, self.folder, {**self.environment, **environment}, stdin, timeout)
 
-    def _argv(self, arguments: Sequence[str], accept: bool = True) -> list[str | Path]:
+    def argv(self, arguments: Sequence[str], accept: bool = True) -> list[str | Path]:
+        """Return how a verb is called. `accept`: where it can, it grants what `.env` asks for."""
         takes = accept and {*arguments} & {"up", "provision"} and "--help" not in arguments
         return [FAB, "-r", MASTER, *arguments, *(["--accept"] if takes else [])]
 
@@ -147,7 +148,7 @@ class Project:
             pytest.skip("only root can mount over what a verb sees")
         script = f'set -e; {mounts}\nexec "$@"'
         amid = ("unshare", "--mount", "sh", "-c", script, "sh")
-        return self.run(*amid, *self._argv(arguments), **environment)
+        return self.run(*amid, *self.argv(arguments), **environment)
 
     def run(self, *argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run any program in the project to its end, with nothing on its stdin."""
@@ -164,7 +165,7 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a verb and return at once."""
         return subprocess.Popen(
-            self._argv(arguments),
+            self.argv(arguments),
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -116,7 +116,7 @@ def test_a_yes_on_a_terminal(app: Project) -> None:
         ours, its = pty.openpty()
         os.write(ours, f"{word}\n".encode())
         done = app.call(
-            app._argv(["up"], accept=False), app.folder, app.environment, its, timeout=60
+            app.argv(["up"], accept=False), app.folder, app.environment, its, timeout=60
         )
         os.close(ours)
         os.close(its)
@@ -208,7 +208,7 @@ def test_nothing_outside_is_opened_before_it_is_granted(app: Project, tmp_path: 
 
     def opened(call: str, expected: int) -> list[str]:
         what = ("-e", "trace=open,openat,openat2,execve")
-        done = app.run(*strace, *what, *app._argv(call.split(), accept=False))
+        done = app.run(*strace, *what, *app.argv(call.split(), accept=False))
         assert (done.returncode, "Traceback" in done.stderr) == (expected, False), done.stderr
         return [line for line in trace.read_text().splitlines() if str(outside) in line]
 

@@ -65,6 +65,8 @@ def _asked(settings: Settings, folder: Path, had: Granted) -> list[Grant]:
 def remove_sources(host: Host, instance: Instance) -> None:
     """Remove what `granted` keeps for a moment, and what versions before grants kept."""
     host.remove(instance.sources)
+    for path in instance.sources.parent.glob(f".{instance.id}.*"):  # half written
+        host.remove(path)
     before = state_root() / "trust"
     for name in (instance.id, f"{instance.id}.next"):
         host.remove(before / name)
