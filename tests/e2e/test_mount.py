@@ -165,7 +165,7 @@ ATTACKS = {
     "echo AUTOSTART=yes >> /project/.env": "AUTOSTART=yes  the guest starts",
     "echo PROVISION_VARS=/etc/hostname >> /project/.env": "PROVISION_VARS=/etc/hostname  outside",
     "cd /project; rm site.yml; ln -s /etc/hostname site.yml": (
-        "PROVISION_SCRIPT=/etc/hostname  outside"
+        "PROVISION_SCRIPT=/etc/hostname  outside of this folder, run with all"
     ),
     "cd /project; ln -s /usr/bin link; sed -i s,site.yml,link/env, .env": (
         "PROVISION_SCRIPT=/usr/bin/env  outside"

@@ -239,19 +239,19 @@ def test_every_name_of_a_connection_leads_to_the_guest() -> None:
     from ansible import constants
     from ansible.plugins.loader import connection_loader
 
-    variables = json.loads(playbooks.connection(VM, "av", 2222))
+    variables = json.loads(playbooks.connection(VM, "av"))
     assert variables["ansible_connection"] == "ssh"
     connection_loader.get("ssh", class_only=True)
     options = constants.config.get_configuration_definitions("connection", "ssh")
     for option, value in {
         "host": "app-0a1b2c3d",
-        "port": 2222,
+        "port": 22,
         "remote_user": "av",
         "password": "",
         "host_key_checking": True,
         "ssh_executable": "ssh",
         "ssh_args": "-C -o ControlMaster=auto -o ControlPersist=60s",
-        "ssh_common_args": "-F /state/vagrantp/app-0a1b2c3d/ssh_config",
+        "ssh_common_args": "-F /run/vagrantp/ssh_config",
         "ssh_extra_args": "",
     }.items():
         names = [entry["name"] for entry in options[option]["vars"]]

@@ -125,7 +125,10 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
         ),
         (
             {"PROVISION_SCRIPT": "../elsewhere/run,base,../elsewhere/site.yml"},
-            [f"PROVISION_SCRIPT=ELSE/{name}: {OUTSIDE}" for name in ("run", "site.yml")],
+            [
+                f"PROVISION_SCRIPT=ELSE/run: {OUTSIDE}",
+                f"PROVISION_SCRIPT=ELSE/site.yml: {grants.BESIDE}",
+            ],
         ),
         (
             {"PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "../elsewhere/vars.yml"},
@@ -171,17 +174,16 @@ def test_what_defaults_env_says_asks_nothing(project: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("key", ["PROVISION_VARS", "PROVISION_SCRIPT"])
 def test_a_path_is_what_it_really_leads_to(project: Path, key: str) -> None:
     other = project.with_name("elsewhere")
+    why = OUTSIDE if key == "PROVISION_VARS" else grants.BESIDE
     values = {"PROVISION_SCRIPT": "base"} | {key: "link.yml"}
     (project / "link.yml").symlink_to("vars.yml" if key == "PROVISION_VARS" else "site.yml")
     assert asked(project, **values) == []
     (project / "link.yml").unlink()
     (project / "link.yml").symlink_to(other / "link.yml")
     (other / "link.yml").symlink_to(other / "vars.yml")
-    assert asked(project, **values) == [f"{key}={other}/vars.yml: {OUTSIDE}"]
+    assert asked(project, **values) == [f"{key}={other}/vars.yml: {why}"]
     (project / "inner").symlink_to(other)
-    assert asked(project, **{**values, key: "inner/vars.yml"}) == [
-        f"{key}={other}/vars.yml: {OUTSIDE}"
-    ]
+    assert asked(project, **{**values, key: "inner/vars.yml"}) == [f"{key}={other}/vars.yml: {why}"]
     # and one that only looks as if it led outside
     (other / "back.yml").symlink_to(project / "vars.yml")
     if key == "PROVISION_VARS":
@@ -407,12 +409,14 @@ def test_a_copy_is_read(project: Path) -> None:
         "CLOUD_INIT": "user-data",
         "SSH_KEY": "key.pub",
     }
+    (project / "requirements.yml").write_text("[]\n")
+    names = {**FILES, "requirements.yml": "[]\n"}
     (project / "site.yml").rename(project / "real.yml")
     (project / "site.yml").symlink_to("real.yml")
     first = settings(project, **values)
     made = record.new(first, project)
     with granted(HOST, project, first, lambda _: True):
-        for folder, name in [(project, name) for name in FILES] + [(other, "run")]:
+        for folder, name in [(project, name) for name in names] + [(other, "run")]:
             path = folder / name
             if name in ("site.yml", "image.qcow2"):
                 assert made.source(path) == (project / "real.yml" if name == "site.yml" else path)
@@ -420,7 +424,7 @@ def test_a_copy_is_read(project: Path) -> None:
             path.unlink()
             path.symlink_to("/etc/hostname")
             copy = made.source(path)
-            assert (copy.read_text(), copy.name) == (FILES[name], name)
+            assert (copy.read_text(), copy.name) == (names[name], name)
             assert copy.stat().st_mode & 0o777 == 0o600
     assert not made.sources.exists()
     assert made.source(project / "run") == project / "run"

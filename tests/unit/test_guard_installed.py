@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from vagrantp.core import jail, sandbox
 from vagrantp_guard import contract, install
 
 from tests.conftest import MASTER
@@ -120,7 +121,9 @@ def test_host_set_up_calls_what_is_installed(written: dict[str, str]) -> None:
     assert set(re.findall(r"/usr/local/lib/vagrantp[/\w]*", text)) == {
         str(contract.LIB),
         str(contract.GUARD),
+        jail.BWRAP[0],
     }
+    assert f"name: {sandbox.USER}\n" in text
     assert set(re.findall(r"/run/vagrantp[/.\w]*", text)) == {str(contract.RUN / "watch.lock")}
     assert (
         f"NOPASSWD: {contract.GUARD} check, {contract.GUARD} sync"

@@ -18,7 +18,7 @@ FOLDERS = (
 STRANGERS = {("net", "images")}  # and these know nothing of one another
 # What starts processes, changes files, takes locks and handles signals.
 SYSTEM = {LIB / f"core/{name}.py" for name in ("files", "locks", "process", "system")}
-THEY_RUN_BY_THEMSELVES = {"play.py", "vagrantp.py"}
+THEY_RUN_BY_THEMSELVES = {"jail.py", "play.py", "vagrantp.py"}
 
 
 def imports(path: Path) -> set[str]:

@@ -7,7 +7,10 @@ import fcntl
 import os
 import pwd
 import shlex
+import shutil
 import stat
+import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -90,3 +93,56 @@ def append_line(path: Path, line: str, at_most: int) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             return
     raise TimeoutError(errno.ETIMEDOUT, "held by another process", str(path))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it. Raises OSError."""
+    try:
+        shutil.rmtree(folder)
+    except RecursionError:  # what a sandbox has written may be nested ten thousand deep
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
+
+
+MOST_DEPTH = 64  # of the folders that are adopted
+MOST_FILES = 100_000
+
+
+def adopt(source: Path, target: Path) -> bool:
+    """Merge a folder that a sandbox has written into `target`; say whether it had any file.
+
+    Only regular files and their folders, within bounds, without setuid, and as this user's own.
+    """
+    found = 0
+    for path in _regular_files(source):
+        place = target / path.relative_to(source)
+        for folder in reversed([*place.relative_to(target.parent).parents][:-1]):
+            _clear_for(target.parent / folder, is_folder=True)
+            (target.parent / folder).mkdir(mode=0o700, exist_ok=True)
+        _clear_for(place, is_folder=False)
+        path.replace(place)
+        os.chown(place, os.getuid(), os.getgid(), follow_symlinks=False)
+        place.chmod(place.stat().st_mode & 0o700 | 0o600)
+        found += 1
+        if found == MOST_FILES:
+            break
+    return bool(found)
+
+
+def _regular_files(folder: Path) -> Iterator[Path]:
+    folders = [(folder, 0)]
+    while folders:
+        place, depth = folders.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False) and depth < MOST_DEPTH:
+                    folders.append((Path(entry.path), depth + 1))
+
+
+def _clear_for(path: Path, is_folder: bool) -> None:
+    """Remove what is in the way of a folder, or of a file."""
+    if path.is_dir() and not is_folder:
+        shutil.rmtree(path)
+    elif is_folder and path.is_file():
+        path.unlink()

@@ -13,7 +13,6 @@ import os
 import re
 import select
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from vagrantp.core.errors import (
     UnansweredError,
     cleaned_up_by,
 )
-from vagrantp.core.files import append_line, refuse_open, write_whole
+from vagrantp.core.files import adopt, append_line, refuse_open, remove_tree, write_whole
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
     GRACE,
@@ -51,6 +50,8 @@ from vagrantp.core.process import (
     marked,
 )
 from vagrantp.core.progress import Progress
+from vagrantp.core.sandbox import Sandbox
+from vagrantp.core.sandbox import argv as sandboxed
 
 MAX_SHOWN = 120  # characters of a command in a message
 LOG_BYTES = 1024**2  # of a log, before the next command begins another one
@@ -77,12 +78,21 @@ class Host:
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        sandbox: Sandbox | None = None,
     ) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
 
-        `timeout` in seconds. Raises ProviderError when the tool is missing or does not answer.
+        `timeout` in seconds; `sandbox`: where it runs, with an environment of its own.
+        Raises ProviderError when the tool is missing or does not answer.
         """
-        return self._run(argv, timeout, env, cwd)
+        return self._run(argv, timeout, env, cwd, sandbox=sandbox)
+
+    def require_sandbox(self) -> None:
+        """Raise ProviderError where no program can be run in a sandbox, by running one."""
+        done = self.ask(["true"], sandbox=Sandbox())
+        if not done.ok:
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.return_code}"]
+            raise ProviderError(f"nothing can be run in a sandbox: {lines[-1]}", SET_UP)
 
     def answer(
         self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
@@ -111,12 +121,14 @@ class Host:
         stdin: Path | None = None,
         note: Callable[[str], None] | None = None,
         explain: Callable[[list[str]], str] | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         """Run a command that changes something; under --dry only print it.
 
         `what` names the step in an error; `timeout` in seconds; `stdin` is a file that the command
-        reads; `note` is called with every line of output; `explain` picks the one line that matters
-        out of the output of a failure, or "" for the last one that mentions an error.
+        reads; `sandbox`: where it runs, with an environment of its own; `note` is called with every
+        line of output; `explain` picks the one line that matters out of the output of a failure, or
+        "" for the last one that mentions an error.
         Raises ProviderError when it fails, HostLimitError when a disk is full.
         """
         # a script for a guest does not help a reader: what follows the first line, or base64
@@ -126,7 +138,7 @@ class Host:
             return self._would(f"run {shown}")
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
-        result = self._run(argv, timeout, env, cwd, sink, stdin)
+        result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
         if not result.ok:
             lines = sink.lines()
             why = explain(lines) if explain else ""
@@ -166,6 +178,13 @@ class Host:
             return self._would(f"move {source} to {target}")
         source.replace(target)
 
+    def adopt(self, source: Path, target: Path) -> bool:
+        """Merge a folder that a sandbox has written into `target`; say whether it had any file.
+
+        Regular files only, without setuid, as this user's own; a file there is replaced.
+        """
+        return not self.dry and adopt(source, target)
+
     def link(self, path: Path, target: Path) -> None:
         """Make a symbolic link. Raises FileExistsError where something is there already."""
         if self.dry:
@@ -179,7 +198,7 @@ class Host:
         if self.dry:
             return self._would(f"remove {path}")
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 
@@ -214,7 +233,7 @@ class Host:
             yield parent / ".scratch"
             return
         folder = Path(mkdtemp(dir=parent, prefix=".scratch."))
-        with cleaned_up_by(partial(shutil.rmtree, folder)):
+        with cleaned_up_by(partial(remove_tree, folder)):
             yield folder
 
     @contextmanager
@@ -272,9 +291,10 @@ class Host:
         cwd: Path | None = None,
         sink: Log | None = None,
         stdin: Path | None = None,
+        sandbox: Sandbox | None = None,
     ) -> Result:
         find_tool(argv[0])
-        command = shlex.join(in_group(argv))
+        command = shlex.join(sandboxed(sandbox, argv) if sandbox else in_group(argv))
         if stdin:
             command = f"{command} < {shlex.quote(str(stdin))}"
         if cwd:

@@ -1,28 +1,27 @@
-"""ansible-playbook as vagrantp runs it: `play.py FOLDER SOCKET EVENTS GALAXY ARGUMENT…`.
+"""ansible-playbook as vagrantp runs it, in a sandbox: `play.py GALAXY ARGUMENT…`.
 
-FOLDER and SOCKET: where the kept ssh connection of the guest is; EVENTS: the file that
-callbacks/vagrantp.py writes; GALAXY: a folder of `roles` and `ansible_collections`, "" for none.
+GALAXY: a folder of `roles` and `ansible_collections`, "" for none. callbacks/vagrantp.py writes to
+/run/vagrantp/events; the module fetch, to /fetched.
 
 `localhost` is the guest, and no connection leads anywhere else. A play that is for no host, or that
 asks a question without an answer, is refused before the first task: exit status 1, and an event
-`{"refused": [line, …]}`. Everything else in a person's ansible.cfg stays in force.
+`{"refused": [line, …]}`. Everything else in a project's ansible.cfg stays in force.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+EVENTS = Path("/run/vagrantp/events")
+FETCHED = Path("/fetched")
 LOCALHOST = "plays for localhost set up the guest"  # printed where there are such
 ADDS_HOSTS = ("add_host", "group_by")  # modules after which a pattern may match what it did not
-# The environment outranks ansible.cfg, and vagrantp passes on none of a person's variables.
+# The environment outranks ansible.cfg.
 FORCED = {
     "ANSIBLE_ASK_PASS": "no",
     "ANSIBLE_ASK_VAULT_PASS": "no",
@@ -33,6 +32,7 @@ FORCED = {
     "ANSIBLE_INVENTORY_ENABLED": "host_list",
     "ANSIBLE_NOCOLOR": "yes",
     "ANSIBLE_NOCOWS": "yes",
+    "ANSIBLE_SSH_CONTROL_PATH": "/tmp/ssh",
     "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
 }
 Theirs = Any  # ansible has no types
@@ -40,15 +40,8 @@ Theirs = Any  # ansible has no types
 
 def main() -> None:
     """Run ansible-playbook in this process."""
-    folder, socket, events, galaxy, *arguments = sys.argv[1:]
+    galaxy, *arguments = sys.argv[1:]
     os.environ.update(FORCED)
-    os.environ["VAGRANTP_EVENTS"] = events
-    # A path that is never too long for a socket (unix(7)), as the folder's own may be.
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    os.environ["ANSIBLE_SSH_CONTROL_PATH"] = f"/proc/{os.getpid()}/fd/{descriptor}/{socket}"
-    # Ansible's workers are in sessions of their own; this makes them end with it in any case.
-    prctl = ctypes.CDLL(None).prctl
-    os.register_at_fork(after_in_child=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     if galaxy:
         sys.path.append(galaxy)  # ansible looks for collections there as well
     from ansible.cli import playbook as cli  # first of ansible's: it sets the others up
@@ -65,9 +58,10 @@ def main() -> None:
     class Executor(cli.PlaybookExecutor):  # type: ignore[misc]
         def run(self) -> Theirs:
             if refused := _refused(self):
-                with Path(events).open("a", encoding="utf-8") as file:
+                with EVENTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"refused": refused}) + "\n")
                 return 1
+            _fetch_into(FETCHED)
             return super().run()
 
     cli.PlaybookExecutor = Executor
@@ -100,6 +94,30 @@ def _lead_to_the_guest() -> None:
     InventoryData._create_implicit_localhost = make_localhost
     connection_loader.get_with_context = find_ssh
     sys.executable = "/usr/bin/python3"  # `ansible_playbook_python`, which is localhost's
+
+
+def _fetch_into(folder: Path) -> None:
+    """Make the module fetch write into `folder`: all else is read-only here."""
+    from ansible.plugins.loader import action_loader
+
+    fetch = action_loader.get("ansible.builtin.fetch", class_only=True)
+    run = fetch.run
+
+    def run_there(action: Theirs, *args: object, **kwargs: object) -> Theirs:
+        arguments = action._task.args
+        if "dest" in arguments:
+            arguments["dest"] = _landing(folder, action._loader.get_basedir(), arguments["dest"])
+        return run(action, *args, **kwargs)
+
+    fetch.run = run_there
+
+
+def _landing(folder: Path, project: str, destination: object) -> str:
+    """Return where in `folder` a file goes that a playbook in `project` wants elsewhere."""
+    text = str(destination)
+    relative = os.path.relpath(text, project) if text.startswith(f"{project}/") else text
+    parts = [part for part in Path(relative).parts if part not in ("/", "..")]
+    return str(folder.joinpath(*parts)) + ("/" if text.endswith("/") else "")
 
 
 def _refused(executor: Theirs) -> list[str]:

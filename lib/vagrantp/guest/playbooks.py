@@ -1,20 +1,47 @@
-"""Ansible's command lines."""
+"""ansible-playbook in a sandbox: what it sees there, and its command line."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from vagrantp.core.places import PACKAGE
+from vagrantp.core.places import MASTER, PACKAGE
+from vagrantp.core.sandbox import PYTHON, Sandbox
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 
-PLAY = PACKAGE / "guest/play.py"
+GUEST = PACKAGE / "guest"
+RUN = "/run/vagrantp"  # in the sandbox, vagrantp's own
+FETCHED = "/fetched"  # in the sandbox, where the module fetch writes
+PLAY = f"{RUN}/play.py"
+OWN = {
+    PLAY: GUEST / "play.py",
+    f"{RUN}/callbacks": GUEST / "callbacks",
+    f"{RUN}/connect.py": GUEST / "connect.py",
+}
 
 
-def connection(instance: Instance, user: str, port: int) -> str:
+@dataclass(frozen=True)
+class Playbook:
+    """A playbook and what belongs to it. `root`: the folder that it sees, read-only.
+
+    `name`: the guest's, as the inventory has it; `variables`: a file with more of them; `galaxy`:
+    roles and collections that it requires.
+    """
+
+    path: Path
+    root: Path
+    name: str
+    variables: Path | None
+    galaxy: Path | None
+
+
+def connection(instance: Instance, user: str) -> str:
     """Return the variables of Ansible by which every host of a playbook is the guest.
 
     As extra variables they outrank anything that a playbook, its folder or an ansible.cfg says.
@@ -23,54 +50,63 @@ def connection(instance: Instance, user: str, port: int) -> str:
     names = {
         ("ansible_connection",): "ssh",
         ("ansible_host", "ansible_ssh_host"): instance.full_name,
-        ("ansible_port", "ansible_ssh_port"): port,
+        ("ansible_port", "ansible_ssh_port"): 22,
         ("ansible_user", "ansible_ssh_user"): user,
         ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"): "",
         ("ansible_host_key_checking", "ansible_ssh_host_key_checking"): True,
         ("ansible_ssh_executable",): "ssh",
         ("ansible_ssh_args",): "-C -o ControlMaster=auto -o ControlPersist=60s",
-        ("ansible_ssh_common_args",): shlex.join(["-F", str(instance.ssh_config)]),
+        ("ansible_ssh_common_args",): f"-F {RUN}/ssh_config",
         ("ansible_ssh_extra_args",): "",
     }
     return json.dumps({name: value for all_names, value in names.items() for name in all_names})
 
 
-def playbook(
-    instance: Instance,
-    pid: str,
-    playbook: Path,
-    name: str,
-    variables: Path | None,
-    galaxy: Path | None,
-    folder: Path,
-) -> list[str]:
-    """Return argv that runs a playbook. `folder` has `connection.json`, and gets `events`.
+def ssh_config(instance: Instance, user: str) -> str:
+    """Return the ssh_config(5) by which ssh in the sandbox reaches the guest: by the relay."""
+    proxy = shlex.join([sys.executable, "-IS", f"{RUN}/connect.py", f"{RUN}/ssh"])
+    files = {"IdentityFile": f"{RUN}/key", "UserKnownHostsFile": f"{RUN}/known_hosts"}
+    return ssh.config(instance, {"User": user, "ProxyCommand": proxy.replace("%", "%%"), **files})
 
-    `pid`: of the guest's QEMU or first process; `name`: the guest's, as the inventory has it;
-    `galaxy`: roles and collections that it requires.
+
+def sandbox(playbook: Playbook, folder: Path, instance: Instance | None = None) -> Sandbox:
+    """Return the sandbox of a playbook; `instance`: the guest that it reaches, if any.
+
+    `folder` has `events`, which is written there; for a guest also `connection.json`, `ssh_config`,
+    the relay's socket `ssh`, and the folder `fetched`.
     """
-    options = [*_options(name, variables), f"--extra-vars=@{folder / 'connection.json'}"]
-    places = (str(instance.state_dir), ssh.kept_socket(pid), str(folder / "events"))
-    return _play(places, galaxy, *options, str(playbook))
+    reads = [playbook.root, *filter(None, (playbook.variables, playbook.galaxy)), *PYTHON]
+    places, writable = dict(OWN), {f"{RUN}/events": folder / "events"}
+    if instance:
+        names = ("connection.json", "ssh_config", "ssh")
+        places |= {f"{RUN}/{name}": folder / name for name in names}
+        places |= {f"{RUN}/key": instance.key, f"{RUN}/known_hosts": instance.known_hosts}
+        writable[FETCHED] = folder / "fetched"
+    return Sandbox(reads=reads, places=places, writable=writable, cwd=str(playbook.path.parent))
 
 
-def playbook_check(
-    playbook: Path, name: str, variables: Path | None, galaxy: Path | None, folder: Path
-) -> list[str]:
-    """Return argv that looks for mistakes in a playbook, and touches no guest.
-
-    The rest as of `playbook`.
-    """
-    places = ("/", "", str(folder / "events"))
-    return _play(places, galaxy, "--syntax-check", *_options(name, variables), str(playbook))
+def run(playbook: Playbook) -> list[str]:
+    """Return argv that runs a playbook in its sandbox."""
+    return _argv(playbook, f"--extra-vars=@{RUN}/connection.json")
 
 
-def _options(name: str, variables: Path | None) -> list[str]:
-    return [f"--inventory={name},", *([f"--extra-vars=@{variables}"] if variables else [])]
+def check(playbook: Playbook) -> list[str]:
+    """Return argv that looks for mistakes in a playbook in its sandbox, and touches no guest."""
+    return _argv(playbook, "--syntax-check")
 
 
-def _play(places: tuple[str, str, str], galaxy: Path | None, *arguments: str) -> list[str]:
-    return [sys.executable, str(PLAY), *places, str(galaxy or ""), *arguments]
+def _argv(playbook: Playbook, *options: str) -> list[str]:
+    variables = [f"--extra-vars=@{playbook.variables}"] if playbook.variables else []
+    arguments: Sequence[str] = (f"--inventory={playbook.name},", *variables, *options)
+    return [sys.executable, "-I", PLAY, str(playbook.galaxy or ""), *arguments, str(playbook.path)]
+
+
+def root_of(folder: Path, playbook: Path) -> Path:
+    """Return the folder that a playbook sees: the project if it lies in there, or else its own."""
+    for root in (folder, MASTER / "playbooks"):
+        if playbook.is_relative_to(os.path.realpath(root)):
+            return Path(os.path.realpath(root))
+    return playbook.parent
 
 
 def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:

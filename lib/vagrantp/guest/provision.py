@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from vagrantp.core import documents
+from vagrantp.core import documents, relay
 from vagrantp.core.errors import (
     ConfigError,
     HostLimitError,
@@ -25,8 +27,11 @@ from vagrantp.core.errors import (
 from vagrantp.core.places import MASTER, SCRIPTS
 from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
+from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
-from vagrantp.guest import playbooks, session, shell
+from vagrantp.guest import events, playbooks, session, shell
+from vagrantp.guest.events import Events, Failure
+from vagrantp.guest.playbooks import Playbook
 from vagrantp.images import store
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -38,6 +43,7 @@ from vagrantp.settings.saved import as_json, as_written
 
 LOCALHOST = "plays for localhost set up the guest"  # as play.py prints it
 DONE = "/var/lib/vagrantp/provisioned"
+CONNECT_TIMEOUT = 10  # seconds
 STEP_TIMEOUT = 4 * 3600  # seconds for a playbook or script: some compile
 PYTHON = SCRIPTS / "get_python.sh"
 SCRIPT = SCRIPTS / "script.sh"
@@ -92,26 +98,33 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
     if theirs and is_installed("cloud-init") and not env.is_template(theirs):
         argv = ["cloud-init", "schema", "--config-file", str(theirs)]
-        done = host.ask(argv)
+        done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
         if not done.ok:
             raise ProvisionError(f"{settings.cloud_init}: {_last(done.stderr + done.stdout)}")
-    for step in settings.provision_script:
-        if step.kind != "script":
-            with host.progress.stage("check", step.path.name):
-                _check_playbook(host, instance, settings, step)
+    steps = [step for step in settings.provision_script if step.kind != "script"]
+    if steps:
+        host.require_sandbox()
+    for step in steps:
+        with host.progress.stage("check", step.path.name):
+            _check_playbook(host, instance, settings, step)
 
 
 def _check_playbook(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> None:
-    """Check a playbook; under --dry only print how, as Ansible runs code from its folder."""
-    playbook, variables = _playbook(instance, step), _variables(instance, settings)
-    galaxy = _galaxy(host, playbook.parent)
+    playbook = _playbook(host, instance, settings, step)
     with host.scratch(store.cache()) as folder:
-        argv = playbooks.playbook_check(playbook, _name(settings), variables, galaxy, folder)
+        host.write(folder / "events", "")
+        seen = playbooks.sandbox(playbook, folder)
         try:
-            host.change(argv, what=str(step), timeout=300, cwd=playbook.parent, explain=_complaint)
+            host.change(
+                playbooks.check(playbook),
+                what=str(step),
+                timeout=300,
+                explain=_complaint,
+                sandbox=seen,
+            )
         except ProviderError as error:
-            _refuse(instance, folder)
-            raise ProvisionError(_in_project(instance, error.message)) from None
+            _refuse(events.read(folder / "events"))
+            raise ProvisionError(error.message) from None
 
 
 def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
@@ -148,16 +161,10 @@ def _require_answer(host: Host, instance: Instance, pid: str) -> None:
 def _run_playbook(
     host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
 ) -> str:
-    playbook = _playbook(instance, step)
-    galaxy = _galaxy(host, playbook.parent)
-    variables = _variables(instance, settings)
+    playbook = _playbook(host, instance, settings, step)
     _as_root(host, instance, pid, PYTHON.read_text("utf-8"), "getting Python into the guest")
-    with host.scratch(instance.state_dir) as folder:
-        user, port = _login(host, instance, settings)
-        host.write(folder / "connection.json", playbooks.connection(instance, user, port))
-        name = _name(settings)
-        argv = playbooks.playbook(instance, pid, playbook, name, variables, galaxy, folder)
-        host.progress.done(lambda: _at_task(_events(folder, "tasks")))
+    with _playground(host, instance, settings) as folder:
+        host.progress.done(lambda: _at_task(events.read(folder / "events")))
 
         def report(line: str) -> None:
             if line == LOCALHOST:
@@ -165,28 +172,54 @@ def _run_playbook(
 
         try:
             host.change(
-                argv,
+                playbooks.run(playbook),
                 what=str(step),
                 timeout=STEP_TIMEOUT,
-                cwd=playbook.parent,
                 note=report,
                 explain=_complaint,
+                sandbox=playbooks.sandbox(playbook, folder, instance),
             )
         except (ProviderError, HostLimitError) as error:
-            _refuse(instance, folder)
-            failures = _events(folder, "failed")
+            found = events.read(folder / "events")
+            _refuse(found)
             why = error.message.removeprefix(f"{step} failed: ")
-            why = _where(failures[-1]) if failures else why
-            raise _failure(host, step, _in_project(instance, why)) from None
-        if unmatched := _events(folder, "nobody"):
-            raise _failure(host, step, _in_project(instance, unmatched[0]))
-        return _counted(_events(folder, "counts"))
+            raise _failure(
+                host, step, _where(found.failures[-1]) if found.failures else why
+            ) from None
+        found = events.read(folder / "events")
+    if found.for_nobody:
+        raise _failure(host, step, found.for_nobody[0])
+    return f" ({found.ok} ok, {found.changed} changed)" if found.has_ended else ""
 
 
-def _refuse(instance: Instance, folder: Path) -> None:
-    """Raise ConfigError where play.py has refused the playbook. `folder` has `events`."""
-    for refused in _events(folder, "refused"):
-        raise ConfigError(_in_project(instance, "\n".join(refused)))
+@contextmanager
+def _playground(host: Host, instance: Instance, settings: Settings) -> Iterator[Path]:
+    """Yield a folder with what a playbook's sandbox has of a guest, and a relay that reaches it.
+
+    What the module fetch has brought moves to the instance's `fetched`, and its path is printed.
+    """
+    user, address, port = _login(host, instance, settings)
+    with host.scratch(instance.state_dir) as folder:
+        host.write(folder / "events", "")
+        host.write(folder / "connection.json", playbooks.connection(instance, user))
+        host.write(folder / "ssh_config", playbooks.ssh_config(instance, user))
+        host.make_dir(folder / "fetched")
+        if host.dry:
+            yield folder
+            return
+        reach = partial(socket.create_connection, (address, port), CONNECT_TIMEOUT)
+        try:
+            with relay.serve(folder / "ssh", reach):
+                yield folder
+        finally:
+            if host.adopt(folder / "fetched", instance.fetched):
+                host.progress.say(f"fetched into {instance.fetched}")
+
+
+def _refuse(found: Events) -> None:
+    """Raise ConfigError where play.py has refused the playbook."""
+    if found.refused:
+        raise ConfigError("\n".join(found.refused))
 
 
 def _name(settings: Settings) -> str:
@@ -198,13 +231,13 @@ def _variables(instance: Instance, settings: Settings) -> Path | None:
     return settings.provision_vars and instance.source(settings.provision_vars)
 
 
-def _login(host: Host, instance: Instance, settings: Settings) -> tuple[str, int]:
-    """Return who logs in and at which port, as the ssh_config says: a box has a user of its own."""
+def _login(host: Host, instance: Instance, settings: Settings) -> tuple[str, str, int]:
+    """Return who logs in, at which address and port, as the ssh_config says: a box has its user."""
     if host.dry:
-        return settings.ssh_user, 22
+        return settings.ssh_user, "", 22
     words = instance.ssh_config.read_text("utf-8").split()
-    user, port = (words[words.index(key) + 1] for key in ("User", "Port"))
-    return user, int(port)
+    user, address, port = (words[words.index(key) + 1] for key in ("User", "HostName", "Port"))
+    return user, address, int(port)
 
 
 def _run_script(
@@ -272,31 +305,18 @@ def _why(lines: list[str]) -> str:
     return f"{place}exit status {status}{''.join(last)}"
 
 
-def _where(failure: dict[str, str]) -> str:
+def _where(failure: Failure) -> str:
     """Return where and why a playbook failed."""
-    place = f" ({failure['place']})" if failure["place"] else ""
-    return f'play "{failure["play"]}", task "{failure["task"]}"{place}: {failure["message"]}'
+    place = f" ({failure.place})" if failure.place else ""
+    return f'play "{failure.play}", task "{failure.task}"{place}: {failure.message}'
 
 
 def _last(text: str) -> str:
     return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _counted(counts: list[dict[str, int]]) -> str:
-    return "".join(f" ({found['ok']} ok, {found['changed']} changed)" for found in counts)
-
-
-def _at_task(started: list[list[int]]) -> str:
-    return "task {} of {}".format(*started[-1]) if started else ""
-
-
-def _events(folder: Path, kind: str) -> list[Any]:
-    """Return the events of one kind that callbacks/vagrantp.py wrote."""
-    try:
-        text = (folder / "events").read_text("utf-8")
-    except FileNotFoundError:
-        return []
-    return [event[kind] for event in map(json.loads, text.splitlines()) if kind in event]
+def _at_task(found: Events) -> str:
+    return "task {} of {}".format(*found.task) if found.task else ""
 
 
 def _complaint(lines: list[str]) -> str:
@@ -311,18 +331,21 @@ def _complaint(lines: list[str]) -> str:
     return f"{text} ({origin.removeprefix('Origin: ')})" if origin else text
 
 
-def _playbook(instance: Instance, step: Provisioner) -> Path:
-    if step.kind == "ours":
-        return MASTER / f"playbooks/{step.path}.yml"
-    return instance.source(step.path)
+def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> Playbook:
+    """Return a playbook with what belongs to it; gets the roles that it requires."""
+    is_ours = step.kind == "ours"
+    path = MASTER / f"playbooks/{step.path}.yml" if is_ours else instance.source(step.path)
+    path = Path(os.path.realpath(path))
+    return Playbook(
+        path,
+        playbooks.root_of(instance.folder, path),
+        _name(settings),
+        _variables(instance, settings),
+        _galaxy(host, instance, path.parent),
+    )
 
 
-def _in_project(instance: Instance, text: str) -> str:
-    """Return a message about an accepted copy as one about the project's own file."""
-    return text.replace(str(instance.source(instance.folder)), str(instance.folder))
-
-
-def _galaxy(host: Host, folder: Path) -> Path | None:
+def _galaxy(host: Host, instance: Instance, folder: Path) -> Path | None:
     """Return the folder of the roles and collections that a playbook in `folder` requires.
 
     There is one for each text of the requirements; it exists as a whole or not at all.
@@ -330,7 +353,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
     files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
     if not files:
         return None
-    texts = {path: _requirements(path) for path in files}
+    texts = {path: _requirements(path, instance.source(path)) for path in files}
     digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
     cache = store.cache() / "galaxy"
     target = cache / digest.hexdigest()[:20]
@@ -342,7 +365,7 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
             for kind in _kinds(path, text):
                 try:
                     host.change(
-                        playbooks.galaxy(kind, path, work / "galaxy"),
+                        playbooks.galaxy(kind, instance.source(path), work / "galaxy"),
                         what=f"ansible-galaxy {kind} install",
                         timeout=STEP_TIMEOUT,
                         env={"ANSIBLE_NOCOLOR": "1"},
@@ -355,9 +378,9 @@ def _galaxy(host: Host, folder: Path) -> Path | None:
     return target
 
 
-def _requirements(path: Path) -> str:
+def _requirements(path: Path, source: Path) -> str:
     with _readable(path):
-        return documents.text(path)
+        return documents.text(source)
 
 
 def _kinds(path: Path, text: str) -> list[str]:

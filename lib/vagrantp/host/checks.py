@@ -144,6 +144,12 @@ def isolated(host: Host, infra_type: str) -> Finding:
     return Finding("ok", "the rules are in force")
 
 
+def sandboxed(host: Host) -> Finding:
+    """See that programs run in a sandbox here, by running one."""
+    host.require_sandbox()
+    return Finding("ok", "a program runs in one")
+
+
 def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
     """See that the project folder can be shared, if the guest is to have it."""
     if settings.mount == "none":

@@ -61,6 +61,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
         yield f"image tools ({infra_type})", check
     yield "memory", partial(checks.memory, SMALLEST)
     yield "processors", partial(checks.cpus, 1)
+    yield "sandbox", partial(checks.sandboxed, host)
     yield "room to build images", partial(room.build_room, "vm", box)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)

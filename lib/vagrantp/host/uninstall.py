@@ -18,6 +18,7 @@ from typing import Any
 
 from vagrantp_guard import contract
 
+from vagrantp.core import sandbox
 from vagrantp.core.answers import as_json, as_xml
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
 from vagrantp.core.libvirt import virsh
@@ -34,6 +35,7 @@ from vagrantp.providers.libvirt import accel
 # What playbooks/host.yml writes; the first of them keep guests from the LAN.
 SET_UP_FILES = (
     *(str(path.relative_to("/")) for path in (contract.LIB, contract.QEMU_HOOK, contract.OCI_HOOK)),
+    "etc/apparmor.d/vagrantp-bwrap",
     "etc/sudoers.d/vagrantp",
     "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",
@@ -244,6 +246,8 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
         return
     guard = root / contract.GUARD.relative_to("/")
     script = f"{shlex.quote(str(guard))} unload; rm -rf -- {shlex.join(map(str, files))}"
+    if root == Path("/"):
+        script += f"; ! id {sandbox.USER} >/dev/null 2>&1 || userdel {sandbox.USER}"
     remove, stays = partial(_run, host, ["sh", "-c", script]), None
     if not all(os.access(path.parent, os.W_OK) for path in files):
         remove = partial(host.exec_process, ["sudo", "sh", "-c", script])

@@ -22,12 +22,14 @@ from vagrantp.instance import record
 from vagrantp.settings import env, files
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import KEYS
+from vagrantp.settings.parsers import Provisioner
 from vagrantp.settings.saved import as_written
 from vagrantp.settings.schema import Key
 
 REQUIRED = "REQUIREMENTS"  # no key: roles and collections that a playbook requires
 UNREAD = "?"  # in place of the digest of what may not be read before it is granted
 OUTSIDE = "outside of this folder, read on this host"
+BESIDE = "outside of this folder, run with all that lies beside it there"
 FETCHED = "what it names is fetched from the internet"
 BOX = "a box of others, whose own Vagrantfile is run on this host"
 
@@ -151,14 +153,14 @@ def _paths(
     shared: Collection[Path],
 ) -> Iterator[tuple[Path, str]]:
     """Yield the real paths of a value that somebody else may write, or that lie outside."""
-    if key.locate is None:
-        return
-    for path in files.paths_in(value):
-        real = Path(os.path.realpath(path))
-        if writer := next((one for one in shared if real.is_relative_to(one)), None):
-            yield real, f"the guest of {env.printable(str(writer))} can change it"
-        elif not real.is_relative_to(os.path.realpath(folder)):
-            yield real, OUTSIDE
+    for one in value if isinstance(value, tuple) else (value,):
+        for path in files.paths_in(one) if key.locate else ():
+            real = Path(os.path.realpath(path))
+            is_playbook = isinstance(one, Provisioner) and one.kind == "playbook"
+            if writer := next((other for other in shared if real.is_relative_to(other)), None):
+                yield real, f"the guest of {env.printable(str(writer))} can change it"
+            elif not real.is_relative_to(os.path.realpath(folder)):
+                yield real, BESIDE if is_playbook else OUTSIDE
 
 
 def _required(settings: Settings, base: files.Base) -> Iterator[str]:

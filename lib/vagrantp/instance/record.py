@@ -87,6 +87,11 @@ class Instance:
         return self.state_dir / "logs" / "provision.log"
 
     @property
+    def fetched(self) -> Path:
+        """Where a playbook's module fetch puts what it brings from the guest."""
+        return self.state_dir / "fetched"
+
+    @property
     def mac(self) -> str:
         """A MAC in QEMU's range, stable and as unique as the id is."""
         pairs = [self.id[i : i + 2] for i in range(0, 8, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,27 @@ def ssh_config(instance: Instance, address: str, port: int, user: str, first: bo
     Its host key is known before it first boots, so a connection that would end at another guest
     fails before anything is sent. A box made for Vagrant has its own: `first` accepts it.
     """
-    options: dict[str, Any] = {
+    own: dict[str, Any] = {
         "HostName": address,
         "Port": port,
         "User": user,
         "IdentityFile": _quoted(instance.key),
+        "UserKnownHostsFile": _quoted(instance.known_hosts),
+    }
+    if first:
+        own["StrictHostKeyChecking"] = "accept-new"
+    return config(instance, own)
+
+
+def config(instance: Instance, own: Mapping[str, object]) -> str:
+    """Return an ssh_config(5) for an instance with its `own` options, and those of all."""
+    options = {
+        "StrictHostKeyChecking": "yes",
+        **own,
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
-        "UserKnownHostsFile": _quoted(instance.known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
         "HostKeyAlias": instance.full_name,
-        "StrictHostKeyChecking": "accept-new" if first else "yes",
         "PreferredAuthentications": "publickey",
         "ForwardAgent": "no",
         "ForwardX11": "no",

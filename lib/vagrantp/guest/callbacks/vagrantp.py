@@ -1,4 +1,4 @@
-"""Reports to vagrantp what a playbook did, one JSON object a line of the file $VAGRANTP_EVENTS.
+"""Reports to vagrantp what a playbook did, one JSON object a line.
 
 `{"tasks": [number, total]}` as each task starts; `{"failed": …}` for each one that failed: play,
 task, place (file:line) and message; `{"nobody": text}` for a play that matched no host; at the end
@@ -8,13 +8,13 @@ task, place (file:line) and message; `{"nobody": text}` for a play that matched 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
+EVENTS = Path("/run/vagrantp/events")
 Theirs = Any  # ansible has no types
 DOCUMENTATION = """
     name: vagrantp
@@ -89,7 +89,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._report({"failed": failure})
 
     def _report(self, event: dict[str, Any]) -> None:
-        with Path(os.environ["VAGRANTP_EVENTS"]).open("a", encoding="utf-8") as file:
+        with EVENTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
 

@@ -86,6 +86,9 @@ def _keep_sources(host: Host, instance: Instance, settings: Settings, outside: s
         for one in value if isinstance(value, tuple) else (value,):
             for path in files.paths_in(one) if key.locate else ():
                 keep(host, instance.kept(path), one, path, base)
+                if isinstance(one, Provisioner) and one.kind == "playbook":
+                    for required in files.requirements(instance.source(path)):
+                        keep(host, instance.kept(required), required, required, base)
 
 
 def keep(host: Host, place: Path, value: object, path: Path, base: files.Base) -> None:

@@ -1,16 +1,17 @@
-"""What play.py tells of a playbook while it runs: real Ansible, that touches nothing."""
+"""What play.py reports of a playbook while it runs: real Ansible in its sandbox, no guest."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from vagrantp.guest.playbooks import PLAY
+from vagrantp.core import sandbox
+from vagrantp.guest import playbooks
+from vagrantp.guest.playbooks import Playbook
 
 PLAYBOOK = """
 - hosts: all
@@ -34,19 +35,22 @@ PLAYBOOK = """
 
 
 def play(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
-    """Run `site.yml` of a folder for the guest `app`; return also the events."""
-    events = folder / "events"
-    done = subprocess.run(
-        [sys.executable, PLAY, "/", "", events, "", "--inventory=app,", *arguments, "site.yml"],
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    lines = events.read_text().splitlines() if events.exists() else []
+    """Run `site.yml` of a folder for the guest `app`, in its sandbox; return also the events."""
+    playbook = Playbook(folder / "site.yml", folder, "app", None, None)
+    with TemporaryDirectory() as work:
+        (Path(work) / "events").touch()
+        argv = playbooks.check(playbook)
+        at = argv.index("--syntax-check")
+        argv[at : at + 1] = arguments
+        done = subprocess.run(
+            sandbox.argv(playbooks.sandbox(playbook, Path(work)), argv),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        lines = (Path(work) / "events").read_text().splitlines()
     return done, [json.loads(line) for line in lines]
 
 
@@ -95,7 +99,6 @@ def test_plays_for_nobody_are_refused_before_the_first_task(tmp_path: Path, how:
     assert told[0]["refused"] == refused
 
     (tmp_path / "other.yml").write_text("- {hosts: all, gather_facts: no}\n")
-    (tmp_path / "events").unlink()
     done, told = play(tmp_path, how, "--extra-vars=known=app answered=all")
     assert done.returncode == 0, done.stderr
     assert "refused" not in str(told)
