@@ -497,6 +497,35 @@ def test_what_is_wider_than_an_older_instance_has_is_asked(older: Path) -> None:
     assert accept(older, LAN_ACCESS="yes", MOUNT="rw", AUTOSTART="yes") == []
 
 
+@pytest.mark.parametrize("mount", ["ro", "rw"])
+def test_a_link_that_an_older_instances_guest_may_have_made_is_asked(
+    older: Path, mount: str
+) -> None:
+    [file] = state_root().glob("web-*/machine.json")
+    document = json.loads(file.read_text())
+    other = older.with_name("elsewhere")
+    document["settings"] |= {
+        "mount": mount,
+        "provision_script": [{"kind": "playbook", "path": str(older / "site.yml")}],
+        "provision_vars": str(older / "vars.yml"),
+        "ssh_key": [str(other / "key.pub"), str(older / "key.pub")],
+    }
+    file.write_text(json.dumps(document))
+    (older / "vars.yml").unlink()
+    (older / "vars.yml").symlink_to(other / "vars.yml")
+    (older / "requirements.yml").write_text("[]\n")
+    asks = accept(
+        older,
+        LAN_ACCESS="yes",
+        MOUNT=mount,
+        PROVISION_SCRIPT="site.yml",
+        PROVISION_VARS="vars.yml",
+        SSH_KEY="../elsewhere/key.pub,key.pub",
+    )
+    by_guest = [f"PROVISION_VARS={other}/vars.yml", f"{older}/requirements.yml"]
+    assert asks == (by_guest if mount == "rw" else [])
+
+
 def test_an_instance_without_grants_says_its_type_only(project: Path) -> None:
     made = record.new(settings(project, INFRA_TYPE="vm"), project)
     made.state_dir.mkdir(parents=True)

@@ -203,11 +203,23 @@ def remembered(folder: Path) -> Granted:
     if settings.in_env is not None:
         return {"INFRA_TYPE": [settings.infra_type]}
     asks = asked(settings, folder, {}, shared=[Path("/")])  # wherever its files lie
-    if settings.mount == "rw":  # its guest may have written them
-        asks = [one for one in asks if one.key != REQUIRED]
+    if settings.mount == "rw":  # its guest may have written requirements, and links to anywhere
+        links = _by_links(settings, folder.resolve())
+        asks = [one for one in asks if one.key != REQUIRED and one.part not in links]
     granted = {**together(asks), "INFRA_TYPE": [settings.infra_type]}
     required = [f"{one.rpartition(' ')[0]} {UNREAD}" for one in granted.get(REQUIRED, ())]
     return {**granted, REQUIRED: required}
+
+
+def _by_links(settings: Settings, folder: Path) -> set[str]:
+    """Return the real paths, outside of the folder, of what is named as a file in it."""
+    values = [getattr(settings, key.field) for key in KEYS.values() if key.locate]
+    return {
+        real
+        for path in files.paths_in(tuple(values))
+        if Path(os.path.normpath(path)).is_relative_to(folder)
+        and not Path(real := os.path.realpath(path)).is_relative_to(folder)
+    }
 
 
 def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Settings:
@@ -223,7 +235,8 @@ def remember(host: Host, folder: Path, asks: Collection[Grant], settings: Settin
     file = path(folder)
     if not any(map(_is_beyond_plain, asks)) and not os.path.lexists(file):
         return
-    granted = {**together(asks), "INFRA_TYPE": [settings.infra_type]}
+    known = [one for one in asks if one.key != REQUIRED or not one.part.endswith(f" {UNREAD}")]
+    granted = {**together(known), "INFRA_TYPE": [settings.infra_type]}
     document = {**_identity(folder), "granted": granted}
     if _read(file) != document:
         host.make_dir(file.parent)
