@@ -7,6 +7,7 @@ import email.policy
 import json
 import os
 import subprocess
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -195,14 +196,23 @@ def test_process_limits(most: int, hard: tuple[int, int] | None, expected: list[
 
 def test_libvirt_network() -> None:
     assert domain.nat_network("vagrantp", IPv4Network("10.201.7.0/24")) == (
-        '<network><name>vagrantp</name><forward mode="nat" />'
+        '<network xmlns:dnsmasq="http://libvirt.org/schemas/network/dnsmasq/1.0">'
+        '<name>vagrantp</name><forward mode="nat" />'
         '<bridge name="vagrantp0" stp="off" delay="0" />'
         '<ip address="10.201.7.1" netmask="255.255.255.0">'
         '<dhcp><range start="10.201.7.2" end="10.201.7.254"><lease expiry="5" unit="minutes" />'
         "</range></dhcp></ip>"
         '<dns><host ip="10.201.7.1"><hostname>host.containers.internal</hostname></host></dns>'
+        '<dnsmasq:options><dnsmasq:option value="no-hosts" /></dnsmasq:options>'
         "</network>"
     )
+
+
+def test_a_network_of_an_older_version() -> None:
+    network = ET.fromstring("<network><name>vagrantp</name></network>")
+    assert domain.knows_hosts(network)
+    domain.hide_hosts(network)
+    assert not domain.knows_hosts(ET.fromstring(ET.tostring(network)))
 
 
 def test_dhcp_entry() -> None:

@@ -21,6 +21,7 @@ from invoke.runners import Local
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Progress
+from vagrantp.core.urls import redacted
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
 # GEM_*, RUBYOPT, …) could change what the child does.
@@ -109,7 +110,10 @@ class Child(Local):
 
 @dataclass
 class Log:
-    """A stream for invoke: into the log file, on to the terminal with --verbose, and to `note`."""
+    """A stream for invoke: into the log file, on to the terminal with --verbose, and to `note`.
+
+    It goes on line by line, with the passwords in URLs hidden.
+    """
 
     path: Path | None
     verbose: bool
@@ -119,21 +123,27 @@ class Log:
 
     def write(self, text: str) -> None:
         """Take a piece of a child's output."""
+        *lines, self.pending = re.split(r"(?<=[\r\n])", self.pending + text)
+        self._pass_on(lines)
+
+    def _pass_on(self, lines: list[str]) -> None:
+        lines = [*map(redacted, lines)]
         if self.path:
             # a log that cannot be written is no reason to stop
             with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
+                file.write("".join(lines))
         if self.verbose:
-            sys.stderr.write(text)
-        *lines, self.pending = re.split(r"[\r\n]", self.pending + text)
+            sys.stderr.write("".join(lines))
         for line in filter(None, map(str.strip, lines)):
             self.tail.append(line)
             if self.note:
                 self.note(line)
 
     def lines(self) -> list[str]:
-        """Return all lines, with a last one that has no end."""
-        return [*self.tail, *filter(None, [self.pending.strip()])]
+        """Return all lines, at the end of the output: the last one may have no end."""
+        self._pass_on([self.pending])
+        self.pending = ""
+        return self.tail
 
     def flush(self) -> None:
         """Flush the terminal; the file is closed after every write."""

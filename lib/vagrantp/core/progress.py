@@ -12,6 +12,7 @@ from typing import Literal
 
 from vagrantp.core.errors import Interrupted
 from vagrantp.core.live import Line
+from vagrantp.core.urls import redacted
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Progress:
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Time and report one stage. `name` is always the same, for `stats`; `detail` is shown."""
-        text = f"{name} {detail}".rstrip()
+        text = redacted(f"{name} {detail}".rstrip())
         start = time.monotonic()
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         try:
@@ -103,7 +104,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Report something that is not a stage."""
         with self.aside(), suppress(OSError):  # the terminal may have gone, and work goes on
-            print(f"  {text}", file=sys.stderr, flush=True)
+            print(f"  {redacted(text)}", file=sys.stderr, flush=True)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -1,9 +1,9 @@
 """This host: the only way to start processes, change files, take locks and handle signals.
 
 Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`, `end`,
-`move`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and each of them holds back
-under `fab --dry`: one gate for every side effect. How it is done is in process.py, files.py and
-locks.py.
+`move`, `adopt`, `make_plain`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and
+each of them holds back under `fab --dry`: one gate for every side effect. How it is done is in
+process.py, files.py and locks.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Result
 
-from vagrantp.core import locks
+from vagrantp.core import files, locks
 from vagrantp.core.errors import (
     HostLimitError,
     Interrupted,
@@ -36,7 +36,6 @@ from vagrantp.core.errors import (
     UnansweredError,
     cleaned_up_by,
 )
-from vagrantp.core.files import adopt, append_line, refuse_open, remove_tree, write_whole
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
     GRACE,
@@ -52,6 +51,7 @@ from vagrantp.core.process import (
 from vagrantp.core.progress import Progress
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.sandbox import argv as sandboxed
+from vagrantp.core.urls import redacted
 
 MAX_SHOWN = 120  # characters of a command in a message
 LOG_BYTES = 1024**2  # of a log, before the next command begins another one
@@ -139,8 +139,8 @@ class Host:
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
+        lines = sink.lines()
         if not result.ok:
-            lines = sink.lines()
             why = explain(lines) if explain else ""
             why = why or last_error(lines) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
@@ -151,17 +151,13 @@ class Host:
         """Write a file whole or not at all."""
         if self.dry:
             return self._would(f"write {path}")
-        write_whole(path, content, mode)
+        files.write_whole(path, content, mode)
 
     def append(self, path: Path, line: str, at_most: int) -> None:
-        """Append a line, whole and on a line of its own whatever a killed writer left behind.
-
-        A file that has grown to `at_most` bytes is renamed to `<name>.1` first, over an older one.
-        Raises OSError; TimeoutError when another process holds the file all the time.
-        """
+        """Append a line, as `files.append_line` does. Raises OSError."""
         if self.dry:
             return self._would(f"append to {path}")
-        append_line(path, line, at_most)
+        files.append_line(path, line, at_most)
 
     def make_dir(self, path: Path) -> None:
         """Make a private folder and the ones above it."""
@@ -183,7 +179,12 @@ class Host:
 
         Regular files only, without setuid, as this user's own; a file there is replaced.
         """
-        return not self.dry and adopt(source, target)
+        return not self.dry and files.adopt(source, target)
+
+    def make_plain(self, folder: Path) -> None:
+        """Make what a sandbox has written ours, and rid of set-ids and links that lead out."""
+        if not self.dry:
+            files.make_plain(folder)
 
     def link(self, path: Path, target: Path) -> None:
         """Make a symbolic link. Raises FileExistsError where something is there already."""
@@ -198,7 +199,7 @@ class Host:
         if self.dry:
             return self._would(f"remove {path}")
         if path.is_dir() and not path.is_symlink():
-            remove_tree(path)
+            files.remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 
@@ -233,7 +234,7 @@ class Host:
             yield parent / ".scratch"
             return
         folder = Path(mkdtemp(dir=parent, prefix=".scratch."))
-        with cleaned_up_by(partial(remove_tree, folder)):
+        with cleaned_up_by(partial(files.remove_tree, folder)):
             yield folder
 
     @contextmanager
@@ -248,7 +249,7 @@ class Host:
             yield
             return
         self.make_dir(folder)
-        refuse_open(folder)
+        files.refuse_open(folder)
 
         def wait() -> None:
             if not is_patient:
@@ -335,10 +336,11 @@ class Host:
         return result
 
     def note(self, line: str) -> None:
-        """Write a line into the log, and to stderr with --verbose.
+        """Write a line into the log, and to stderr with --verbose. Passwords in URLs are hidden.
 
         A log that cannot be written is no reason to stop.
         """
+        line = redacted(line)
         if self.verbose:
             print(line, file=sys.stderr)
         if self.log and not self.dry:
@@ -347,4 +349,4 @@ class Host:
                 self.append(self.log, line, LOG_BYTES)
 
     def _would(self, what: str) -> None:
-        print(f"would {what}")
+        print(f"would {redacted(what)}")

@@ -107,11 +107,3 @@ def root_of(folder: Path, playbook: Path) -> Path:
         if playbook.is_relative_to(os.path.realpath(root)):
             return Path(os.path.realpath(root))
     return playbook.parent
-
-
-def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:
-    """Return argv that puts what `requirements` name into `folder`. `kind`: role or collection."""
-    place = folder / "roles" if kind == "role" else folder
-    program = Path(sys.executable).with_name("ansible-galaxy")
-    option = "--role-file" if kind == "role" else "--requirements-file"
-    return [str(program), kind, "install", f"{option}={requirements}", f"-p={place}"]

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vagrantp.core import documents, relay
+from vagrantp.core import relay
 from vagrantp.core.errors import (
     ConfigError,
     HostLimitError,
@@ -29,7 +29,7 @@ from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
-from vagrantp.guest import events, playbooks, session, shell
+from vagrantp.guest import events, galaxy, playbooks, session, shell
 from vagrantp.guest.events import Events, Failure
 from vagrantp.guest.playbooks import Playbook
 from vagrantp.images import store
@@ -37,7 +37,7 @@ from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.settings.env import Settings
-from vagrantp.settings.files import REQUIREMENTS, first_line
+from vagrantp.settings.files import first_line
 from vagrantp.settings.parsers import Provisioner
 from vagrantp.settings.saved import as_json, as_written
 
@@ -341,61 +341,5 @@ def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisio
         playbooks.root_of(instance.folder, path),
         _name(settings),
         _variables(instance, settings),
-        _galaxy(host, instance, path.parent),
+        galaxy.ensure(host, path.parent, instance.source),
     )
-
-
-def _galaxy(host: Host, instance: Instance, folder: Path) -> Path | None:
-    """Return the folder of the roles and collections that a playbook in `folder` requires.
-
-    There is one for each text of the requirements; it exists as a whole or not at all.
-    """
-    files = [path for name in REQUIREMENTS if (path := folder / name).is_file()]
-    if not files:
-        return None
-    texts = {path: _requirements(path, instance.source(path)) for path in files}
-    digest = hashlib.sha256("".join([str(folder), *texts.values()]).encode())
-    cache = store.cache() / "galaxy"
-    target = cache / digest.hexdigest()[:20]
-    if target.is_dir():
-        return target
-    with host.scratch(cache) as work, host.progress.stage("fetch roles and collections"):
-        host.make_dir(work / "galaxy")
-        for path, text in texts.items():
-            for kind in _kinds(path, text):
-                try:
-                    host.change(
-                        playbooks.galaxy(kind, instance.source(path), work / "galaxy"),
-                        what=f"ansible-galaxy {kind} install",
-                        timeout=STEP_TIMEOUT,
-                        env={"ANSIBLE_NOCOLOR": "1"},
-                        cwd=folder,
-                        explain=_complaint,
-                    )
-                except ProviderError as error:
-                    raise ProvisionError(f"{path}: {error.message}") from None
-        host.move(work / "galaxy", target)
-    return target
-
-
-def _requirements(path: Path, source: Path) -> str:
-    with _readable(path):
-        return documents.text(source)
-
-
-def _kinds(path: Path, text: str) -> list[str]:
-    """Return what requirements ask for: role, collection. A list, the old form, is of roles."""
-    with _readable(path):
-        found = documents.load(text)
-    if not isinstance(found, dict):
-        return ["role"] if found else []
-    return [kind for kind in ("role", "collection") if found.get(f"{kind}s")]
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raise ProvisionError for a file that cannot be used."""
-    try:
-        yield
-    except documents.Unreadable as error:
-        raise ProvisionError(f"{path} must be a file {error}") from None

@@ -46,11 +46,12 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
     disk = disks.look(name, file)
     disks.require_room(name, disk, room)
     facts = file.stat()
-    digest = hashlib.sha256(f"{file} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
+    identity = f"{store.MADE} {file} {facts.st_mtime_ns} {facts.st_size}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()
     box = Box(f"vagrantp-{store.slug(name)}-{digest[:10]}", disk.virtual_size, kind="vagrant")
 
-    def link(_work: Path, folder: Path) -> None:
-        store.put_image(host, folder, disk, file)
+    def link(work: Path, folder: Path) -> None:
+        store.put_image(host, work, folder, disk, file)
         for path in source.iterdir():
             if path != file and path.name not in (METADATA, "box.img") and _is_within(source, path):
                 host.link(folder / path.name, path)

@@ -23,6 +23,7 @@ from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.places import xdg
+from vagrantp.core.urls import redacted
 from vagrantp.settings.files import JINJA, Base, readable
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
@@ -232,9 +233,10 @@ def _unsupported(entry: Entry) -> Problem:
 def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
     """Quote a value, or its item at the index `where`, for a message.
 
-    Only its first line: with a quote left open, the next ones can be somebody's password.
+    Only its first line: with a quote left open, the next ones can be somebody's password. The one
+    in a URL is hidden.
     """
-    text = items(raw)[int(str(where[0]))] if where else raw
+    text = redacted(items(raw)[int(str(where[0]))] if where else raw)
     line = text.splitlines()[0] if text else ""
     kept = line[:MAX_SHOWN]
     return f'"{printable(kept)}{"…" if kept != text else ""}"'

@@ -242,7 +242,7 @@ class Settings:
     )
     image_sha256: str | None = key(
         "64 hexadecimal digits",
-        "checksum of the file or URL in BOX",
+        "checksum of the file or URL in BOX; an http URL must have one",
         "0123456789abcdef" * 4,
         All(str.lower, matching(parsers.SHA256, "64 hexadecimal digits")),
         hint="sha256sum prints it",

@@ -306,17 +306,22 @@ def provisioner(text: str) -> Provisioner:
     return Provisioner("playbook" if is_playbook else "script", Path(text))
 
 
+def is_web_url(text: str) -> bool:
+    """Say whether a text is an http or https URL with a host."""
+    try:
+        url = urlsplit(text)
+        is_web = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # of a bad port, or what looks like an IPv6 address
+        return False
+    return bool(is_web) and not re.search(r"[\s\x00-\x1f\x7f]", text)
+
+
 def box(raw: str) -> str | Path:
     """Validate BOX: a Path for an image file, else a name or URL."""
     if raw.startswith(("./", "/", "~/")):
         return path(raw)
     if "://" in raw:
-        try:
-            url = urlsplit(raw)
-            is_url = url.scheme in ("http", "https") and url.hostname and url.port != 0
-        except ValueError:  # of a bad port, or what looks like an IPv6 address
-            is_url = False
-        if not is_url or re.search(r"\s", raw):
+        if not is_web_url(raw):
             raise Invalid("must be an http or https URL with a host, when it is a URL")
         return raw
     if not VAGRANT_BOX.fullmatch(raw):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from vagrantp.core.urls import redacted
 from vagrantp.settings.keys import KEYS, Settings
 
 
@@ -73,12 +74,12 @@ def _typed(kind: Any, value: Any) -> Any:  # noqa: ANN401
 
 
 def as_written(value: object) -> str:
-    """Return a setting as `.env` has it, "nothing" where it is not there."""
+    """Return a setting as `.env` has it, but for a URL's password; "nothing" for none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
-    return "nothing" if value in (None, "") else str(value)
+    return "nothing" if value in (None, "") else redacted(str(value))
 
 
 def differences(old: Settings, settings: Settings) -> list[tuple[str, str, str]]:
