@@ -37,7 +37,7 @@ def _has_type(file: Path) -> bool:
     if not _is_there(file):
         return False
     try:
-        text = documents.data(file).decode("utf-8-sig", "replace")
+        text = documents.content(file).decode("utf-8-sig", "replace")
     except documents.Unreadable:
         return True
     if TYPE not in text:
