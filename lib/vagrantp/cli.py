@@ -12,6 +12,7 @@ from fabric.exceptions import NothingToDo
 from fabric.main import Fab
 
 from vagrantp.core.places import MASTER
+from vagrantp.core.text import show
 from vagrantp.instance.record import machines
 
 FABFILE = MASTER / "fabfile.py"
@@ -20,10 +21,10 @@ FABFILE = MASTER / "fabfile.py"
 def main() -> int:
     """Run the verbs in sys.argv as `fab -r MASTER` does, and exit; else return the status."""
     if not FABFILE.exists():  # installed some other way, without --editable
-        print(f"{FABFILE}: not found; run 'make setup' in a checkout", file=sys.stderr)
+        show(f"{FABFILE}: not found; run 'make setup' in a checkout", sys.stderr)
         return 1
     if is_name_asked(sys.argv[1:]):
-        print(*machines(), sep="\n")
+        show("\n".join(machines()))
         return 0
     fab = Fab(
         name="vagrantp",
@@ -35,7 +36,7 @@ def main() -> int:
     try:
         fab.run()
     except NothingToDo:  # fab takes what follows `--` for a command for remote hosts
-        print("nothing may follow --; a command goes to ssh --command 'CMD'", file=sys.stderr)
+        show("nothing may follow --; a command goes to ssh --command 'CMD'", sys.stderr)
         return 1
     return 0
 

@@ -1,7 +1,12 @@
-"""F2: a disk image that names files of this host. Nothing is made of it, and nothing is opened."""
+"""F2: a disk image that names files of this host. Nothing is made of it, and nothing is opened.
+
+What opens an image runs in a sandbox, for the one whose header we take for a sound one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -94,7 +99,8 @@ def test_a_download(project: MakeProject, folder: Path) -> None:
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/flat.vmdk"
-        app = project().write({**VM, "DISK": 1, "BOX": url})
+        digest = hashlib.sha256((folder / "flat.vmdk").read_bytes()).hexdigest()
+        app = project().write({**VM, "DISK": 1, "BOX": url, "IMAGE_SHA256": digest})
         up = app.fab("up")
     finally:
         server.shutdown()
@@ -148,3 +154,79 @@ def test_a_file_that_changes_after_the_check(folder: Path, name: str) -> None:
     host = Host(Context())
     with pytest.raises(VagrantpError, match="qcow2 or raw"):
         store.put_into_pool(host, box, make)
+
+
+@pytest.mark.parametrize("name", ["backing.qcow2", "data.qcow2"])
+def test_qemu_img_sees_one_file(folder: Path, tmp_path: Path, name: str) -> None:
+    from invoke.context import Context
+    from vagrantp.core.errors import ProviderError
+    from vagrantp.core.system import Host
+    from vagrantp.images import disks, store
+
+    disk, target = disks.Disk("qcow2", 2 * GIB), tmp_path / "made.qcow2"
+    with pytest.raises(ProviderError, match="Could not open"):
+        store.to_qcow2(Host(Context()), tmp_path, disk, folder / name, target)
+    assert not target.exists()
+
+
+def test_qemu_img_has_limits(tmp_path: Path) -> None:
+    from invoke.context import Context
+    from vagrantp.core.errors import ProviderError
+    from vagrantp.core.system import Host
+    from vagrantp.images import disks, store
+
+    image, target = tmp_path / "image", tmp_path / "made.qcow2"
+    image.write_bytes(os.urandom(100 * 1024**2))
+    with pytest.raises(
+        ProviderError, match="convert the image failed"
+    ):  # it is larger than it says
+        store.to_qcow2(Host(Context()), tmp_path, disks.Disk("raw", 1024**2), image, target)
+    store.to_qcow2(Host(Context()), tmp_path, disks.Disk("raw", 100 * 1024**2), image, target)
+    assert disks.look("image", target) == disks.Disk("qcow2", 100 * 1024**2)
+    assert target.stat().st_uid == os.getuid()
+
+
+def test_a_file_that_is_exchanged_while_it_is_copied(tmp_path: Path, secret: Path) -> None:
+    """Its guest does so: what was opened is what is copied, whatever the name then leads to."""
+    from invoke.context import Context
+    from vagrantp.core.system import Host
+    from vagrantp.images import disks, store
+
+    image = tmp_path / "image"
+    image.write_bytes(bytes(510) + b"\x55\xaa")
+    with disks.opened("./image", image) as stream:
+        image.unlink()
+        image.symlink_to(secret)
+        store.copy(Host(Context()), "./image", stream, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == bytes(510) + b"\x55\xaa"
+
+
+@pytest.mark.usefixtures("untouched")
+def test_no_program_of_root_unpacks_an_image(folder: Path, tmp_path: Path) -> None:
+    """libvirt's vol-clone would, by a qemu-img without limits."""
+    from invoke.context import Context
+    from vagrantp.core.system import Host
+    from vagrantp.images import disks, store
+
+    image, host = tmp_path / "image", Host(Context(), log=tmp_path / "log")
+    with image.open("wb") as file:
+        file.write(bytes(510) + b"\x55\xaa")
+        file.truncate(2 * GIB)
+    run(
+        "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(image), str(folder / "c.qcow2")
+    )
+    box = store.Box("vagrantp-data-0123456789", 2 * GIB, "cloud")
+    disk = disks.look("c.qcow2", folder / "c.qcow2")
+
+    def make(work: Path, target: Path) -> None:
+        store.put_image(host, work, target, disk, folder / "c.qcow2")
+
+    store.put_into_pool(host, box, make)
+    try:
+        found = run(*VIRSH, "vol-dumpxml", box.volume, "--pool", POOL)
+        assert f"{box.volume}.part" not in volumes()
+    finally:
+        run(*VIRSH, "vol-delete", box.volume, "--pool", POOL)
+    assert f"<capacity unit='bytes'>{2 * GIB}<" in found
+    assert "<format type='qcow2'/>" in found
+    assert "vol-clone" not in (tmp_path / "log").read_text()

@@ -97,7 +97,7 @@ def test_a_template_is_no_program_for_this_host(project: MakeProject) -> None:
     up = app.fab("up", "--dry", PATH=path)
     assert not called.exists()
     assert (up.returncode, "requirements.yml must be a file of plain YAML" in up.stderr) == (
-        7,
+        2,
         True,
     )
     (app.folder / "user-data").write_text("#cloud-config\na: 1\n")

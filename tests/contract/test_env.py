@@ -216,3 +216,34 @@ def execs(app: Project, tmp_path: Path, environment: dict[str, str], *calls: str
             found |= {Path(p).name for p in re.findall(r'execve\("([^"]*)".* = 0$', lines, re.M)}
             assert "fab" in found
     return found
+
+
+@pytest.mark.parametrize(
+    ("url", "verbs"),
+    [
+        ("https://me:SECRET@mirror.invalid/x?key=SECRET", ("validate", "status", "up", "up --dry")),
+        ("https://SECRET@mirror.invalid/x", ("validate",)),
+        ("http://me:SECRET@mirror.invalid/x", ("validate", "up --verbose")),
+        ("ftp://me:SECRET@mirror.invalid/x", ("validate",)),
+        ("https://me:SEC/SECRET@mirror.invalid/x", ("validate",)),
+    ],
+)
+def test_a_password_in_a_url(
+    project: MakeProject,
+    tripwires: tuple[str, Path],
+    tmp_path: Path,
+    url: str,
+    verbs: tuple[str, ...],
+) -> None:
+    app = project().write({**VM, "BOX": url}).having(PATH=tripwires[0])
+    assert "://…@mirror.invalid/x" in "".join(said(app, "validate"))
+    for verb in verbs:
+        assert "SECRET" not in "".join(said(app, *verb.split()))
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and file.name != ".env"]
+    assert not [file for file in written if b"SECRET" in file.read_bytes()]
+
+
+def said(app: Project, *verb: str) -> tuple[str, str]:
+    """Return what a verb prints."""
+    done = app.fab(*verb)
+    return done.stdout, done.stderr

@@ -125,18 +125,19 @@ def test_a_file_and_its_checksum(image: Path, guests: MakeProject) -> None:
     assert "would run qemu-img convert -f raw -O qcow2 " in app.fab("up", "--dry").stdout
 
 
-def test_a_name_of_the_catalogue(image: Path, guests: MakeProject) -> None:
-    """Its checksum is the one that is published beside it."""
+def test_a_mirror_without_https(image: Path, guests: MakeProject) -> None:
+    """One that anybody in between can exchange is refused."""
     app = guests("it's known")
     config = Path(app.environment["XDG_CONFIG_HOME"]) / "vagrantp"
     config.mkdir(parents=True)
-    data = b"not what was published"
-    sums = f"SHA256 (other.img) = {'1' * 64}\nSHA256 (some.img) = {'0' * 64}\n".encode()
-    with serving({"/some.img": data, "/CHECKSUM": sums}) as (url, _):
+    with serving({}) as (url, starts):
         mirror = f'[fedora]\nurl = "{url}/some.img"\nchecksums = "{url}/CHECKSUM"\n'
         (config / "catalogue.toml").write_text(mirror)
         app.write({**VM, "BOX": "fedora"})
         up = app.fab("up", XDG_CACHE_HOME=str(image.parent / "cache"))
-    assert up.returncode == 2
-    found = hashlib.sha256(data).hexdigest()
-    assert f"{url}/some.img has the checksum {found}, not {'0' * 64}" in up.stderr
+        app.write({**VM, "BOX": f"{url}/some.img"})
+        unchecked = app.fab("up")
+    assert (up.returncode, unchecked.returncode, starts) == (2, 2, [])
+    assert "[fedora] must not be http without a checksum by https" in up.stderr
+    assert ".env:" in unchecked.stderr
+    assert "hint: use https, or give IMAGE_SHA256" in unchecked.stderr

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, lets_in, own_key, run, status
+from tests.e2e.conftest import guest, lets_in, own_key, status
 
 PLAYBOOK = """\
 - name: a box of mine
@@ -57,12 +57,6 @@ FOR_NOBODY = """\
 - name: late
   hosts: "{{ hostvars.app.whom | default('all') }}"
 """
-REQUIREMENTS = """\
-roles:
-  - {name: fetched, src: fetched.tar.gz}
-collections:
-  - {name: ./own, type: dir}
-"""
 # Would let the tasks run on this host, log in as somebody else, ask, and write another kind of log.
 CFG = """\
 [defaults]
@@ -78,17 +72,15 @@ become_ask_pass = yes
 [ssh_connection]
 ssh_args = -o ProxyCommand=false
 """
+OWN = "collections/ansible_collections/mine/own"
 FILES = {
     "site.yml": PLAYBOOK,
     "roles/greeter/tasks/main.yml": "- {name: make it, file: {path: /opt/g, state: directory}}",
     "templates/it's.j2": "{{ inventory_hostname }} {{ of_group }}",
     "group_vars/all.yml": "of_group: 7",
-    "requirements.yml": REQUIREMENTS,
-    "fetched/meta/main.yml": "galaxy_info: {}",
-    "fetched/tasks/main.yml": "- {name: fetched, file: {path: /opt/f, state: directory}}",
-    "own/galaxy.yml": "{namespace: mine, name: own, version: 1.0.0, authors: [me], readme: x.md}",
-    "own/x.md": "",
-    "own/roles/named/tasks/main.yml": "- {name: named, file: {path: /opt/n, state: directory}}",
+    "roles/fetched/meta/main.yml": "galaxy_info: {}",
+    "roles/fetched/tasks/main.yml": "- {name: fetched, file: {path: /opt/f, state: directory}}",
+    f"{OWN}/roles/named/tasks/main.yml": "- {name: named, file: {path: /opt/n, state: directory}}",
     "vars.yml": 'greeting: it\'s "me"',
     "ansible.cfg": CFG,
 }
@@ -101,7 +93,6 @@ def provided(app: Project, **files: str) -> Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o644 if path.suffix else 0o755)
-    run("tar", "-C", str(app.folder), "-czf", str(app.folder / "fetched.tar.gz"), "fetched")
     return app
 
 

@@ -98,6 +98,8 @@ ITEM = "must have something before, between and after its commas"
 PORT = "must have ports from 1 to 65535"
 BOX = "must be debian-12, a Vagrant box, or a cloud image at ./, /, ~/ or a URL"
 URL = "must be an http or https URL with a host, when it is a URL"
+PLAIN = "must not be http without IMAGE_SHA256"
+PLAIN_HINT = "\n  hint: use https, or give IMAGE_SHA256"
 PLAYBOOK = "must name a playbook, which is a list of plays, each with hosts"
 DEEP = "must name a file of YAML, nested 100 deep at most"
 
@@ -124,6 +126,12 @@ ROWS: list[tuple[str, list[str]]] = [
     ("BOX=ftp://example.org/x", [f'BOX {URL}, got "ftp://example.org/x"']),
     ("BOX=http://example.org:99999/x", [f'BOX {URL}, got "http://example.org:99999/x"']),
     ("BOX=http://[/x", [f'BOX {URL}, got "http://[/x"']),
+    *((f"BOX={scheme}://me:secret@example.org/x", [f'BOX {URL}, got "{scheme}://…@example.org/x"']) for scheme in ("file", "scp", "ftps", "sftp")),
+    ("BOX=https://me:sec/ret@example.org/x", [f'BOX {URL}, got "https://…@example.org/x"']),
+    ("BOX='https://me:sec ret@example.org/x'", [f'BOX {URL}, got "https://…@example.org/x"']),
+    ("BOX=https://token@example.org:0/x?key=secret", [f'BOX {URL}, got "https://…@example.org:0/x?…"']),
+    ("BOX=http://example.org/x", [f'BOX {PLAIN}, got "http://example.org/x"{PLAIN_HINT}']),
+    ("BOX=HTTP://me:secret@example.org/x", [f'BOX {PLAIN}, got "HTTP://…@example.org/x"{PLAIN_HINT}']),
     (f"{CONTAINER}BOX=arch", ["BOX is for INFRA_TYPE=vm\n  hint: take BOX out"]),
     (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12 or an OCI reference, got "Node"']),
     ("ACCEL=hvf", ['ACCEL must be auto, kvm or tcg, got "hvf"']),

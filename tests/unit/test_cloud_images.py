@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
 from vagrantp.core.errors import ConfigError
+from vagrantp.core.system import Host
 from vagrantp.images import cloud
 
 
@@ -29,13 +33,88 @@ def test_a_vagrant_box_is_none() -> None:
 def test_a_mirror_of_ones_own(tmp_path: Path) -> None:
     folder = tmp_path / "vagrantp"
     folder.mkdir()
-    (folder / "catalogue.toml").write_text('[arch]\nurl = "http://mirror/arch"\n')
-    assert cloud.source("arch") == cloud.Source("http://mirror/arch", None)
+    (folder / "catalogue.toml").write_text('[arch]\nurl = "https://mirror/arch"\n')
+    assert cloud.source("arch") == cloud.Source("https://mirror/arch", None)
+    by_http = '[arch]\nurl = "http://mirror/arch"\nchecksums = "https://mirror/sums"\n'
+    (folder / "catalogue.toml").write_text(by_http)
+    assert cloud.source("arch") == cloud.Source("http://mirror/arch", "https://mirror/sums")
     assert str(cloud.source("fedora")).count("https://") == 2
-    for text, said in (("[arch]\n", "must have a line url"), ("[arch", "Expected ']'")):
+    for text, said in (
+        ("[arch]\n", "must have a line url"),
+        ("[arch", "Expected ']'"),
+        ('[arch]\nurl = "http://mirror/arch"\n', "must not be http without a checksum by https"),
+        (by_http.replace("https", "HTTP"), "must not be http without a checksum by https"),
+        ('[arch]\nurl = "file:///etc/shadow"\n', "must have URLs of https or http"),
+        ('[arch]\nurl = "https://mirror/a\\nurl = file:///x"\n', "must have URLs of https or"),
+        ('[arch]\nurl = "https://mirror/arch"\nchecksums = 7\n', "must have URLs of https or"),
+        (by_http.replace("https", "ftp"), "must have URLs of https or http"),
+    ):
         (folder / "catalogue.toml").write_text(text)
         with pytest.raises(ConfigError, match=said):
             cloud.source("arch")
+
+
+DISK = bytes(510) + b"\x55\xaa"
+CURL = """\
+#!/bin/sh
+printf '%s\\n' "$@" >> "$RECORD.argv"
+while [ "$1" != --config ]; do shift; done
+cat "$2" >> "$RECORD.config"
+case " $* " in *" --silent "*) exec cat "$RECORD.sums" ;; esac
+while [ "$1" != --output ]; do shift; done
+head -c 510 /dev/zero > "$2"
+printf '\\125\\252' >> "$2"
+echo "got it from $(sed 's/url = //' "$RECORD.config")"
+"""
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a curl on PATH; return the start of the names of the files of what it was given."""
+    curl, record = tmp_path / "curl", tmp_path / "record"
+    curl.write_text(CURL.replace("$RECORD", str(record)))
+    curl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return record
+
+
+def test_the_checksum_that_is_published_beside_an_image(tmp_path: Path, record: Path) -> None:
+    sums = f"SHA256 (other.img) = {'1' * 64}\nSHA256 (some.img) = {'0' * 64}\n"
+    record.with_suffix(".sums").write_text(sums)
+    found = cloud.Source("https://mirror.invalid/some.img", "https://mirror.invalid/CHECKSUM")
+    digest = hashlib.sha256(DISK).hexdigest()
+    with pytest.raises(ConfigError, match=f"has the checksum {digest}, not {'0' * 64}"):
+        cloud.ensure(Host(Context()), "some", found, None, 20)
+    assert not [*(tmp_path / "cache").rglob("some.img")]
+
+
+@pytest.mark.parametrize(
+    ("url", "schemes"),
+    [
+        ("https://me:secret@mirror.invalid:8443/a{1,2}.qcow2?key=secret", "=https"),
+        ("http://secret@mirror.invalid/a[1-9].qcow2", "=http,https"),
+        ('https://me:secret"\\n@mirror.invalid/a.qcow2', "=https"),
+    ],
+)
+def test_a_password_reaches_curl_alone(
+    tmp_path: Path, record: Path, url: str, schemes: str
+) -> None:
+    host = Host(Context(), log=tmp_path / "log")
+    digest = hashlib.sha256(DISK).hexdigest()
+    source = cloud.Source(url)
+    with pytest.raises(ConfigError, match="DISK must be at least 1") as caught:
+        cloud.ensure(host, url, source, digest, 0)
+    argv = record.with_suffix(".argv").read_text().splitlines()
+    assert argv[argv.index("--proto") + 1] == argv[argv.index("--proto-redir") + 1] == schemes
+    assert "--globoff" in argv
+    config = record.with_suffix(".config").read_text()
+    assert config == 'url = "{}"\n'.format(url.replace("\\", "\\\\").replace('"', '\\"'))
+    log = (tmp_path / "log").read_text()
+    assert "got it from" in log
+    for text in (*argv, str(caught.value), log):
+        assert "secret" not in text
+    assert not [*(tmp_path / "cache").rglob("curl")]
 
 
 @pytest.mark.parametrize(

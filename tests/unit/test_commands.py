@@ -7,6 +7,7 @@ import email.policy
 import json
 import os
 import subprocess
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -195,14 +196,23 @@ def test_process_limits(most: int, hard: tuple[int, int] | None, expected: list[
 
 def test_libvirt_network() -> None:
     assert domain.nat_network("vagrantp", IPv4Network("10.201.7.0/24")) == (
-        '<network><name>vagrantp</name><forward mode="nat" />'
+        '<network xmlns:dnsmasq="http://libvirt.org/schemas/network/dnsmasq/1.0">'
+        '<name>vagrantp</name><forward mode="nat" />'
         '<bridge name="vagrantp0" stp="off" delay="0" />'
         '<ip address="10.201.7.1" netmask="255.255.255.0">'
         '<dhcp><range start="10.201.7.2" end="10.201.7.254"><lease expiry="5" unit="minutes" />'
         "</range></dhcp></ip>"
         '<dns><host ip="10.201.7.1"><hostname>host.containers.internal</hostname></host></dns>'
+        '<dnsmasq:options><dnsmasq:option value="no-hosts" /></dnsmasq:options>'
         "</network>"
     )
+
+
+def test_a_network_of_an_older_version() -> None:
+    network = ET.fromstring("<network><name>vagrantp</name></network>")
+    assert domain.knows_hosts(network)
+    domain.hide_hosts(network)
+    assert not domain.knows_hosts(ET.fromstring(ET.tostring(network)))
 
 
 def test_dhcp_entry() -> None:
@@ -217,7 +227,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
     assert document["folder"] == '/home/av/it\'s "my" app'
     unwritten = json.loads(json.dumps(samples.UNWRITTEN))
     written = ["cpus", "disk", "infra_type", "lan_access", "memory", "name"]
-    assert document["settings"] == unwritten | WRITTEN | {"written": written}
+    assert document["settings"] == unwritten | WRITTEN | {"written": written, "in_env": None}
     assert document["provider"] == {"box": "b"}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vagrantp.core import documents
 
 FRUIT = """\
@@ -90,3 +93,30 @@ def test_text_is_of_a_regular_file(tmp_path: Path) -> None:
     ):
         with pytest.raises(documents.Unreadable, match=why):
             documents.text(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1,]", "nul", "[NaN]", "[Infinity]", "[-Infinity]", "[1e999]", "\0", "\udcff"),
+        *("[" * 100_000, '{"a":' * 100_000, f"[{'9' * 1001}]", f"[{'9' * 1_000_000}]"),
+    ],
+    ids=lambda text: ascii(text[:12]),
+)
+def test_json_that_no_reader_should_meet(text: str) -> None:
+    with pytest.raises(documents.Unreadable, match="of JSON"):
+        documents.from_json(text)
+
+
+def test_json(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('\ufeff{"a": 1, "a": [2, 0.5, null, "\\ud800\\u001b"]}')
+    assert documents.json_file(tmp_path / "a") == {"a": [2, 0.5, None, "\ud800\x1b"]}
+    (tmp_path / "a").write_text(" " * 1_100_000 + "1")
+    with pytest.raises(documents.Unreadable, match="of 1 MB at most"):
+        documents.json_file(tmp_path / "a")
+
+
+@given(st.one_of(st.text(), st.text('[]{}":,0123456789eE.-+ntfNI\\u')))
+def test_any_text_is_json_or_not(text: str) -> None:
+    with suppress(documents.Unreadable):
+        documents.from_json(text)

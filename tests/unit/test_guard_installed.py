@@ -145,7 +145,7 @@ def test_what_is_no_python_has_copies_that_are_equal() -> None:
         MASTER / "Vagrantfile": (f'"{contract.METADATA_URI}"', f'"{contract.MOUNTS}/#{{'),
         package / "providers/shim/docker": (f"%/*}}/{contract.CONTAINER_ID}",),
         package / "guest/scripts/mount.sh": (f"project {contract.PROJECT} virtiofs ",),
-        package / "guest/session.py": (f'$2 == "{contract.PROJECT}"', f"%i {contract.PROJECT} "),
+        package / "guest/facts.py": (f'$2 == "{contract.PROJECT}"', f"%i {contract.PROJECT} "),
     }
     for path, texts in copies.items():
         for text in texts:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
 import pytest
 from invoke.context import Context
+from vagrantp.core.errors import FloodError
 from vagrantp.core.system import Host
 from vagrantp.guest import session
+from vagrantp.guest.facts import Facts
 
 QUIET = 'eval "$0"'
 AWK = r"printf '\033[2J%05000d' 1"
 
 
-def ask(shell: str) -> tuple[dict[str, str], str]:
+def ask(shell: str) -> tuple[Facts, str]:
     """Ask for facts by a stand-in for ssh, whose login shell runs `shell`: the command is $0."""
     return session.ask(Host(Context()), ["bash", "-c", shell])
 
@@ -32,29 +33,38 @@ def ask(shell: str) -> tuple[dict[str, str], str]:
 )
 def test_nothing_that_a_shell_file_prints_is_an_answer(shell: str) -> None:
     expected, _ = ask(QUIET)
-    assert expected["hostname"] == Path("/proc/sys/kernel/hostname").read_text().strip()
+    assert expected.hostname == Path("/proc/sys/kernel/hostname").read_text().strip()
     assert ask(shell) == (expected, "")
 
 
 @pytest.mark.parametrize("shell", ["true", "echo hostname app", "exec cat", "echo 0"])
 def test_a_login_shell_that_runs_no_command(shell: str) -> None:
-    assert ask(shell) == ({}, "the user's login shell ran no command")
+    assert ask(shell) == (Facts(), "the user's login shell ran no command")
 
 
 def test_the_reason_why_there_is_no_answer() -> None:
-    assert ask("echo hello; echo one >&2; echo two >&2; exit 255") == ({}, "two")
+    assert ask("echo hello; echo one >&2; echo two >&2; exit 255") == (Facts(), "two")
 
 
 @pytest.mark.parametrize("value", ["many", "", "-1", "1e3", "٣", "9" * 30, "1;reboot"])
 def test_a_number_that_is_none_is_not_known(tmp_path: Path, value: str) -> None:
     facts, why = ask(f"{shadowed(tmp_path, 'grep', f'echo {shlex.quote(value)}')}; {QUIET}")
-    assert (why, "hostname" in facts, "cpus" in facts) == ("", True, False)
+    assert (why, bool(facts.hostname), facts.cpus) == ("", True, None)
 
 
-def test_facts_are_bounded_and_print_nothing_but_text(tmp_path: Path) -> None:
-    facts, _ = ask(f"{shadowed(tmp_path, 'awk', AWK)}; {QUIET}")
-    assert all(re.fullmatch(r"[ -~]{0,4096}", value) for value in facts.values())
-    assert facts["gateway"].startswith("?[2J00")
+def test_what_is_no_address_is_not_known(tmp_path: Path) -> None:
+    facts, why = ask(f"{shadowed(tmp_path, 'awk', AWK)}; {QUIET}")
+    assert (why, facts.gateway, facts.addresses, facts.memory_kib) == ("", None, (), None)
+    assert facts.hostname and facts.user
+
+
+@pytest.mark.parametrize("flood", ["yes", "yes >&2", "cat /dev/zero", "yes '\x1b]52;c;\x07'"])
+def test_a_guest_that_floods_is_left(flood: str) -> None:
+    why = "the guest printed more than 1 MB when it was asked"
+    assert ask(f"{flood} | head -c 100000000; {QUIET}") == (Facts(), why)
+    with pytest.raises(FloodError, match=why):
+        session.wait(Host(Context()), ["bash", "-c", flood], 60, lambda: None)
+    assert ask(QUIET)[1] == ""
 
 
 def shadowed(folder: Path, tool: str, script: str) -> str:

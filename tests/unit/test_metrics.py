@@ -134,14 +134,19 @@ def test_stats_reads_past_what_is_no_operation(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    line = '{{"verb": "stop", "type": "vm", "outcome": "ok", "seconds": {}, "stages": []}}\n'
+    odd = ("NaN", "1e999", "-1", '"1"', "null", "[1]", "9" * 400, "9" * 5000, "[" * 100_000)
+    lines = "".join(map(line.format, odd)) + line.replace('"stop"', "[]").format(1)
     for seconds in (1.0, 3.0):
         metrics.record(host, "stop", tmp_path, seconds, 0)
         with metrics.path().open("ab") as file:
+            file.write(lines.encode())
             file.write(b'null\n[]\n{"verb": "stop"}\n\n\xff\0\n{"time": "20')
     metrics.path().rename(metrics.path().with_name("metrics.jsonl.1"))
     metrics.record(host, "stop", tmp_path, 2.0, 5)
-    (found,) = json.loads(metrics.stats(as_json=True))["operations"]
+    found, odd_verb = json.loads(metrics.stats(as_json=True))["operations"][::-1]
     assert (found["count"], found["failed"], found["last_seconds"]) == (2, 1, 3.0)
+    assert odd_verb["verb"] == "[]"
 
 
 def test_what_a_stage_usually_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

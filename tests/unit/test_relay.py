@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -23,7 +23,7 @@ def server(answer: Callable[[socket.socket], object]) -> Iterator[tuple[str, int
     with socket.create_server(("127.0.0.1", 0)) as bound:
 
         def run(client: socket.socket) -> None:
-            with client:
+            with client, suppress(ConnectionError):
                 answer(client)
 
         def accept() -> None:

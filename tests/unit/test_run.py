@@ -83,6 +83,70 @@ def test_an_answer_or_the_reason_why_there_is_none(host: Host) -> None:
     assert caught.value.hint is None
 
 
+FLOODS = """
+import sys
+from pathlib import Path
+from invoke.context import Context
+from vagrantp.core.errors import FloodError, ProviderError
+from vagrantp.core.system import Host
+log = Path("log")
+for script in sys.argv[1:]:
+    try:
+        Host(Context()).ask(["sh", "-c", script])
+    except FloodError as error:
+        print(error)
+    log.write_bytes(b"")
+    try:
+        Host(Context(), log=log).change(["sh", "-c", f"{script}; exit 1"], what="it", timeout=60)
+    except ProviderError as error:
+        print(len(str(error)) < 5000, log.stat().st_size < 5_000_000)
+[most] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+print(int(most) < 200_000)
+"""
+
+
+def test_what_a_child_prints_is_bounded(tmp_path: Path) -> None:
+    scripts = ["head -c 20000000 /dev/zero", "yes | head -c 20000000 >&2"]
+    argv = [sys.executable, "-c", FLOODS, *scripts]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+    floods = [f"sh printed more than 16 MB: sh -c '{script}'" for script in scripts]
+    assert done.stdout.splitlines() == [
+        *(line for flood in floods for line in (flood, "True True")),
+        "True",
+    ]
+
+
+def test_a_log_has_the_first_lines_and_the_last(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    Host(Context(), log=log).change(["seq", "1000000"], what="it", timeout=9)
+    lines = log.read_text().splitlines()
+    [gap] = [number for number, line in enumerate(lines) if line.startswith("…")]
+    assert lines[1:gap] == [str(number) for number in range(1, gap)]
+    assert lines[gap] == f"… {1_000_001 - gap} more lines, the last of which are:"
+    assert lines[gap + 1 :] == [str(number) for number in range(999_001, 1_000_001)]
+
+
+def test_a_log_and_verbose_have_nothing_that_is_not_printable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = Host(Context(), verbose=True, log=tmp_path / "log")
+    script = r"printf '\033]52;c;aGk=\007\twide é\rover\n\342\200\256\377\n'; exit 1"
+    with pytest.raises(ProviderError):
+        host.change(["sh", "-c", script, "\x1b\udcff"], what="it", timeout=9)
+    text = (tmp_path / "log").read_text()
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.endswith("'\\x1b\\udcff'")
+    assert lines == [r"\x1b]52;c;aGk=\x07    wide é", "over", "\\u202e�"]
+    assert lines == text.splitlines()[1:]
+
+
+def test_a_character_is_whole_wherever_it_comes_in_two_pieces(host: Host) -> None:
+    script = (
+        r"printf '\303'; sleep 0.05; printf '\251'; head -c 200001 /dev/zero | tr '\0' x; echo é"
+    )
+    assert host.ask(["sh", "-c", script]).stdout == f"é{'x' * 200_001}é\n"
+
+
 def test_dry_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     host = Host(Context(), dry=True)
     (tmp_path / "old").write_text("old")
@@ -159,9 +223,10 @@ from vagrantp.core.system import Host
 def interrupt():  # what comes while invoke does not wait for the child yet, or again, kills it
     for number in range(int(sys.argv[2])):
         while True:
+            # in this order: a child that has said it may find main on its way to wait()
+            has_said = said.exists() and said.read_text() == f"{number}\\n"
             at = sys._current_frames()[main].f_code
-            is_waiting = (Path(at.co_filename).name, at.co_name) == ("runners.py", "wait")
-            if is_waiting and said.exists() and said.read_text() == f"{number}\\n":
+            if has_said and (Path(at.co_filename).name, at.co_name) == ("runners.py", "wait"):
                 break
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)

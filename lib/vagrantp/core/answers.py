@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from typing import Any, TypeVar
 
+from vagrantp.core import documents
 from vagrantp.core.errors import ProviderError
-from vagrantp.core.progress import plain
+from vagrantp.core.text import plain
 
 Document = TypeVar("Document", list[Any], dict[str, Any])
 
@@ -18,8 +18,8 @@ def as_json(program: str, text: str, kind: type[Document]) -> Document:
     Raises ProviderError for any other answer.
     """
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = documents.from_json(text)
+    except documents.Unreadable:
         found = text
     if found is None and kind is list:
         return kind()

@@ -10,19 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 
+from vagrantp.core.urls import redacted
+
 
 class VagrantpError(Exception):
     """Base of all our errors.
 
-    `message` says what happened; `hint`, where there is one, what to do about it.
+    `message` says what happened; `hint`, where there is one, what to do about it. Passwords in
+    URLs are hidden in both.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = hint and redacted(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
@@ -59,6 +62,10 @@ class UnansweredError(ProviderError):
     """A program did not finish in time. It would not answer further questions either."""
 
 
+class FloodError(ProviderError):
+    """A program printed more than it may."""
+
+
 class KvmError(ProviderError):
     """KVM does not start a VM, or fails under one that runs."""
 
@@ -79,7 +86,7 @@ class ProvisionError(VagrantpError):
 
 
 class StateError(VagrantpError):
-    """Wrong state: `ssh` when stopped, `rm` of a running one, a smaller `DISK`, busy.
+    """Wrong state: `ssh` when stopped, `rm` of a running one, a smaller `DISK`, busy, not granted.
 
     Also `init` over a `.env`, a change that needs a new instance, a state folder that is not
     private.
@@ -110,7 +117,7 @@ def in_words(error: BaseException) -> str:
         return (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
     frame = extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"a bug in vagrantp, at {where}: {type(error).__name__}: {error}"
+    return redacted(f"a bug in vagrantp, at {where}: {type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -155,3 +155,43 @@ def _clear_for(path: Path, is_folder: bool) -> None:
         shutil.rmtree(path)
     elif is_folder and path.is_file():
         path.unlink()
+
+
+def make_plain(folder: Path) -> None:
+    """Make what a sandbox has written into a folder ours, and nothing but files, folders and links.
+
+    All may read, only we may write; files keep the right to be run, and no other bit. Links that
+    lead out of the folder are removed, and what is nested too deep.
+    """
+    waiting, links = [folder], []
+    while waiting:
+        place = waiting.pop()
+        os.chown(place, os.getuid(), os.getgid())
+        place.chmod(0o755)
+        for path in place.iterdir():
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                if len(path.relative_to(folder).parts) > MOST_DEPTH:
+                    remove_tree(path)
+                else:
+                    waiting.append(path)
+            elif stat.S_ISREG(mode):
+                os.chown(path, os.getuid(), os.getgid())
+                path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
+            elif stat.S_ISLNK(mode):
+                links.append(path)
+            else:
+                path.unlink()
+    inside = folder.resolve()
+    for path in [path for path in links if not _leads_into(path, inside)]:
+        path.unlink()
+    for path in filter(Path.is_symlink, links):
+        os.chown(path, os.getuid(), os.getgid(), follow_symlinks=False)
+
+
+def _leads_into(path: Path, folder: Path) -> bool:
+    """Say whether a link does, wherever the folder is moved to."""
+    try:
+        return not path.readlink().is_absolute() and path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a loop
+        return False

@@ -11,6 +11,8 @@ from threading import Event, Thread
 from time import monotonic
 from unicodedata import category, east_asian_width
 
+from vagrantp.core.text import escaped
+
 TICK = 0.2  # seconds
 LEAST = 16  # columns of the text that matter more than how long it usually takes
 SPINNER = "|/-\\"
@@ -76,7 +78,7 @@ def fitted(text: str, figures: str, more: str, columns: int) -> str:
     """
     if len(figures + more) + min(len(text), LEAST) <= columns:
         figures += more
-    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    text = escaped(text, keep="")
     room = max(columns - len(figures), 0)
     if sum(map(_width, text)) > room:
         while text and sum(map(_width, text)) >= room:

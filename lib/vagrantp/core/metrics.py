@@ -21,7 +21,12 @@ from vagrantp.core.system import Host
 MAX_BYTES = 8 * 1024**2  # some 30,000 operations; then the file is renamed over an older `.1`
 SCHEMA = 1  # of `stats --json`
 
+MAX_SECONDS = 10.0**9  # of an operation; more is none, nor is NaN
+
 TAIL = 1024**2  # bytes that `usual` reads: some thousand operations, in 4 ms
+
+# What a line raises that was written in part, or by something else.
+UNREADABLE = (ValueError, LookupError, TypeError, RecursionError)
 
 Times = dict[str, list[float]]  # seconds, oldest first, by outcome
 
@@ -67,7 +72,7 @@ def usual(verb: str, project: Path, infra_type: str | None) -> dict[str, float]:
     """
     times: dict[str, list[float]] = defaultdict(list)
     sign = f'"type": {json.dumps(infra_type)}, "verb": {json.dumps(verb)}, '.encode()
-    with suppress(OSError, ValueError, KeyError, TypeError), path().open("rb") as file:
+    with suppress(OSError, *UNREADABLE), path().open("rb") as file:
         start = max(0, file.seek(0, os.SEEK_END) - TAIL)
         file.seek(start)
         lines = file.read().splitlines()[1 if start else 0 :]  # the first one is a piece of a line
@@ -76,7 +81,7 @@ def usual(verb: str, project: Path, infra_type: str | None) -> dict[str, float]:
         for line in [line for line in alike if here in line] or alike:
             for stage in json.loads(line)["stages"]:
                 if stage["outcome"] == "ok":
-                    times[stage["name"]].append(stage["seconds"])
+                    times[stage["name"]].append(_seconds(stage))
     return {name: summary({"ok": seconds})["median_seconds"] for name, seconds in times.items()}
 
 
@@ -126,19 +131,25 @@ def _read() -> dict[tuple[str, str], dict[str, Times]]:
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for file in (path().with_name(f"{path().name}.1"), path()):
-        with suppress(FileNotFoundError), file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
+        with suppress(FileNotFoundError), file.open(encoding="utf-8", errors="replace") as text:
+            for line in text.read(2 * MAX_BYTES).split("\n"):
                 try:
                     operation, _ = decode(line)
-                    key = operation["verb"], operation["type"] or ""
-                    times = [("", operation["outcome"], operation["seconds"])]
+                    key = str(operation["verb"]), str(operation["type"] or "")
+                    times = [("", str(operation["outcome"]), _seconds(operation))]
                     for stage in operation["stages"]:
-                        times.append((stage["name"], stage["outcome"], stage["seconds"]))
-                except (ValueError, KeyError, TypeError):
+                        times.append((str(stage["name"]), str(stage["outcome"]), _seconds(stage)))
+                except UNREADABLE:
                     continue  # its writer was killed, or the disk was full
                 for name, outcome, seconds in times:
                     found[key][name][outcome].append(seconds)
     return found
+
+
+def _seconds(measured: dict[str, float]) -> float:
+    if not 0 <= (seconds := measured["seconds"]) < MAX_SECONDS:
+        raise ValueError
+    return seconds
 
 
 def _table(operations: list[dict[str, Any]]) -> str:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import grp
 import os
-import re
 import shlex
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 
-from invoke.runners import Local
+from invoke.runners import Local, Result
 
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Progress
+from vagrantp.core.text import escaped, show
+from vagrantp.core.urls import redacted
 
 # What a child process may inherit. Everything else (VAGRANT_*, LIBVIRT_*, DOCKER_HOST, ANSIBLE_*,
 # GEM_*, RUBYOPT, …) could change what the child does.
@@ -38,12 +42,18 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GRACE = 20.0  # seconds that an interrupted child has to clean up after itself
 
 
+LOG_BYTES = 1024**2  # of one command in a log, and of a log before the next command begins another
+MAX_LINE = 4096  # characters of a line that is logged or shown; what is longer becomes several
+LAST_LINES = 1000  # of a command's output, kept to explain a failure
+
+
 AT_WORK = ("docker", "podman", "ruby", "vagrant")  # Vagrant, and what it starts
 
 
 class Child(Local):
-    """invoke's local runner, with the child in a session of its own.
+    """invoke's local runner, with the child in a session of its own, and its output bounded.
 
+    `log` takes all that it prints, as it comes; without one, it is killed at `at_most` bytes.
     A Ctrl-C in the terminal reaches us alone, and we pass it on: once, for the child to clean up;
     a second time, or when it took too long, its whole process group is killed. Without a terminal
     no child can ask for a password (/dev/tty) and wait for ever.
@@ -51,8 +61,32 @@ class Child(Local):
 
     interrupts = 0
     progress = Progress()
+    at_most = 0
+    log: Log | None = None
+    printed = 0  # bytes
+    is_flood = False
     is_ended = False  # by us
+    read_chunk_size = 64 * 1024
     grace: threading.Timer | None = None
+
+    def call(self, command: str, timeout: float, env: Mapping[str, str]) -> Result:
+        """Run `command` to its end; `timeout` in seconds. No setting of fab's leaks in."""
+        result = self.run(
+            command,
+            timeout=timeout,
+            env=env,
+            replace_env=True,
+            shell="/bin/sh",
+            encoding="utf-8",
+            in_stream=False,
+            warn=True,
+            dry=False,
+            echo=False,
+            pty=False,
+            hide=True,
+        )
+        assert result is not None  # only a disowned child has none
+        return result
 
     def start(self, command: str, shell: str, env: Mapping[str, str]) -> None:
         """Start `command`. It dies with us, even when we are killed (`setpriv(1)`)."""
@@ -66,6 +100,26 @@ class Child(Local):
             stderr=PIPE,
             start_new_session=True,
         )
+
+    def read_proc_output(self, reader: Callable[[int], bytes]) -> Generator[str, None, None]:
+        """Yield output as it comes; invoke would break characters between two chunks."""
+        decode = codecs.getincrementaldecoder(self.encoding)("replace").decode
+        while data := reader(self.read_chunk_size):
+            self.printed += len(data)
+            if self.printed > self.at_most and not self.log:
+                self.is_flood = True
+                self.kill()
+                return
+            yield decode(data)
+        yield decode(b"", final=True)
+
+    def _handle_output(
+        self, buffer_: list[str], hide: bool, output: object, reader: Callable[[int], bytes]
+    ) -> None:
+        """Keep output, or log it; invoke does both, and searches all of it at every chunk."""
+        take = self.log.write if self.log else buffer_.append
+        for text in self.read_proc_output(reader):
+            take(text)
 
     def _thread_join_timeout(self, target: Callable[..., object]) -> int | None:
         """Let invoke wait only a second for the rest of the output of a child that we ended.
@@ -109,35 +163,82 @@ class Child(Local):
 
 @dataclass
 class Log:
-    """A stream for invoke: into the log file, on to the terminal with --verbose, and to `note`."""
+    """A command's output: into the log file, on to the terminal with --verbose, and to `note`.
+
+    The file gets the first LOG_BYTES, and from what comes after them, at the end, the last lines.
+    What may be secret in a URL is hidden.
+    """
 
     path: Path | None
     verbose: bool
     note: Callable[[str], None] | None = None
-    tail: list[str] = field(default_factory=list)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     pending: str = ""  # the beginning of a line: virsh writes its errors piece by piece
+    written: int = 0  # bytes, to the file
+    unwritten: int = 0  # lines
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of the threads of both streams
 
     def write(self, text: str) -> None:
         """Take a piece of a child's output."""
-        if self.path:
-            # a log that cannot be written is no reason to stop
-            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        if self.verbose:
-            sys.stderr.write(text)
-        *lines, self.pending = re.split(r"[\r\n]", self.pending + text)
-        for line in filter(None, map(str.strip, lines)):
-            self.tail.append(line)
-            if self.note:
-                self.note(line)
+        with self.lock:
+            *lines, self.pending = (self.pending + text).replace("\r", "\n").split("\n")
+            if len(self.pending) > MAX_LINE:
+                lines, self.pending = [*lines, self.pending], ""
+            self._take(lines)
 
-    def lines(self) -> list[str]:
-        """Return all lines, with a last one that has no end."""
-        return [*self.tail, *filter(None, [self.pending.strip()])]
+    def end(self) -> list[str]:
+        """Take a last line that has no end; return the last lines of all."""
+        with self.lock:
+            self._take([self.pending] if self.pending else [])
+            self.pending = ""
+            if self.unwritten:
+                kept = _last_that_fit([*self.tail][-self.unwritten :])
+                self._append([f"… {self.unwritten} more lines, the last of which are:", *kept])
+            return [line.strip() for line in self.tail]
 
-    def flush(self) -> None:
-        """Flush the terminal; the file is closed after every write."""
-        sys.stderr.flush()
+    def _take(self, lines: list[str]) -> None:
+        """Take whole lines; quickly, where none but the last ones count."""
+        is_written = self.written < LOG_BYTES
+        if not is_written:
+            self.unwritten += len(lines)
+            if not (self.verbose or self.note):
+                lines = lines[-LAST_LINES:]
+        pieces = (piece for line in lines for piece in _pieces(redacted(line)))
+        lines = [piece for piece in pieces if not piece.isspace()]
+        self.tail.extend(lines)
+        if is_written:
+            self._append(lines)
+        if self.verbose and lines:
+            show("\n".join(map(_shown, lines)), sys.stderr)
+        if self.note:
+            for line in lines:
+                self.note(line.strip())
+
+    def _append(self, lines: list[str]) -> None:
+        data = "".join(f"{_shown(line)}\n" for line in lines).encode()
+        self.written += len(data)
+        # a log that cannot be written is no reason to stop
+        with suppress(OSError):
+            if self.path and data:
+                with self.path.open("ab") as file:
+                    file.write(data)
+
+
+def _pieces(line: str) -> Sequence[str]:
+    """Return a line in pieces of MAX_LINE characters, an empty one in none."""
+    if len(line) <= MAX_LINE:
+        return (line,) if line else ()
+    return [line[start : start + MAX_LINE] for start in range(0, len(line), MAX_LINE)]
+
+
+def _shown(line: str) -> str:
+    return escaped(line.rstrip().expandtabs(), keep="")
+
+
+def _last_that_fit(lines: list[str]) -> list[str]:
+    """Return the last lines that are LOG_BYTES together as they are written."""
+    sizes = accumulate(len(_shown(line)) + 1 for line in reversed(lines))
+    return lines[len(lines) - sum(size <= LOG_BYTES for size in sizes) :]
 
 
 def environment() -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import Literal
 
 from vagrantp.core.errors import Interrupted
 from vagrantp.core.live import Line
+from vagrantp.core.text import escaped, show
+from vagrantp.core.urls import redacted
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,13 @@ class Check:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text, in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Return rows of cells as text, in columns; each row is one line."""
+    shown = [[escaped(cell, keep="") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in shown
     )
-
-
-def plain(text: str, most: int = 300) -> str:
-    """Return what another program printed, fit to be shown: one line of at most `most` characters.
-
-    What is not printable is escaped, so that no guest can control the terminal.
-    """
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text.strip()[: most + 1])
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def compare(name: str, promised: object, found: object, unit: str = "") -> Check:
@@ -79,7 +73,7 @@ class Progress:
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Time and report one stage. `name` is always the same, for `stats`; `detail` is shown."""
-        text = f"{name} {detail}".rstrip()
+        text = escaped(redacted(f"{name} {detail}".rstrip()), keep="")
         start = time.monotonic()
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         try:
@@ -103,7 +97,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Report something that is not a stage."""
         with self.aside(), suppress(OSError):  # the terminal may have gone, and work goes on
-            print(f"  {text}", file=sys.stderr, flush=True)
+            show(f"  {redacted(text)}", sys.stderr)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

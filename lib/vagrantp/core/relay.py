@@ -96,7 +96,7 @@ def carry(one: socket.socket, other: socket.socket, stop: int, idle: float | Non
             masks = {end.fileno(): select.POLLIN * (end in reads) for end in reads | gone}
             for end in writes:
                 masks[end.fileno()] = masks.get(end.fileno(), 0) | select.POLLOUT
-            ready = _poll(masks, stop, idle)
+            ready = wait(masks, stop, idle)
             if stop in ready or not ready or any(end.fileno() in ready for end in gone):
                 return
             for end in writes:
@@ -120,9 +120,9 @@ def _accept(bound: socket.socket, stop: int, handle: Callable[[socket.socket, in
     while True:
         threads = [thread for thread in threads if thread.is_alive()]
         if is_short or len(threads) >= CONNECTIONS:
-            ready = _poll({}, stop, PAUSE)
+            ready = wait({}, stop, PAUSE)
         else:
-            ready = _poll({bound.fileno(): select.POLLIN}, stop, None)
+            ready = wait({bound.fileno(): select.POLLIN}, stop, None)
         if stop in ready:
             break
         is_short = False
@@ -144,8 +144,11 @@ def _accept(bound: socket.socket, stop: int, handle: Callable[[socket.socket, in
         thread.join()
 
 
-def _poll(events: dict[int, int], stop: int, timeout: float | None) -> dict[int, int]:
-    """Wait for events of descriptors, and for `stop`; `timeout` in seconds."""
+def wait(events: dict[int, int], stop: int, timeout: float | None) -> dict[int, int]:
+    """Wait for events of descriptors (poll(2)), and for `stop`; return those that came.
+
+    `timeout` in seconds; after it there are none.
+    """
     poll = select.poll()
     for descriptor, mask in {**events, stop: select.POLLIN}.items():
         poll.register(descriptor, mask)

@@ -1,9 +1,7 @@
 """This host: the only way to start processes, change files, take locks and handle signals.
 
-Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`, `end`,
-`move`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and each of them holds back
-under `fab --dry`: one gate for every side effect. How it is done is in process.py, files.py and
-locks.py.
+Everything that changes something goes through methods of `Host` that hold back under `fab --dry`:
+one gate for every side effect. How it is done is in process.py, files.py and locks.py.
 """
 
 from __future__ import annotations
@@ -27,8 +25,9 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut
 from invoke.runners import Result
 
-from vagrantp.core import locks
+from vagrantp.core import files, locks
 from vagrantp.core.errors import (
+    FloodError,
     HostLimitError,
     Interrupted,
     ProviderError,
@@ -36,10 +35,10 @@ from vagrantp.core.errors import (
     UnansweredError,
     cleaned_up_by,
 )
-from vagrantp.core.files import adopt, append_line, refuse_open, remove_tree, write_whole
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import (
     GRACE,
+    LOG_BYTES,
     SYSTEM_PATH,
     Child,
     Log,
@@ -52,9 +51,11 @@ from vagrantp.core.process import (
 from vagrantp.core.progress import Progress
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.sandbox import argv as sandboxed
+from vagrantp.core.text import MAX_REASON, escaped, last_line, plain, show
+from vagrantp.core.urls import redacted
 
 MAX_SHOWN = 120  # characters of a command in a message
-LOG_BYTES = 1024**2  # of a log, before the next command begins another one
+MAX_ANSWER = 16 * 1024**2  # bytes that a query may print
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +80,22 @@ class Host:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         sandbox: Sandbox | None = None,
+        at_most: int = MAX_ANSWER,
     ) -> Result:
         """Run a query that changes nothing, and return its result whatever its exit status.
 
         `timeout` in seconds; `sandbox`: where it runs, with an environment of its own.
-        Raises ProviderError when the tool is missing or does not answer.
+        Raises ProviderError when the tool is missing or does not answer; FloodError when it prints
+        more than `at_most` bytes.
         """
-        return self._run(argv, timeout, env, cwd, sandbox=sandbox)
+        return self._run(argv, timeout, env, cwd, sandbox=sandbox, at_most=at_most)
 
     def require_sandbox(self) -> None:
         """Raise ProviderError where no program can be run in a sandbox, by running one."""
         done = self.ask(["true"], sandbox=Sandbox())
         if not done.ok:
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.return_code}"]
-            raise ProviderError(f"nothing can be run in a sandbox: {lines[-1]}", SET_UP)
+            why = last_line(done.stderr or f"exit status {done.return_code}")
+            raise ProviderError(f"nothing can be run in a sandbox: {why}", SET_UP)
 
     def answer(
         self, argv: Sequence[str], timeout: float = 60, env: Mapping[str, str] | None = None
@@ -104,8 +107,7 @@ class Host:
         result = self.ask(argv, timeout, env)
         if result.ok:
             return str(result.stdout)
-        lines = result.stderr.strip().splitlines() or ["no reason given"]
-        why = lines[-1].removeprefix("error: ").removeprefix("Error: ")
+        why = last_line(result.stderr).removeprefix("error: ").removeprefix("Error: ")
         if argv[0] == "virsh" and "failed to connect" in result.stderr.lower():
             raise ProviderError(f"libvirt does not answer: {why}", SET_UP)
         raise ProviderError(f"{argv[0]} failed: {why}")
@@ -138,11 +140,13 @@ class Host:
             return self._would(f"run {shown}")
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
-        result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
+        try:
+            result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
+        finally:
+            lines = sink.end()
         if not result.ok:
-            lines = sink.lines()
             why = explain(lines) if explain else ""
-            why = why or last_error(lines) or f"exit status {result.return_code}"
+            why = why or plain(last_error(lines), MAX_REASON) or f"exit status {result.return_code}"
             hint = f"the full log is {self.log}" if self.log else None
             is_full = any(os.strerror(errno.ENOSPC) in line for line in lines)
             raise (HostLimitError if is_full else ProviderError)(f"{what} failed: {why}", hint)
@@ -151,17 +155,13 @@ class Host:
         """Write a file whole or not at all."""
         if self.dry:
             return self._would(f"write {path}")
-        write_whole(path, content, mode)
+        files.write_whole(path, content, mode)
 
     def append(self, path: Path, line: str, at_most: int) -> None:
-        """Append a line, whole and on a line of its own whatever a killed writer left behind.
-
-        A file that has grown to `at_most` bytes is renamed to `<name>.1` first, over an older one.
-        Raises OSError; TimeoutError when another process holds the file all the time.
-        """
+        """Append a line, as `files.append_line` does. Raises OSError."""
         if self.dry:
             return self._would(f"append to {path}")
-        append_line(path, line, at_most)
+        files.append_line(path, line, at_most)
 
     def make_dir(self, path: Path) -> None:
         """Make a private folder and the ones above it."""
@@ -183,7 +183,12 @@ class Host:
 
         Regular files only, without setuid, as this user's own; a file there is replaced.
         """
-        return not self.dry and adopt(source, target)
+        return not self.dry and files.adopt(source, target)
+
+    def make_plain(self, folder: Path) -> None:
+        """Make what a sandbox has written ours, and rid of set-ids and links that lead out."""
+        if not self.dry:
+            files.make_plain(folder)
 
     def link(self, path: Path, target: Path) -> None:
         """Make a symbolic link. Raises FileExistsError where something is there already."""
@@ -198,7 +203,7 @@ class Host:
         if self.dry:
             return self._would(f"remove {path}")
         if path.is_dir() and not path.is_symlink():
-            remove_tree(path)
+            files.remove_tree(path)
         else:
             path.unlink(missing_ok=True)
 
@@ -233,7 +238,7 @@ class Host:
             yield parent / ".scratch"
             return
         folder = Path(mkdtemp(dir=parent, prefix=".scratch."))
-        with cleaned_up_by(partial(remove_tree, folder)):
+        with cleaned_up_by(partial(files.remove_tree, folder)):
             yield folder
 
     @contextmanager
@@ -248,7 +253,7 @@ class Host:
             yield
             return
         self.make_dir(folder)
-        refuse_open(folder)
+        files.refuse_open(folder)
 
         def wait() -> None:
             if not is_patient:
@@ -292,6 +297,7 @@ class Host:
         sink: Log | None = None,
         stdin: Path | None = None,
         sandbox: Sandbox | None = None,
+        at_most: int = 0,
     ) -> Result:
         find_tool(argv[0])
         command = shlex.join(sandboxed(sandbox, argv) if sandbox else in_group(argv))
@@ -299,28 +305,13 @@ class Host:
             command = f"{command} < {shlex.quote(str(stdin))}"
         if cwd:
             command = f"env --chdir={shlex.quote(str(cwd))} {command}"
+        shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
         runner = Child(self.context)
-        runner.progress = self.progress
+        runner.progress, runner.log, runner.at_most = self.progress, sink, at_most
         interrupts = Child.interrupts
         try:
-            result = runner.run(
-                command,
-                timeout=timeout,
-                env={**environment(), **(env or {})},
-                replace_env=True,
-                shell="/bin/sh",
-                encoding="utf-8",
-                in_stream=False,
-                warn=True,
-                dry=False,
-                echo=False,
-                pty=False,
-                hide=sink is None,
-                out_stream=sink,
-                err_stream=sink,
-            )
+            result = runner.call(command, timeout, {**environment(), **(env or {})})
         except CommandTimedOut:
-            shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
             raise UnansweredError(
                 f"{argv[0]} did not finish in {timeout:.0f} seconds: {shown}",
                 f"the full log is {self.log}" if self.log else "try it by hand",
@@ -331,20 +322,19 @@ class Host:
             raise
         if Child.interrupts > interrupts:
             raise Interrupted("interrupted")
-        assert result is not None  # only a disowned child has none
+        if runner.is_flood:
+            raise FloodError(f"{argv[0]} printed more than {at_most // 1024**2} MB: {shown}")
         return result
 
     def note(self, line: str) -> None:
-        """Write a line into the log, and to stderr with --verbose.
-
-        A log that cannot be written is no reason to stop.
-        """
+        """Write a line, redacted, into the log if that can be written; with --verbose to stderr."""
+        line = redacted(line)
         if self.verbose:
-            print(line, file=sys.stderr)
+            show(line, sys.stderr)
         if self.log and not self.dry:
             with suppress(OSError):
                 self.make_dir(self.log.parent)
-                self.append(self.log, line, LOG_BYTES)
+                self.append(self.log, escaped(line), LOG_BYTES)
 
     def _would(self, what: str) -> None:
-        print(f"would {what}")
+        show(f"would {redacted(what)}")

@@ -10,6 +10,7 @@ from vagrantp_guard.contract import PROJECT
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.guest import session, shell
+from vagrantp.guest.facts import Facts
 from vagrantp.instance import guard
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
@@ -22,31 +23,30 @@ WARNING = (
 TYPES = {"vm": "virtiofs", "container": "fuse"}  # "fuse.bindfs" where an older version made it
 
 
-def check(instance: Instance, settings: Settings, facts: dict[str, str]) -> list[Check]:
+def check(instance: Instance, settings: Settings, facts: Facts) -> list[Check]:
     """Return whether a guest, by its facts, has the project folder as promised."""
     found = _found(instance, facts)
     return [] if found == settings.mount == "none" else [compare("mount", settings.mount, found)]
 
 
-def _found(instance: Instance, facts: dict[str, str]) -> str:
-    words = facts.get("project", "").split()
-    if len(words) < 3 or words[0].partition(".")[0] != TYPES[instance.infra_type]:
+def _found(instance: Instance, facts: Facts) -> str:
+    mounted = facts.project
+    if not mounted or mounted.kind.partition(".")[0] != TYPES[instance.infra_type]:
         return "none"
-    is_this = instance.folder.is_dir() and int(words[2]) == instance.folder.stat().st_ino
-    return words[1] if is_this else "another folder"
+    is_this = instance.folder.is_dir() and mounted.inode == instance.folder.stat().st_ino
+    return mounted.mode if is_this else "another folder"
 
 
-def learn_user(host: Host, instance: Instance, settings: Settings, facts: dict[str, str]) -> bool:
+def learn_user(host: Host, instance: Instance, settings: Settings, facts: Facts) -> bool:
     """Record the user who logs in; say whether the guest's folder belongs to another one.
 
     From its next start on it belongs to the right one.
     """
     wanted = guard.mount(instance, settings)
-    user = [int(word) for word in facts.get("user", "").split()]
-    if wanted is None or not user or [wanted.uid, wanted.gid] == user:
+    if wanted is None or not facts.user or (wanted.uid, wanted.gid) == facts.user:
         return False
     document = instance.machine()
-    document["provider"]["user_ids"] = user
+    document["provider"]["user_ids"] = facts.user
     host.write(instance.machine_json, json.dumps(document, indent=2, sort_keys=True))
     return True
 
@@ -55,10 +55,10 @@ def ensure(
     host: Host,
     instance: Instance,
     settings: Settings,
-    facts: dict[str, str],
+    facts: Facts,
     ssh: list[str],
     cwd: Path,
-) -> dict[str, str]:
+) -> Facts:
     """Mount the folder in a running VM, or unmount it, as promised; return its facts then.
 
     `ssh`: the argv that reaches it, from `cwd`. A container has the folder from its start.

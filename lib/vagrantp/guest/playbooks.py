@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vagrantp.core.places import MASTER, PACKAGE
+from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import PYTHON, Sandbox
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -28,7 +27,7 @@ OWN = {
 
 @dataclass(frozen=True)
 class Playbook:
-    """A playbook and what belongs to it. `root`: the folder that it sees, read-only.
+    """A playbook and what belongs to it. `root`: the folder that it sees, read-only, or itself.
 
     `name`: the guest's, as the inventory has it; `variables`: a file with more of them; `galaxy`:
     roles and collections that it requires.
@@ -99,25 +98,3 @@ def _argv(playbook: Playbook, *options: str) -> list[str]:
     variables = [f"--extra-vars=@{playbook.variables}"] if playbook.variables else []
     arguments: Sequence[str] = (f"--inventory={playbook.name},", *variables, *options)
     return [sys.executable, "-I", PLAY, str(playbook.galaxy or ""), *arguments, str(playbook.path)]
-
-
-def root_of(folder: Path, playbook: Path) -> Path:
-    """Return what a playbook sees: the project if it lies in there, or else its own folder.
-
-    Where that is the home folder, or has it in it, the playbook sees itself alone.
-    """
-    home = Path(os.path.realpath(Path.home()))
-    for place in (folder, MASTER / "playbooks", playbook.parent):
-        root = Path(os.path.realpath(place))
-        if playbook.is_relative_to(root) and not home.is_relative_to(root):
-            return root
-    return playbook
-
-
-
-def galaxy(kind: str, requirements: Path, folder: Path) -> list[str]:
-    """Return argv that puts what `requirements` name into `folder`. `kind`: role or collection."""
-    place = folder / "roles" if kind == "role" else folder
-    program = Path(sys.executable).with_name("ansible-galaxy")
-    option = "--role-file" if kind == "role" else "--requirements-file"
-    return [str(program), kind, "install", f"{option}={requirements}", f"-p={place}"]

@@ -6,7 +6,6 @@ one, write it and name it in `before_create`, and in doctor.py when it needs no 
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from vagrantp_guard import contract
 
-from vagrantp.core import libvirt
+from vagrantp.core import documents, libvirt
 from vagrantp.core.answers import as_json, as_xml
 from vagrantp.core.errors import (
     ConflictError,
@@ -161,7 +160,7 @@ def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
     found = tools(MOUNT_TOOLS)
     if found.outcome == "ok" and settings.infra_type == "vm":
         answer = libvirt.capabilities(host)
-        daemons = [json.loads(path.read_text(encoding="utf-8")) for path in VHOST.glob("*.json")]
+        daemons = [documents.json_file(path) for path in VHOST.glob("*.json")]
         if "<value>virtiofs</value>" not in answer or not any(d["type"] == "fs" for d in daemons):
             return Finding("failed", "QEMU and libvirt have no virtiofs, which MOUNT needs", SET_UP)
     return found

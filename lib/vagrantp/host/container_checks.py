@@ -14,6 +14,7 @@ from vagrantp.core.errors import (
 )
 from vagrantp.core.places import SET_UP
 from vagrantp.core.system import Host
+from vagrantp.core.text import last_line
 from vagrantp.host.finding import Finding
 from vagrantp.host.room import free, room
 from vagrantp.net import subnets
@@ -91,7 +92,7 @@ def user_ids(host: Host) -> Finding:
     answer = host.ask(["unshare", "--map-root-user", "--map-auto", "true"])
     if answer.ok:
         return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
-    why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+    why = last_line(answer.stderr)
     return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_fix())
 
 

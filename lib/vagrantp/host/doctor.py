@@ -17,6 +17,7 @@ from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import SET_UP, state_root
 from vagrantp.core.process import environment, is_installed
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.host import checks, container_checks, room, vm_checks
 from vagrantp.host.finding import Finding, HostCheck, look, tools, tried
 from vagrantp.images import built
@@ -42,9 +43,9 @@ def examine(host: Host, as_json: bool) -> None:
         if finding.outcome == "failed":
             failed.append(finding)
         if not as_json:
-            print(_line(name, finding), flush=True)
+            show(_line(name, finding))
     if as_json:
-        print(json.dumps({"schema": 1, "ok": not failed, "checks": listed}, indent=2))
+        show(json.dumps({"schema": 1, "ok": not failed, "checks": listed}, indent=2))
     if failed:
         raise failed[0].error(f"{len(failed)} of {len(listed)} checks failed")
 

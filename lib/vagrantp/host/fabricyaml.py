@@ -1,6 +1,6 @@
 """`tasks.search_root` in the user's settings of fab, ~/.fabric.yaml: edited as text, comments stay.
 
-Every edit is read back by fab's own YAML parser: the result must be the former settings with only
+Every edit is read back: the result must be the former settings with only
 that one changed. If it is not, the file has a form that is left to the user.
 """
 
@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from invoke.util import yaml  # type: ignore[attr-defined] # not its own, so not exported
-
+from vagrantp.core import documents
 from vagrantp.core.errors import VagrantpError
 from vagrantp.core.system import Host
 
@@ -39,9 +38,9 @@ def edited(edit: Callable[[str, Path], str], root: Path) -> str | None:
         if file.suffix not in (".yaml", ".yml"):
             raise _by_hand("it is not YAML", root)
         try:
-            text = file.read_bytes().decode()
-        except UnicodeDecodeError:
-            raise _by_hand("it is not UTF-8 text", root) from None
+            text = documents.text(file)
+        except documents.Unreadable as error:
+            raise _by_hand(f"it is no file {error}", root) from None
     after = edit(text, root)
     return after if after != text else None
 
@@ -97,8 +96,8 @@ def without_root(text: str, root: Path) -> str:
 def _parsed(text: str, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings, and those under `tasks`."""
     try:
-        settings = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
+        settings = documents.load(text) or {}
+    except documents.Unreadable:
         raise _by_hand("it cannot be read as YAML", root) from None
     tasks = (settings.get("tasks") or {}) if isinstance(settings, dict) else None
     if not isinstance(tasks, dict):
@@ -108,8 +107,8 @@ def _parsed(text: str, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _is(text: str, settings: dict[str, Any]) -> bool:
     try:
-        return (yaml.safe_load(text) or {}) == settings
-    except yaml.YAMLError:
+        return (documents.load(text) or {}) == settings
+    except documents.Unreadable:
         return False
 
 

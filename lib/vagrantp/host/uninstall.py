@@ -25,6 +25,7 @@ from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import MASTER, state_root, xdg
 from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.host import fabricyaml, links
 from vagrantp.images import store
 from vagrantp.instance.found import Found
@@ -80,9 +81,9 @@ def uninstall(host: Host, is_sure: Callable[[], bool], root: Path = Path("/")) -
     found = [*_find(host), *last]
     going = [thing for thing in found if not thing.stays]
     for thing in found:
-        print(thing)
+        show(thing)
     if not going:
-        return print("nothing to remove")
+        return show("nothing to remove")
     if not host.dry and not is_sure():
         raise StateError("nothing was removed", "make uninstall YES=1 does not ask")
     for thing in going:
@@ -91,7 +92,7 @@ def uninstall(host: Host, is_sure: Callable[[], bool], root: Path = Path("/")) -
     if not host.dry:
         if left := [thing.name for thing in _find(host) if not thing.stays]:
             raise ProviderError("still there:\n  " + "\n  ".join(left))
-        print(f"removed; what stays: packages, services, groups, pool default, {MASTER}/.venv")
+        show(f"removed; what stays: packages, services, groups, pool default, {MASTER}/.venv")
     for thing in last:  # may end in sudo, which asks for a password
         if not thing.stays:
             thing.remove()

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vagrantp.core.system import Host
-from vagrantp.images.store import as_root, step
+from vagrantp.images.disks import GIB, Disk
+from vagrantp.images.store import as_root, step, to_qcow2
 
 MIB = 1024**2
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host and in an image
@@ -133,12 +134,8 @@ def build_box(host: Host, suite: str, source: Path, work: Path, folder: Path) ->
             file.seek(CORE_SECTOR * 512)
             file.write(rest)
     host.make_dir(folder)
-    step(
-        host,
-        "compress",
-        *("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd"),
-        *(str(disk), str(folder / "box.img")),
-    )
+    options = ("-c", "-o", "compression_type=zstd")
+    to_qcow2(host, work, Disk("raw", BOX_SIZE * GIB), disk, folder / "box.img", *options)
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": BOX_SIZE}
     host.write(folder / "metadata.json", json.dumps(metadata))
     if not host.dry:
@@ -155,6 +152,7 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
     inside = [for_guest(site, public) for site, public in zip(sites, PUBLIC, strict=True)]
     host.write(work / "apt.conf", "\n".join(passing) + "\n", 0o644)
     host.write(work / "sources.list", sources(suite, *inside), 0o644)
+    host.write(work / "build.list", sources(suite, *sites))  # a mirror may have a password
     hooks = {
         # A checkout's own owners and umask do not matter: all is root's, and everyone's to read.
         "setup": f"tar --directory={_quote(source / 'files')} --create --owner=root:0 "
@@ -171,12 +169,19 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
         f"--include={','.join(packages((source / 'packages').read_text()))}",
         *(f"--aptopt={line}" for line in lasting),
         *(f"--{when}-hook={command}" for when, command in hooks.items()),
-        *(suite, str(target), sources(suite, *sites)),
+        *(suite, str(target), "-"),
     ]
     count = PackageCount()
     host.progress.done(lambda: str(count))
     what = "install packages"
-    host.change(argv, what=what, timeout=3600, note=count.take, explain=apts_reason)
+    host.change(
+        argv,
+        what=what,
+        timeout=3600,
+        stdin=work / "build.list",
+        note=count.take,
+        explain=apts_reason,
+    )
 
 
 @dataclass

@@ -7,7 +7,6 @@ user, arrives whole or not at all, and is removed once no disk is based on it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -46,16 +45,22 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
     disk = disks.look(name, file)
     disks.require_room(name, disk, room)
     facts = file.stat()
-    digest = hashlib.sha256(f"{file} {facts.st_mtime_ns} {facts.st_size}".encode()).hexdigest()
+    identity = f"{store.MADE} {file} {facts.st_mtime_ns} {facts.st_size}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()
     box = Box(f"vagrantp-{store.slug(name)}-{digest[:10]}", disk.virtual_size, kind="vagrant")
 
-    def link(_work: Path, folder: Path) -> None:
-        store.put_image(host, folder, disk, file)
+    def link(work: Path, folder: Path) -> None:
+        store.put_image(host, work, folder, disk, file)
         for path in source.iterdir():
             if path != file and path.name not in (METADATA, "box.img") and _is_within(source, path):
                 host.link(folder / path.name, path)
 
     return store.put_into_pool(host, box, link)
+
+
+def is_of_others(name: str) -> bool:
+    """Say whether a name in BOX is that of a Vagrant box, which others made."""
+    return name not in built.SUITES and cloud.source(name) is None
 
 
 def is_there(name: str) -> bool:
@@ -99,11 +104,9 @@ def _download(host: Host, name: str) -> None:
 def _disk(source: Path) -> Path:
     """Return the one disk of a box. Raises ProviderError when there are more, or none."""
     try:
-        metadata = json.loads(documents.text(source / METADATA))
+        metadata = documents.json_file(source / METADATA)
     except documents.Unreadable as error:
         raise ProviderError(f"{source / METADATA} must be a file {error}") from None
-    except (ValueError, RecursionError):
-        raise ProviderError(f"{source / METADATA} must be a file of JSON") from None
     disks = (isinstance(metadata, dict) and metadata.get("disks")) or [{"path": "box.img"}]
     if isinstance(disks, list) and len(disks) > 1:
         raise ProviderError(f"the box in {source} has {len(disks)} disks: only one is supported")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from vagrantp.core.documents import at_once
 from vagrantp.core.errors import ConfigError
@@ -60,8 +62,29 @@ class Unusable(ValueError):
 
 def look(name: str, file: Path) -> Disk:
     """Return what the disk image BOX=`name` is. Raises ConfigError for what cannot be used."""
+    with opened(name, file) as stream:
+        return examine(name, stream)
+
+
+@contextmanager
+def opened(
+    name: str, file: Path, opener: Callable[[str, int], int] = at_once
+) -> Iterator[BinaryIO]:
+    """Open the disk image BOX=`name`. Raises ConfigError where it is not there, or no file."""
     try:
-        return _look(file)
+        stream = open(file, "rb", opener=opener)  # noqa: SIM115  # no error of the block is its own
+    except OSError as error:
+        raise _refusal(name, f"cannot be read: {error.strerror}") from None
+    with stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise _refusal(name, "is not a regular file")
+        yield stream
+
+
+def examine(name: str, stream: BinaryIO) -> Disk:
+    """Return what the open disk image BOX=`name` is. Raises ConfigError as `look` does."""
+    try:
+        return _examine(stream)
     except Unusable as why:
         raise _refusal(name, str(why)) from None
     except OSError as error:
@@ -90,29 +113,25 @@ def refuse_other(name: str, header: bytes, disk_size: int) -> None:
         raise _refusal(name, "changed while it was copied")
 
 
-def _look(file: Path) -> Disk:
-    with open(file, "rb", opener=at_once) as stream:
-        facts = os.fstat(stream.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise Unusable("is not a regular file")
-        header = stream.read(HEADER)
-        stream.seek(max(0, facts.st_size - SECTOR))
-        end = stream.read(SECTOR)
+def _examine(stream: BinaryIO) -> Disk:
+    size = os.fstat(stream.fileno()).st_size
+    header = os.pread(stream.fileno(), HEADER, 0)
+    end = os.pread(stream.fileno(), SECTOR, max(0, size - SECTOR))
     if not header:
         raise Unusable("is empty")
     if header.startswith(QCOW2):
-        size = _virtual_size(header)
+        virtual_size = _virtual_size(header)
         tables = struct.unpack_from(">QQ", header, 40)  # where the L1 and the refcount table are
-        if max(tables) >= facts.st_size:
+        if max(tables) >= size:
             raise Unusable("is cut off")
-        return Disk("qcow2", size)
+        return Disk("qcow2", virtual_size)
     found = [what for offset, magic, what in OTHERS if header[offset:].startswith(magic)]
     found += [what for magic, what in AT_THE_END if end.startswith(magic)]
     if found:
         raise Unusable(f"is {found[0]}")
     if header[510:] != b"\x55\xaa":  # UEFI, 5.2.1: so ends the first sector of a disk
         raise Unusable("is neither: it has no partition table")
-    return Disk("raw", -(-facts.st_size // SECTOR) * SECTOR)
+    return Disk("raw", -(-size // SECTOR) * SECTOR)
 
 
 def _virtual_size(header: bytes) -> int:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from vagrantp.core.errors import ProviderError, cleaned_up_by
+from vagrantp.core.errors import HostLimitError, ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import xdg
+from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
 from vagrantp.images import disks
 
 POOL = "default"
 COPY_TIMEOUT = 60.0  # seconds; libvirt copies a base image in 2 to 5
+CONVERT_TIMEOUT = 3600  # seconds, of the clock and of the processor
+CONVERT_MEMORY = 1024  # MB of address space; qemu-img convert takes less than half of that
+MIB = 1024**2
 DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some images have 10 GB
 
 
@@ -27,6 +32,7 @@ DOWNLOAD_TIMEOUT = 4 * 3600  # seconds; some images have 10 GB
 # (action/handle_box_image.rb, get_volume_name). It names the user, so users share no volume, and a
 # lock of one user is enough.
 VERSION = f"1.{os.getuid()}"
+MADE = "2"  # in the digest of others' boxes: raise it when the code below makes another one of them
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,58 @@ def describe(host: Host, folder: Path) -> None:
     host.write(folder / "metadata.json", json.dumps(metadata))
 
 
-def put_image(host: Host, folder: Path, disk: disks.Disk, file: Path) -> None:
-    """Put a disk image that we did not build into the `folder` of a box, as a qcow2."""
+def put_image(host: Host, work: Path, folder: Path, disk: disks.Disk, file: Path) -> None:
+    """Put a disk image that we did not build into the `folder` of a box, as a qcow2.
+
+    A qcow2 is converted, too: its tables may be anything, and what opens the box next does so
+    without limits.
+    """
     describe(host, folder)
-    target = folder / "box.img"
-    if disk.format == "qcow2":
-        return host.link(target, file)
-    argv = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", str(file), str(target)]
-    host.change(argv, what="convert the image", timeout=3600)
+    with host.progress.stage("convert the image"):
+        to_qcow2(host, work, disk, file, folder / "box.img")
+
+
+def to_qcow2(
+    host: Host, work: Path, disk: disks.Disk, file: Path, target: Path, *options: str
+) -> None:
+    """Convert a disk image, in a sandbox that sees it alone, and has limits of memory and time.
+
+    `work`: a folder in the target's file system. Raises ProviderError when qemu-img fails.
+    """
+    made = work / "made"
+    host.make_dir(made)
+    image = made / "box.img"
+    sandbox = Sandbox(
+        reads=(file,),
+        writes=(made,),
+        memory=CONVERT_MEMORY,
+        file_size=disk.virtual_size // MIB * 5 // 4 + 64,  # its tables are far less than a quarter
+        cpu=CONVERT_TIMEOUT,
+    )
+    command = ("qemu-img", "convert", "-f", disk.format, "-O", "qcow2", *options)
+    argv = [*command, str(file), str(image)]
+    host.change(argv, what="convert the image", timeout=CONVERT_TIMEOUT, sandbox=sandbox)
+    host.make_plain(made)
+    if not host.dry and (image.is_symlink() or not image.is_file()):
+        raise ProviderError("convert the image failed: what it made is no file")
+    host.move(image, target)
+
+
+def copy(host: Host, name: str, stream: BinaryIO, target: Path) -> None:
+    """Copy what is open as `stream`, the file of BOX=`name`; as a reflink where that can be.
+
+    Raises HostLimitError where the disk has no room for it.
+    """
+    needed, folder = os.fstat(stream.fileno()).st_blocks * 512, target.parent
+    if not host.dry and (there := shutil.disk_usage(folder).free) < needed:
+        text = f"{folder} has {there // MIB} MB free, and a copy of {name} takes {needed // MIB} MB"
+        raise HostLimitError(text, f"make room: df -h {folder}")
+    host.change(
+        ["cp", "--reflink=auto", "--sparse=always", "/dev/stdin", str(target)],
+        what=f"copying {name}",
+        timeout=CONVERT_TIMEOUT,
+        stdin=Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}"),
+    )
 
 
 def slug(name: str) -> str:
@@ -134,9 +184,10 @@ def _remove_old_boxes(host: Host, box: Box) -> None:
 def _upload(host: Host, box: Box, file: Path) -> None:
     """Put a box into the pool, so that vagrant-libvirt finds it there and does not do it itself.
 
-    Its own upload, killed, leaves half a volume that the next one takes for a whole one. Ours
-    goes to another name; the server then makes the copy, unpacked, under the right one. While
-    `.part` is there the other one does not count, so it is never half either.
+    Its own upload, killed, leaves half a volume that the next one takes for a whole one. While
+    ours has a `.part` beside it, it does not count. A box that we built goes there, and the server
+    makes the copy, unpacked, under the right name. Others' it would read as root, by a qemu-img
+    without limits: they are unpacked already.
     """
     part = f"{box.volume}.part"
     size = str(box.virtual_size)
@@ -163,14 +214,18 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     remove()
     with cleaned_up_by(remove_half):
         volume("vol-create-as", part, size, "--format", "qcow2")
-        volume("vol-upload", part, str(file))
-        # The server opens what the copy names, as root; the file may have changed since the check.
+        uploaded = part if box.kind == "ours" else box.volume
+        if uploaded != part:
+            volume("vol-create-as", uploaded, size, "--format", "qcow2")
+        volume("vol-upload", uploaded, str(file))
+        # The server opens what a volume names, as root; the file may have changed since the check.
         with host.scratch(vagrant_home()) as folder:
-            volume("vol-download", part, str(folder / "header"), f"--length={disks.HEADER}")
+            volume("vol-download", uploaded, str(folder / "header"), f"--length={disks.HEADER}")
             if not host.dry:
                 header = (folder / "header").read_bytes()
                 disks.refuse_other(box.name, header, box.virtual_size)
-        volume("vol-clone", part, box.volume)
+        if uploaded == part:
+            volume("vol-clone", part, box.volume)
         volume("vol-delete", part)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,6 +50,11 @@ def judged(found: Found) -> Found:
     if not instance.machine():
         return replace(found, state="broken", reason="its machine.json is gone or cannot be read")
     return found
+
+
+def uid_from(text: str) -> int:
+    """Return the uid that metadata or a label has, which others can write, too; -1 for none."""
+    return int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) else -1
 
 
 def absent(instance: Instance) -> Found:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from ipaddress import IPv4Interface
 
 from vagrantp_guard import contract
 
+from vagrantp.core import documents
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
+from vagrantp.core.text import last_line
 from vagrantp.instance import guard
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
@@ -48,10 +49,10 @@ def live(host: Host) -> contract.Report:
 def _report(host: Host, argv: list[str]) -> contract.Report:
     answer = host.ask(argv)
     try:
-        return contract.Report.from_json(json.loads(answer.stdout))
+        return contract.Report.from_json(documents.from_json(answer.stdout))
     except ValueError:
-        why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ProviderError(f"the packet filter cannot be looked at: {why}", SET_UP) from None
+        why = f"the packet filter cannot be looked at: {last_line(answer.stderr)}"
+        raise ProviderError(why, SET_UP) from None
 
 
 def ensure(host: Host, infra_type: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ from time import monotonic, sleep
 
 from vagrantp_guard.contract import BRIDGES, LAN_TAPS, LanNic
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ConfigError, ConflictError, ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.process import is_installed
@@ -44,7 +44,7 @@ def card(host: Host, instance: Instance, settings: Settings) -> LanNic | None:
         )
     bridge = _bridge(host, settings)
     own = _addresses(host, bridge)
-    routes = json.loads(host.answer(["ip", "-4", "-json", "route", "show", "default"]))
+    routes = as_json("ip", host.answer(["ip", "-4", "-json", "route", "show", "default"]), list)
     there = [r for r in routes if r.get("dev") == bridge and "gateway" in r]
     routers = [IPv4Address(route["gateway"]) for route in there]
     port, mac = f"{LAN_TAPS}{instance.id}", settings.mac or instance.lan_mac
@@ -84,7 +84,7 @@ def refuse_taken(host: Host, nic: LanNic) -> None:
     query = ["ip", "-json", "neighbour", "show", "to", str(wanted.ip), "dev", nic.bridge]
     seconds = ANSWER_SECONDS
     while monotonic() < began + seconds:
-        for known in json.loads(host.answer(query) or "[]"):
+        for known in as_json("ip", host.answer(query) or "[]", list):
             if "REACHABLE" in known["state"] and known["lladdr"] != nic.mac:
                 raise ConflictError(
                     f"FIXED_IP={wanted.ip} is taken by {known['lladdr']} on {nic.bridge}"
@@ -96,7 +96,7 @@ def refuse_taken(host: Host, nic: LanNic) -> None:
 
 def _bridge(host: Host, settings: Settings) -> str:
     """Return BRIDGE, or the only bridge of this host that leads out of it."""
-    links = json.loads(host.answer(["ip", "-json", "-details", "link"]))
+    links = as_json("ip", host.answer(["ip", "-json", "-details", "link"]), list)
     kinds: dict[str, str] = {
         link["ifname"]: link.get("linkinfo", {}).get("info_kind", "") for link in links
     }
@@ -125,7 +125,7 @@ def _bridge(host: Host, settings: Settings) -> str:
 def _addresses(host: Host, link: str = "") -> list[IPv4Interface]:
     """Return this host's addresses, with the networks that they are in: all, or those of a link."""
     only = ["dev", link] if link else []
-    found = json.loads(host.answer(["ip", "-4", "-json", "address", "show", *only]))
+    found = as_json("ip", host.answer(["ip", "-4", "-json", "address", "show", *only]), list)
     return [
         IPv4Interface(f"{a['local']}/{a['prefixlen']}")
         for each in found

@@ -16,6 +16,7 @@ from typing import Any
 
 from vagrantp_guard.contract import FORWARD
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ConflictError
 from vagrantp.core.locks import holder_of
 from vagrantp.core.places import state_root
@@ -133,7 +134,7 @@ def _refuse_taken(host: Host, forward: Forward) -> None:
         raise ConflictError(f"{place} is not for ordinary users", hint)
     if holder := _holder(host, forward):
         raise ConflictError(f"{place} is taken by {holder}", "take another one, or auto:GUEST")
-    links = json.loads(host.answer(["ip", "-json", "address"]))
+    links = as_json("ip", host.answer(["ip", "-json", "address"]), list)
     own = [a["local"] for link in links for a in link["addr_info"]]
     raise ConflictError(
         f"{place} cannot be had: {error.strerror}", f"this host is {', '.join(own)}"
@@ -218,7 +219,7 @@ def checks(host: Host, instance: Instance, settings: Settings, pid: str) -> list
     listening = {
         (kind, int(port, 16))
         for kind, port, state in re.findall(
-            r"^(tcp|udp)6?: *\d+: \w+:(\w+) \S+ (\w+)", listing, re.M
+            r"^(tcp|udp)6?: *\d+: \w+:([0-9A-F]{4}) \S+ ([0-9A-F]{2}) ", listing, re.M
         )
         if kind == "udp" or state == "0A"
     }

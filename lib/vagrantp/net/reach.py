@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 import socket
 import threading
@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 
 from vagrantp_guard.contract import HOST_NAME
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
 from vagrantp.guest import session
@@ -76,7 +77,7 @@ def checks(
         answer = session.run(host, instance, pid, script)
     if answer.return_code == 3:
         return [Check("reach", "tried from inside", "the guest has no bash", "not enforced")]
-    ends = dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)
+    ends = dict(re.findall(r"^(\d+) (open|closed)$", answer.stdout, re.ASCII | re.MULTILINE))
     found: dict[str, Check] = {}
     for number, probe in enumerate(probes):
         promised, end = "open" if probe.is_open else "closed", ends.get(str(number), "not tried")
@@ -91,7 +92,7 @@ def _probes(
     host: Host, instance: Instance, settings: Settings, own: list[str], services: ExitStack
 ) -> Iterator[Probe]:
     """Yield what to try, with services on this host that end with `services`."""
-    links = json.loads(host.answer(["ip", "-json", "address"]))
+    links = as_json("ip", host.answer(["ip", "-json", "address"]), list)
     addresses = [a["local"] for link in links for a in link["addr_info"] if a["scope"] == "global"]
     of_host = [address for address in addresses if address not in own]  # pasta gives the host's own
     port = services.enter_context(_service(0))
@@ -104,7 +105,7 @@ def _probes(
         kind = "this host by IPv6" if ":" in address else "this host"
         yield Probe(kind, is_open=False, address=address, port=port)
     if not settings.lan_access:
-        routes = json.loads(host.answer(["ip", "-4", "-json", "route", "show", "default"]))
+        routes = as_json("ip", host.answer(["ip", "-4", "-json", "route", "show", "default"]), list)
         for router in dict.fromkeys(route["gateway"] for route in routes if "gateway" in route):
             for number in LAN_PORTS:
                 if number == DNS and lan and IPv4Address(router) in lan.resolvers:

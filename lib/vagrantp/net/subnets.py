@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from vagrantp_guard.contract import BRIDGES, NETWORK
 
+from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ConfigError, ConflictError
 from vagrantp.core.system import Host
 
@@ -32,7 +32,8 @@ def free_subnet(
 
     Raises ConflictError when there is none.
     """
-    routes = json.loads(host.ask(["ip", "-4", "-json", "route", "show", "table", "all"]).stdout)
+    query = ["ip", "-4", "-json", "route", "show", "table", "all"]
+    routes = as_json("ip", host.ask(query).stdout, list)
     return choose_subnet(within, [*_networks(route["dst"] for route in routes), *also_taken])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from vagrantp.core import documents
 from vagrantp.core.process import environment
 from vagrantp.core.system import Host
 from vagrantp.images import store
@@ -52,8 +53,8 @@ def forget(host: Host, instance: Instance) -> None:
         return
     with host.flock(index.with_name("index.lock")):
         try:
-            known = json.loads(index.read_text(encoding="utf-8"))
-        except ValueError:
+            known = documents.json_file(index)
+        except documents.Unreadable:
             return
         machines = known.get("machines", {})
         kept = {key: m for key, m in machines.items() if m.get("name") != instance.full_name}

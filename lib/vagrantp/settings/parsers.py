@@ -10,7 +10,7 @@ import csv
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -256,6 +256,41 @@ def lan_rule(text: str) -> LanRule:
     return LanRule(network, number, protocol)
 
 
+def order(*words: str) -> Callable[[str, str], bool]:
+    """Return a function that says whether a word gives as much as another, or more.
+
+    `words`: from the one that gives least to the one that gives most.
+    """
+    return lambda one, other: one in words and other in words[: words.index(one) + 1]
+
+
+def is_wider_forward(one: str, other: str) -> bool:
+    """Say whether an item of PORTS opens all that another one does."""
+    try:
+        wide, narrow = port_forward(one), port_forward(other)
+    except Invalid:
+        return False
+    if wide.address.is_unspecified and wide.address.version == narrow.address.version:
+        narrow = replace(narrow, address=wide.address)
+    return wide == narrow
+
+
+def is_wider_rule(one: str, other: str) -> bool:
+    """Say whether an item of LAN_ALLOW, or LAN_ACCESS=yes, allows all that another item does."""
+    try:
+        narrow = lan_rule(other)
+        if one == "yes":  # which opens networks, and no service of this host
+            return narrow.network is not None
+        wide = lan_rule(one)
+    except Invalid:
+        return False
+    if wide.network is None or narrow.network is None:
+        return wide == narrow
+    is_port = wide.port in (None, narrow.port) and wide.protocol in (None, narrow.protocol)
+    outer, inner = wide.network, narrow.network
+    return is_port and outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
 def path(raw: str) -> Path:
     """Validate the path of a file, as it is written."""
     if not raw.strip():
@@ -271,17 +306,22 @@ def provisioner(text: str) -> Provisioner:
     return Provisioner("playbook" if is_playbook else "script", Path(text))
 
 
+def is_web_url(text: str) -> bool:
+    """Say whether a text is an http or https URL with a host."""
+    try:
+        url = urlsplit(text)
+        is_web = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # of a bad port, or what looks like an IPv6 address
+        return False
+    return bool(is_web) and not re.search(r"[\s\x00-\x1f\x7f]", text)
+
+
 def box(raw: str) -> str | Path:
     """Validate BOX: a Path for an image file, else a name or URL."""
     if raw.startswith(("./", "/", "~/")):
         return path(raw)
     if "://" in raw:
-        try:
-            url = urlsplit(raw)
-            is_url = url.scheme in ("http", "https") and url.hostname and url.port != 0
-        except ValueError:  # of a bad port, or what looks like an IPv6 address
-            is_url = False
-        if not is_url or re.search(r"\s", raw):
+        if not is_web_url(raw):
             raise Invalid("must be an http or https URL with a host, when it is a URL")
         return raw
     if not VAGRANT_BOX.fullmatch(raw):

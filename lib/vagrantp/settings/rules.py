@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
+from urllib.parse import urlsplit
 
 from vagrantp.settings.keys import AT_ONCE, KEYS, NEW, NOT_BUILT, Settings
 from vagrantp.settings.schema import When
@@ -43,6 +44,9 @@ def conflicts(values: Mapping[str, Any], written: Collection[str]) -> Iterator[K
         elif key == "IMAGE_SHA256" and _is_name(values.get("BOX")):
             hint = "take IMAGE_SHA256 out; what BOX names is checked in its own way"
             yield KeyConflict(key, "is for a file or URL in BOX", hint)
+        elif key == "BOX" and "IMAGE_SHA256" not in written and _is_http(values.get("BOX")):
+            hint = "use https, or give IMAGE_SHA256"
+            yield KeyConflict(key, "must not be http without IMAGE_SHA256", hint, is_idle=False)
         elif key == "PROVISION_VARS" and not _has_playbook(values, written):
             hint = "take PROVISION_VARS out, or name a playbook"
             yield KeyConflict(key, "is for a playbook in PROVISION_SCRIPT", hint)
@@ -53,6 +57,10 @@ def conflicts(values: Mapping[str, Any], written: Collection[str]) -> Iterator[K
 
 def _is_name(image: object) -> bool:
     return isinstance(image, str) and "://" not in image
+
+
+def _is_http(image: object) -> bool:
+    return isinstance(image, str) and urlsplit(image).scheme == "http"
 
 
 def _has_playbook(values: Mapping[str, Any], written: Collection[str]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from vagrantp.core.urls import redacted
 from vagrantp.settings.keys import KEYS, Settings
 
 
@@ -32,8 +33,9 @@ def from_json(values: Mapping[str, Any]) -> Settings:
     """Return the settings of a machine.json, of this version or an older one.
 
     A key that it lacks is what the versions without it did: `before` of the key, else its default.
-    Where it does not say what was written, that is what differs from this. Raises ValueError,
-    TypeError or LookupError for values that no version has written.
+    Where it does not say what was written, that is what differs from this; where it does not say
+    what is in `.env`, that stays None. Raises ValueError, TypeError or LookupError for values that
+    no version has written.
     """
     kinds = _kinds(Settings)
     absent = _absent(values["infra_type"])
@@ -72,12 +74,12 @@ def _typed(kind: Any, value: Any) -> Any:  # noqa: ANN401
 
 
 def as_written(value: object) -> str:
-    """Return a setting as `.env` has it, "nothing" where it is not there."""
+    """Return a setting as `.env` has it, but for a URL's password; "nothing" for none."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
-    return "nothing" if value in (None, "") else str(value)
+    return "nothing" if value in (None, "") else redacted(str(value))
 
 
 def differences(old: Settings, settings: Settings) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.progress import table
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found, judged
 from vagrantp.net import ports
@@ -23,7 +24,7 @@ SIZES = (("memory_mib", "MiB"), ("cpus", ""), ("disk_gib", "GiB"))
 @verb
 def ls(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Show every instance of yours on this host."""
-    print(_text(host, as_json=json))
+    show(_text(host, as_json=json))
 
 
 def _text(host: Host, as_json: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vagrantp.core.errors import StateError
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.instance import record as instances
 from vagrantp.verbs.tasks import here, not_built, verb
 
@@ -21,4 +22,4 @@ def ssh_config(host: Host, install: bool = False, verbose: bool = False) -> None
     if known is None or not known.is_complete():
         raise StateError(f"there is no instance for {folder}", "fab up makes it")
     known.refuse_newer()
-    print(known.ssh_config.read_text(encoding="utf-8").rstrip())
+    show(known.ssh_config.read_text(encoding="utf-8").rstrip())

@@ -9,10 +9,12 @@ from typing import Any
 
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
+from vagrantp.core.text import escaped, show
+from vagrantp.instance import grants
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.ls import SCHEMA, facts_of
 from vagrantp.verbs.steps.find import find
@@ -28,7 +30,7 @@ HOW = {  # to get what `.env` asks for now
 @verb
 def status(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Show this project's instance, live from its provider."""
-    print(_text(host, here(), as_json=json))
+    show(_text(host, here(), as_json=json))
 
 
 def _text(host: Host, folder: Path, as_json: bool) -> str:
@@ -51,7 +53,9 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
     shown = {
-        key.removesuffix("_mib").removesuffix("_gib"): f"{value} {units.get(key, '')}".strip()
+        key.removesuffix("_mib").removesuffix("_gib"): escaped(
+            f"{value} {units.get(key, '')}".strip(), keep=""
+        )
         for key, value in facts.items()
         if value not in (None, "")
     }
@@ -100,7 +104,7 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
 def _wanted(folder: Path) -> Settings | None:
     """Return what `.env` asks for now, None where it is gone or broken."""
     try:
-        return env.load(folder)
+        return grants.load(folder)
     except ConfigError:
         return None
 

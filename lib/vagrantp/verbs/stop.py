@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.instance.found import UP
 from vagrantp.instance.plan import WantStopped, decide
 from vagrantp.providers import provider_for
@@ -22,11 +23,11 @@ def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = Tr
         plan = decide(found, [], WantStopped(force))
         steps.take(host, plan, found)
         if not plan:
-            print(f"{found.name} is stopped already")
+            show(f"{found.name} is stopped already")
         elif host.dry:
-            print(f"{found.name} would be stopped")
+            show(f"{found.name} would be stopped")
         else:
             state, _ = provider_for(found.instance.infra_type).live(host, found.instance)
             if state in UP:
                 raise ProviderError(f"{found.name} is still {state}")
-            print(f"{found.name} is stopped")
+            show(f"{found.name} is stopped")

@@ -22,6 +22,7 @@ from vagrantp.core.errors import ConfigError, HostLimitError, Interrupted, Vagra
 from vagrantp.core.process import handle_signals
 from vagrantp.core.progress import Progress
 from vagrantp.core.system import Host
+from vagrantp.core.text import escaped, show
 from vagrantp.instance import record as instances
 from vagrantp.settings.env import id_from
 
@@ -129,7 +130,7 @@ def _exits(host: Host) -> Iterator[None]:
 def _printed(error: BaseException) -> str:
     """Return an error as it is printed: its message and the notes that were added to it."""
     notes: list[str] = getattr(error, "__notes__", [])
-    return "\n".join([in_words(error), *(f"  {note}" for note in notes)])
+    return escaped("\n".join([in_words(error), *(f"  {note}" for note in notes)]))
 
 
 def _exit_code(error: BaseException) -> int:
@@ -154,14 +155,14 @@ def is_sure(force: bool) -> Callable[[str], bool]:
     return lambda in_use: force or agrees(f"{in_use}. Remove it and its disk?")
 
 
-def accepts(accept: bool) -> Callable[[str], bool]:
-    """Return a function that asks whether to use what a guest may have changed."""
-    return lambda changed: accept or agrees(f"{changed}\nUse it as it is now?")
+def accepts(host: Host, accept: bool) -> Callable[[str], bool]:
+    """Return a function that asks whether what `.env` asks for is granted."""
+    return lambda asked: accept or (not host.dry and agrees(f"{asked}\nGrant it?"))
 
 
 def agrees(question: str) -> bool:
     """Ask on a terminal; where there is none, the answer is no."""
     if not sys.stdin.isatty():
         return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    show(f"{question} [y/N] ", sys.stderr, end="")
     return sys.stdin.readline().strip().lower() in ("y", "yes")

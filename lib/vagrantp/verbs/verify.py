@@ -8,13 +8,15 @@ from dataclasses import asdict
 from vagrantp.core.errors import PromiseError
 from vagrantp.core.progress import Check, compare, table
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.guest import mount, provision, session
-from vagrantp.instance import network, ssh
+from vagrantp.guest.facts import Facts
+from vagrantp.instance import grants, network, ssh
 from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports, reach
 from vagrantp.providers import provider_for
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.steps.find import running
 from vagrantp.verbs.tasks import here, verb
@@ -24,11 +26,11 @@ from vagrantp.verbs.tasks import here, verb
 def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Prove that the running instance is what .env says."""
     folder = here()
-    settings = env.load(folder, host.progress.say)
+    settings = grants.load(folder, host.progress.say)
     found = running(host, folder)
     settings = saved.kept(found.instance.settings, settings)
     checks = checks_of(host, found, settings)
-    print(_json(found, checks) if json else _table(checks))
+    show(_json(found, checks) if json else _table(checks))
     failed = sum(check.outcome == "FAILED" for check in checks)
     if failed:
         raise PromiseError(f"{failed} of {len(checks)} promises are broken")
@@ -39,9 +41,9 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
     instance = found.instance
     facts, why = session.ask(host, ssh.ssh(instance))
     promised = str(settings.fixed_ip or instance.machine()["provider"]["address"]).partition("/")[0]
-    own = facts.get("addresses", "").split()
+    own = [str(address) for address in facts.addresses]
     addresses = [*own]
-    if facts:  # a rootless container has none that the host can route: it answered at a port
+    if not why:  # a rootless container has none that the host can route: it answered at a port
         addresses.append(network.LOOPBACK)
     pid = provider_for(instance.infra_type).pid(host, instance)
     return [
@@ -53,22 +55,22 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),
         *provision.proof(settings, facts),
-        compare("ssh", "answers", "answers" if facts else why),
-        *(reach.checks(host, instance, settings, pid, own) if facts else []),
-        *(ports.checks(host, instance, settings, pid) if facts else []),
+        compare("ssh", "answers", why or "answers"),
+        *(reach.checks(host, instance, settings, pid, own) if not why else []),
+        *(ports.checks(host, instance, settings, pid) if not why else []),
     ]
 
 
-def _on_lan(host: Host, instance: instances.Instance, facts: dict[str, str]) -> list[Check]:
+def _on_lan(host: Host, instance: instances.Instance, facts: Facts) -> list[Check]:
     """Return what a guest on a bridge of the host has there."""
     lan = instance.lan
     if not lan:
         return []
-    gateway = facts.get("gateway")
+    gateway = facts.gateway and str(facts.gateway)
     if lan.address:
         return [compare("gateway", str(lan.gateway), gateway)]
     leased = isolation.leased(host, lan)
-    given = [address for address in facts.get("addresses", "").split() if address in leased]
+    given = [address for address in map(str, facts.addresses) if address in leased]
     here = instance.machine()["provider"]["address"].rpartition(".")[0] + ".1"
     return [
         compare(f"address on {lan.bridge}", "by DHCP", "by DHCP" if given else "none"),

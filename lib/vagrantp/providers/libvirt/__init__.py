@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -22,7 +21,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.images import boxes, store
 from vagrantp.instance import network
-from vagrantp.instance.found import UP, Found, State
+from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance, as_text
 from vagrantp.net import subnets
 from vagrantp.providers.libvirt import accel, addresses, domain, ended, seed
@@ -40,6 +39,7 @@ STATES: dict[str, State] = {
 }
 DESCRIPTION = re.compile(r"made by vagrantp for uid (\d+)")  # as the Vagrantfile has it
 OURS = re.compile(rf"^ *(?:-|\d+) +(\S+-{contract.ID}) +(\S.*?) *$", re.MULTILINE)
+OLD_SCREEN = "vnc_password"  # in a record of a version whose VMs have their screen on the loopback
 BOOT_TIMEOUT = 600  # seconds until ssh must answer; software emulation is slow
 STOP_TIMEOUT = 120  # seconds that a guest has to shut down
 
@@ -62,7 +62,6 @@ def list_all(host: Host) -> list[Found]:
         if instance.full_name != name:
             continue  # a foreign one, or a copy of an instance
         now = STATES.get(states[name], "broken")
-        port = one.find("devices/graphics[@type='vnc']")
         found.append(
             Found(
                 instance,
@@ -74,10 +73,23 @@ def list_all(host: Host) -> list[Found]:
                 cpus=int(one.findtext("vcpu", "0")),
                 disk=instance.machine().get("settings", {}).get("disk"),
                 console=f"virsh --connect qemu:///system console {name}",
-                vnc=f"127.0.0.1:{port.get('port')}" if port is not None and now in UP else None,
+                vnc=_screen(one) if now in UP else None,
             )
         )
     return found
+
+
+def _screen(domain: ET.Element) -> str | None:
+    """Return how to reach the screen of a running domain, None where it has none.
+
+    A domain that an older version started has it on a port of the loopback.
+    """
+    graphics = domain.find("devices/graphics[@type='vnc']")
+    if graphics is None:
+        return None
+    if port := graphics.get("port"):
+        return f"127.0.0.1:{port}"
+    return f"virt-viewer --connect qemu:///system --attach {domain.findtext('name')}"
 
 
 def _whose(xml: ET.Element) -> tuple[Instance, int]:
@@ -90,7 +102,7 @@ def _whose(xml: ET.Element) -> tuple[Instance, int]:
     if values is not None:
         place = Path(values.get("folder", "/"))
         made = Instance(values.get("name", ""), values.get("id", ""), place, "vm")
-        return made, int(values.get("uid", "-1"))
+        return made, uid_from(values.get("uid", ""))
     described = DESCRIPTION.fullmatch(xml.findtext("description", ""))
     if not described:
         return Instance("", "", Path("/"), "vm"), -1
@@ -104,7 +116,10 @@ def prepare(
 ) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)
-    box = boxes.ensure(host, settings.image, settings.image_sha256, settings.disk)
+    image = settings.image
+    if image.startswith("/"):
+        image = str(instance.source(Path(image)))
+    box = boxes.ensure(host, image, settings.image_sha256, settings.disk)
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = addresses.ensure_network(host, instance)
         fixed = network.fixed_ip(settings)
@@ -116,7 +131,7 @@ def prepare(
             "use BOX=debian-12",
         )
     with host.progress.stage("seed"):
-        image = seed.make(host, instance, settings, box, card)
+        iso = seed.make(host, instance, settings, box, card)
     return domain.vm(
         instance,
         settings,
@@ -133,9 +148,8 @@ def prepare(
         subnet=str(subnet),
         network=subnets.NAME,
         pool=POOL,
-        seed=image,
+        seed=iso,
         user=settings.ssh_user,
-        vnc_password=secrets.token_hex(4),  # VNC takes eight characters at most (RFC 6143)
     )
 
 
@@ -218,6 +232,14 @@ def emulate(host: Host, instance: Instance) -> None:
 
 def start(host: Host, instance: Instance) -> None:
     """Start the domain."""
+    document = instance.machine()
+    if OLD_SCREEN in document["provider"]:  # Vagrant has not written the domain since
+        file = instance.state_dir / "screen.xml"  # virsh reads this from a file only
+        host.write(file, domain.SCREEN)
+        change(host, "update-device", instance.full_name, str(file), "--config")
+        host.remove(file)
+        del document["provider"][OLD_SCREEN]
+        host.write(instance.machine_json, as_text(document))
     change(host, "start", instance.full_name)
 
 

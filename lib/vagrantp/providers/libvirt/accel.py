@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep, time
 
+from vagrantp.core import documents
 from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import version, virsh
 from vagrantp.core.places import state_root, xdg
@@ -49,7 +50,7 @@ def why_not_kvm(host: Host, *, retry: bool = False) -> str | None:
         return "/dev/kvm is not there: switch virtualization on in the firmware"
     this_host, cache = _this_host(host), _cache()
     try:
-        known = json.loads(cache.read_text())
+        known = documents.json_file(cache)
         is_old = known["why_not"] and time() - cache.stat().st_mtime > TRY_AGAIN
         if known["host"] == this_host and not retry and not is_old:
             return known["why_not"]  # type: ignore[no-any-return]

@@ -18,22 +18,37 @@ from vagrantp.settings.env import Settings
 
 def ensure_network(host: Host, instance: Instance) -> IPv4Network:
     """Make the NAT network if it is not there, start it, and return its subnet."""
-    xml = host.ask(virsh("net-dumpxml", subnets.NAME))
+    xml = host.ask(virsh("net-dumpxml", "--inactive", subnets.NAME))
     if xml.ok:
-        ip = as_xml(xml.stdout).find("ip")
+        known = as_xml(xml.stdout)
+        ip = known.find("ip")
         if ip is None:
             raise ProviderError(f"vagrantp did not make the libvirt network {subnets.NAME}")
         subnet = IPv4Network(f"{ip.get('address')}/{ip.get('netmask')}", strict=False)
+        if domain.knows_hosts(known):  # an older version made it
+            domain.hide_hosts(known)
+            _define(host, instance, ET.tostring(known, encoding="unicode"))
+            is_used = as_xml(ask(host, "net-dumpxml", subnets.NAME)).get("connections")
+            if _is_active(host) and not is_used:  # else it applies when the network starts again
+                change(host, "net-destroy", subnets.NAME)
     else:
         subnet = subnets.free_subnet(host, subnets.FOR_LIBVIRT, also_taken=[])
-        file = instance.state_dir / "network.xml"  # virsh reads this from a file only
-        host.write(file, domain.nat_network(subnets.NAME, subnet))
-        change(host, "net-define", str(file))
+        _define(host, instance, domain.nat_network(subnets.NAME, subnet))
         change(host, "net-autostart", subnets.NAME)
-        host.remove(file)
-    if subnets.NAME not in ask(host, "net-list", "--name").split():
+    if not _is_active(host):
         change(host, "net-start", subnets.NAME)
     return subnet
+
+
+def _is_active(host: Host) -> bool:
+    return subnets.NAME in ask(host, "net-list", "--name").split()
+
+
+def _define(host: Host, instance: Instance, xml: str) -> None:
+    file = instance.state_dir / "network.xml"  # virsh reads this from a file only
+    host.write(file, xml)
+    change(host, "net-define", str(file))
+    host.remove(file)
 
 
 def reserve(
@@ -61,8 +76,7 @@ def reserve(
 
 
 def update_dhcp(host: Host, action: str, xml: str) -> None:
-    is_active = subnets.NAME in ask(host, "net-list", "--name").split()
-    where = ["--config", *(["--live"] if is_active else [])]
+    where = ["--config", *(["--live"] if _is_active(host) else [])]
     change(host, "net-update", subnets.NAME, action, "ip-dhcp-host", xml, *where)
 
 

@@ -15,6 +15,9 @@ from vagrantp.instance import guard, network
 from vagrantp.instance.record import VERSION, Instance
 from vagrantp.settings.env import Settings
 
+DNSMASQ = "http://libvirt.org/schemas/network/dnsmasq/1.0"  # formatnetwork.html
+SCREEN = '<graphics type="vnc"><listen type="socket"/></graphics>'  # as the Vagrantfile has it
+
 
 def volumes(instance: Instance) -> tuple[str, str]:
     """Return the names of a VM's volumes: disk and seed."""
@@ -96,7 +99,20 @@ def nat_network(name: str, subnet: IPv4Network) -> str:
     leases = ET.SubElement(dhcp, "range", start=str(subnet[2]), end=str(subnet[-2]))
     # short, as nobody gets the address of a removed VM before its lease has ended
     ET.SubElement(leases, "lease", expiry="5", unit="minutes")
+    hide_hosts(network)
     return ET.tostring(network, encoding="unicode")
+
+
+def knows_hosts(network: ET.Element) -> bool:
+    """Say whether the resolver of a network answers with the names in this host's /etc/hosts."""
+    return network.find(f"{{{DNSMASQ}}}options/{{{DNSMASQ}}}option[@value='no-hosts']") is None
+
+
+def hide_hosts(network: ET.Element) -> None:
+    """Keep the names in this host's /etc/hosts from the resolver of a network."""
+    ET.register_namespace("dnsmasq", DNSMASQ)
+    options = ET.SubElement(network, f"{{{DNSMASQ}}}options")
+    ET.SubElement(options, f"{{{DNSMASQ}}}option", value="no-hosts")
 
 
 def dhcp_host(instance: Instance, mac: str, address: str) -> str:

@@ -13,8 +13,8 @@ from vagrantp.core.errors import (
     VagrantpError,
 )
 from vagrantp.core.libvirt import virsh
-from vagrantp.core.progress import plain
 from vagrantp.core.system import Host
+from vagrantp.core.text import plain
 from vagrantp.images.store import POOL
 from vagrantp.instance.record import Instance
 

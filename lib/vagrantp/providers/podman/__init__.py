@@ -14,11 +14,12 @@ from vagrantp_guard import contract
 
 from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError, StateError, VagrantpError
-from vagrantp.core.progress import Check, compare, plain
+from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
+from vagrantp.core.text import plain
 from vagrantp.images import built, oci
 from vagrantp.instance import guard, network
-from vagrantp.instance.found import UP, Found, State
+from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
 from vagrantp.providers.podman import addresses, options, quota
@@ -62,7 +63,7 @@ def list_all(host: Host) -> list[Found]:
             Found(
                 instance,
                 now,
-                uid=int(labels.get("vagrantp.uid", "-1")),
+                uid=uid_from(labels.get("vagrantp.uid", "")),
                 reason=None if now != "broken" else f"podman says {container['State']}",
                 address=provider.get("address", labels.get("vagrantp.address")),
                 memory=memory,

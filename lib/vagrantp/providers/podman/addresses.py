@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vagrantp_guard import contract
 
+from vagrantp.core import documents
 from vagrantp.core.answers import as_json
 from vagrantp.core.places import state_root
 from vagrantp.core.system import Host
@@ -56,6 +57,6 @@ def _name_bridge(host: Host) -> None:
     """
     if host.dry:
         return
-    record = json.loads(NETWORK.read_text(encoding="utf-8"))
+    record = documents.json_file(NETWORK)
     record["network_interface"] = contract.BRIDGES["container"]
     host.write(NETWORK, json.dumps(record), 0o644)

@@ -6,7 +6,6 @@ container (`--storage-opt size`, podman-create(1)). Podman has no command to cha
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cache
 from pathlib import Path
@@ -75,5 +74,5 @@ def _project(host: Host, directory: str) -> int:
 
 def _mount_of(host: Host, path: str | Path) -> dict[str, str]:
     argv = ["findmnt", "--json", "--output", "target,options", "--target", str(path)]
-    found: dict[str, str] = json.loads(host.answer(argv))["filesystems"][0]
+    found: dict[str, str] = as_json("findmnt", host.answer(argv), dict)["filesystems"][0]
     return found

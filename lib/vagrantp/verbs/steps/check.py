@@ -11,6 +11,7 @@ from vagrantp.core.errors import ProviderError, UnansweredError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.system import Host
 from vagrantp.guest import mount, session
+from vagrantp.guest.facts import Facts
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation
@@ -45,7 +46,7 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
         raise ProviderError("it is not what .env says:\n  " + "\n  ".join(failed))
 
 
-def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str], list[str]]:
+def _reach(host: Host, instance: Instance, config: Path) -> tuple[Facts, list[str]]:
     """Wait for ssh; return the guest's facts, and the argv of the connection kept for `ssh`.
 
     `config`: its ssh_config. The argv is to be run in the state folder.
@@ -59,7 +60,7 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[dict[str, str]
             SSH_TIMEOUT[instance.infra_type],
             partial(provider.why_ended, host, instance),
             cwd=instance.state_dir,
-            needs="gateway" if instance.lan else "hostname",
+            needs_gateway=bool(instance.lan),
         )
     return facts, argv
 

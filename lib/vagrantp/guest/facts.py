@@ -1,0 +1,136 @@
+"""What a guest reports about itself: typed and bounded, as a guest may print anything.
+
+A fact that is missing, not well-formed or given twice is None or empty: unknown. It spoils no other
+one. Nothing of it is kept but who logs in, which is asked again at every start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Literal
+
+# Plain sh and /proc, so that any guest can answer: one `name value` a line.
+SCRIPT = r"""
+echo hostname "$(cat /proc/sys/kernel/hostname)"
+echo cpus "$(grep -c ^processor /proc/cpuinfo)"
+echo memory_kib "$(awk '/^MemTotal/ {print $2}' /proc/meminfo)"
+echo addresses $(ip -4 -o address show scope global | awk '{sub("/.*", "", $4); print $4}')
+echo gateway $(ip -4 route show default | awk '{print $3; exit}')
+echo user "$(id -u) $(id -g)"
+echo project "$(awk '$2 == "/project" {print $3, substr($4, 1, 2)}' /proc/mounts)" \
+    "$(stat -c %i /project 2>/dev/null)"
+echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
+set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
+echo root_kib "$2"
+# from the root file system through LVM down to the disk; what else is on them is not for it
+[ -b "$1" ] || exit 0
+cd "/sys/class/block/$(basename "$(readlink -f "$1")")"
+beside=0
+count() { [ "$1" -ef . ] || beside=$((beside + $(cat "$1/size") / 2)); }
+while [ -d slaves ] && [ "$(ls slaves)" ]; do
+    for volume in slaves/*/holders/*; do count "$volume"; done
+    cd -P "$(ls -d slaves/* | head -n 1)"
+done
+if [ -e partition ]; then
+    for number in ../*/partition; do count "${number%/*}"; done
+    cd -P ..
+fi
+echo beside_kib "$beside"
+echo disk_bytes "$(($(cat size) * 512))"
+"""
+MAX_CHARACTERS = 64 * 1024  # of all facts together
+MAX_LINES = 100
+MAX_HOSTNAME = 64  # characters, as the kernel has it
+LAST_ID = 2**32 - 2  # of a user or group: the next one means "none"
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """What is mounted at /project in a guest."""
+
+    kind: str  # of its file system
+    mode: Literal["ro", "rw"]
+    inode: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a guest says it has. `user`: uid and gid of who logs in."""
+
+    hostname: str | None = None
+    cpus: int | None = None
+    memory_kib: int | None = None
+    addresses: tuple[IPv4Address, ...] = ()
+    gateway: IPv4Address | None = None
+    user: tuple[int, int] | None = None
+    project: Mounted | None = None
+    provisioned: str | None = None  # provision.fingerprint of what was done
+    root_kib: int | None = None
+    beside_kib: int | None = None
+    disk_bytes: int | None = None
+
+
+def parse(printed: str) -> Facts:
+    """Return the facts in what SCRIPT has printed."""
+    said: dict[str, list[str]] = {}
+    for line in printed[:MAX_CHARACTERS].split("\n")[:MAX_LINES]:
+        name, _, value = line.partition(" ")
+        said.setdefault(name, []).append(value.strip(" "))
+    found: dict[str, Any] = {}
+    for name, read in _READERS.items():
+        with suppress(ValueError):
+            (value,) = said.get(name, [])
+            found[name] = read(value)
+    return Facts(**found)
+
+
+def _hostname(text: str) -> str:
+    if not 0 < len(text) <= MAX_HOSTNAME or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _number(text: str) -> int:
+    return int(_match(r"(\d{1,18})", text)[1])
+
+
+def _addresses(text: str) -> tuple[IPv4Address, ...]:
+    return tuple(map(IPv4Address, text.split(" "))) if text else ()
+
+
+def _user(text: str) -> tuple[int, int]:
+    uid, gid = map(int, _match(r"(\d{1,10}) (\d{1,10})", text).groups())
+    if max(uid, gid) > LAST_ID:
+        raise ValueError
+    return uid, gid
+
+
+def _project(text: str) -> Mounted:
+    kind, mode, inode = _match(r"([\w.-]{1,64}) (ro|rw) (\d{1,20})", text).groups()
+    return Mounted(kind, "ro" if mode == "ro" else "rw", int(inode))
+
+
+def _digest(text: str) -> str:
+    return _match(r"([0-9a-f]{64})", text)[1]
+
+
+def _match(pattern: str, text: str) -> re.Match[str]:
+    found = re.fullmatch(pattern, text, re.ASCII)
+    if found is None:
+        raise ValueError
+    return found
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "hostname": _hostname,
+    **dict.fromkeys(("cpus", "memory_kib", "root_kib", "beside_kib", "disk_bytes"), _number),
+    "addresses": _addresses,
+    "gateway": IPv4Address,
+    "user": _user,
+    "project": _project,
+    "provisioned": _digest,
+}

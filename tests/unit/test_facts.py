@@ -1,0 +1,120 @@
+"""A guest's facts: whatever it prints, they are typed and bounded; a lie spoils its own only."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vagrantp.guest import facts
+from vagrantp.guest.facts import Facts, Mounted, parse
+
+DIGEST = "0123456789abcdef" * 4
+PRINTED = f"""\
+hostname app
+cpus 2
+memory_kib 500000
+addresses 10.201.0.57 192.168.1.9
+gateway 10.201.0.1
+user 1000 1000
+project fuse.bindfs rw 4711
+provisioned {DIGEST}
+root_kib 3000000
+beside_kib 0
+disk_bytes 3221225472
+"""
+HONEST = Facts(
+    hostname="app",
+    cpus=2,
+    memory_kib=500000,
+    addresses=(IPv4Address("10.201.0.57"), IPv4Address("192.168.1.9")),
+    gateway=IPv4Address("10.201.0.1"),
+    user=(1000, 1000),
+    project=Mounted("fuse.bindfs", "rw", 4711),
+    provisioned=DIGEST,
+    root_kib=3000000,
+    beside_kib=0,
+    disk_bytes=3221225472,
+)
+NAMES = [field.name for field in fields(Facts)]
+UNKNOWN = {name: getattr(Facts(), name) for name in NAMES}
+LIES = [
+    *("1", "", " ", "1 ", "-1", "+1", "1_0", "0x10", "1e9", "٣", "nan", "9" * 400, "x" * 5000),
+    *("1000 1000 1000", "4294967295 0", "0 4294967295", "99999999999 0", "a b", "1000 \t1000"),
+    *("\0", "\x1b]52;c;aGk=\x07", "\x9b2J", "\u202egnp.exe", "a\u200bb", "\ufeff", "\ufffd"),
+    *("\udcff", "app\x0bcpus 9", "app\x85cpus 9", "\r", "app\rok", "\u2028"),
+    *("10.0.0.1 \x1b[2J", "10.0.0.256", "010.0.0.1", "10.0.0.1/24", "10.0.0.1  10.0.0.2", "::1"),
+    *("virtiofs rw", "virtiofs rx 1", "virtiofs rw 1 2", "\x1b rw 1", f"{'v' * 65} rw 1"),
+    *(DIGEST.upper(), f"{DIGEST}0"),
+]
+
+
+def test_what_an_honest_guest_says() -> None:
+    assert parse(PRINTED) == HONEST
+    assert parse("") == parse("\n".join(NAMES)) == parse(PRINTED.replace(" ", "\t")) == Facts()
+
+
+def test_the_script_prints_these_facts_and_no_others() -> None:
+    said = [line.split()[1] for line in facts.SCRIPT.splitlines() if line.startswith("echo ")]
+    assert sorted(said) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lie", LIES, ids=ascii)
+def test_a_lie_spoils_its_own_fact_at_most(name: str, lie: str) -> None:
+    lines = [f"{name} {lie}" if line.startswith(f"{name} ") else line for line in LINES]
+    found = parse("\n".join(lines))
+    assert sound(found)
+    assert replace(found, **{name: getattr(HONEST, name)}) == HONEST
+
+
+LINES = PRINTED.splitlines()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fact_that_is_given_twice_is_not_known(name: str) -> None:
+    for twice in (f"{PRINTED}{name} 1\n", f"{name} 1\n{PRINTED}"):
+        assert parse(twice) == replace(HONEST, **{name: UNKNOWN[name]})
+
+
+def test_names_that_are_not_ours() -> None:
+    assert parse(f"__class__ x\n_READERS y\n\x1b 1\n{PRINTED}{'z' * 9000} 1\n") == HONEST
+
+
+@pytest.mark.parametrize("flood", ["x 1\n" * 1_000_000, "x" * 50_000_000, "cpus 9 " * 1_000_000])
+def test_a_flood(flood: str) -> None:
+    assert parse(flood + PRINTED) == Facts()
+    assert parse(PRINTED + flood) in (HONEST, replace(HONEST, cpus=None))
+
+
+def sound(found: Facts) -> bool:
+    """Say whether each fact is of its type, bounded, and fit to be shown."""
+    numbers = (found.cpus, found.memory_kib, found.root_kib, found.beside_kib, found.disk_bytes)
+    mounted, texts = found.project, (found.hostname, found.provisioned)
+    return (
+        all(number is None or (type(number) is int and 0 <= number < 10**18) for number in numbers)
+        and all(text is None or (0 < len(text) <= 64 and text.isprintable()) for text in texts)
+        and type(found.addresses) is tuple
+        and all(type(each) is IPv4Address for each in found.addresses)
+        and len(found.addresses) < 10_000
+        and (found.gateway is None or type(found.gateway) is IPv4Address)
+        and (found.user is None or all(0 <= number < 2**32 - 1 for number in found.user))
+        and (mounted is None or (len(mounted.kind) <= 64 and mounted.kind.isascii()))
+        and (mounted is None or (mounted.mode in ("ro", "rw") and 0 <= mounted.inode < 10**20))
+    )
+
+
+VALUES = st.one_of(st.sampled_from(LIES), st.text(), st.from_regex(r"[0-9. rwofs-]*"))
+A_LINE = st.builds("{} {}".format, st.sampled_from([*NAMES, "other", ""]), VALUES)
+
+
+@given(st.one_of(st.binary().map(lambda data: data.decode(errors="replace")), st.text()))
+def test_whatever_a_guest_prints_is_facts(printed: str) -> None:
+    assert sound(parse(printed))
+
+
+@given(st.lists(A_LINE, max_size=30))
+def test_whatever_lines_a_guest_prints_are_facts(lines: list[str]) -> None:
+    assert sound(parse("\n".join(lines)))
