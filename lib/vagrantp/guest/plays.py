@@ -167,7 +167,7 @@ def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisio
     # that has the home folder in it: then the playbook sees itself alone.
     roots = [instance.folder, own, *grants.shared_folders(instance.folder), path.parent]
     within = (root for root in roots if path.is_relative_to(root))
-    home = Path(os.path.realpath(Path.home()))
+    home = Path.home().resolve()
     root = next((root for root in within if not home.is_relative_to(root)), path)
     return Playbook(
         path,
