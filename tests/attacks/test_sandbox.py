@@ -163,16 +163,17 @@ def test_it_is_limited(who: str, what: str) -> None:
 
 
 def test_it_ends_with_who_started_it() -> None:
-    script = "setsid sh -c 'trap \"\" TERM INT HUP; while :; do sleep 47.11; done' & sleep 47.11"
+    word = f"47.{os.getpid()}"
+    script = f"setsid sh -c 'trap \"\" TERM INT HUP; while :; do sleep {word}; done' & sleep {word}"
     argv = sandbox.argv(Sandbox(), ["sh", "-c", script])
     with subprocess.Popen(["setpriv", "--pdeathsig=KILL", "--", *argv]) as child:
-        while not _at_work("47.11"):
+        while not _at_work(word):
             assert child.poll() is None
         child.kill()
     for _ in range(500):
-        if not _at_work("47.11"):
+        if not _at_work(word):
             break
-    assert not _at_work("47.11")
+    assert not _at_work(word)
 
 
 def _at_work(word: str) -> bool:
