@@ -48,7 +48,8 @@ class Grant:
     def __str__(self) -> str:
         """Return it as a person is shown it."""
         path, _, _ = self.part.rpartition(" ")
-        return escaped(path if self.key == REQUIRED else f"{self.key}={self.part}")
+        shown = path if self.key == REQUIRED else f"{self.key}={self.part}"
+        return escaped(shown, keep="")
 
 
 def asked(
@@ -159,7 +160,7 @@ def _paths(
             real = Path(os.path.realpath(path))
             is_playbook = isinstance(one, Provisioner) and one.kind == "playbook"
             if writer := next((other for other in shared if real.is_relative_to(other)), None):
-                yield real, f"the guest of {escaped(str(writer))} can change it"
+                yield real, f"the guest of {escaped(str(writer), keep='')} can change it"
             elif not real.is_relative_to(os.path.realpath(folder)):
                 yield real, BESIDE if is_playbook else OUTSIDE
 
