@@ -48,8 +48,7 @@ class Grant:
     def __str__(self) -> str:
         """Return it as a person is shown it."""
         path, _, _ = self.part.rpartition(" ")
-        shown = path if self.key == REQUIRED else f"{self.key}={self.part}"
-        return escaped(shown, keep="")
+        return escaped(path if self.key == REQUIRED else f"{self.key}={self.part}", keep="")
 
 
 def asked(
