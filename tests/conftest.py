@@ -110,17 +110,35 @@ class Project:
         return replace(self, environment={**self.environment, **environment})
 
     def fab(
-        self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        timeout: float = 900,
+        accept: bool = True,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a verb to its end; stdout and stderr as text."""
-        return as_text(self.fab_bytes(*arguments, stdin=stdin, timeout=timeout, **environment))
+        """Run a verb to its end; stdout and stderr as text. `accept`: grant what `.env` asks."""
+        done = self.fab_bytes(
+            *arguments, stdin=stdin, timeout=timeout, accept=accept, **environment
+        )
+        return as_text(done)
 
     def fab_bytes(
-        self, *arguments: str, stdin: bytes = b"", timeout: float = 900, **environment: str
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        timeout: float = 900,
+        accept: bool = True,
+        **environment: str,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a verb to its end; stdout and stderr as they are."""
-        argv: list[str | Path] = [FAB, "-r", MASTER, *arguments]
+        """Run a verb to its end; stdout and stderr as they are. The rest as of `fab`."""
+        argv = self.argv(arguments, accept)
         return self.call(argv, self.folder, {**self.environment, **environment}, stdin, timeout)
+
+    def argv(self, arguments: Sequence[str], accept: bool = True) -> list[str | Path]:
+        """Return how a verb is called. `accept`: where it can, it grants what `.env` asks for."""
+        takes = accept and {*arguments} & {"up", "provision"} and "--help" not in arguments
+        return [FAB, "-r", MASTER, *arguments, *(["--accept"] if takes else [])]
 
     def fab_amid(
         self, mounts: str, *arguments: str, **environment: str
@@ -130,7 +148,7 @@ class Project:
             pytest.skip("only root can mount over what a verb sees")
         script = f'set -e; {mounts}\nexec "$@"'
         amid = ("unshare", "--mount", "sh", "-c", script, "sh")
-        return self.run(*amid, FAB, "-r", MASTER, *arguments, **environment)
+        return self.run(*amid, *self.argv(arguments), **environment)
 
     def run(self, *argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run any program in the project to its end, with nothing on its stdin."""
@@ -147,7 +165,7 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a verb and return at once."""
         return subprocess.Popen(
-            [FAB, "-r", MASTER, *arguments],
+            self.argv(arguments),
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

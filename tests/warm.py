@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -100,32 +101,43 @@ def _read(descriptor: int) -> bytes:
 def _serve(requests: socket.socket) -> tuple[list[str], str, dict[str, str]]:
     """Fork for every request, and return it in the child; exit when nobody can ask any more.
 
-    A process between us and the child waits for it and replies: its process id, its exit status.
+    The replies to each: the child's process id and, once it has ended, its exit status.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events = select.poll()
+    events.register(requests, select.POLLIN)
+    children: dict[int, tuple[int, socket.socket]] = {}  # by pidfd
     while True:
-        data, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 4)
-        if not data:
-            sys.exit()
-        if not os.fork():
-            break
-        for descriptor in descriptors:
-            os.close(descriptor)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-    with socket.socket(fileno=descriptors[0]) as reply:
-        if pid := os.fork():
-            reply.send(b"%-16d" % pid)
-            reply.send(b"%-16d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            os._exit(0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream, descriptor in enumerate(descriptors[1:]):
-        os.dup2(descriptor, stream)
-    os.closerange(3, max(requests.fileno(), *descriptors) + 1)
-    requests.detach()
-    argv, cwd, environment = json.loads(data)
-    return argv, cwd, environment
+        for ready, _ in events.poll():
+            if ready in children:
+                events.unregister(ready)
+                pid, reply = children.pop(ready)
+                os.close(ready)
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                with reply, suppress(OSError):  # who asked may have given up
+                    reply.send(b"%-16d" % status)
+                continue
+            data, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 4)
+            if not data:
+                sys.exit()
+            if not (pid := os.fork()):
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for stream, descriptor in enumerate(descriptors[1:]):
+                    os.dup2(descriptor, stream)
+                os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+                requests.detach()
+                for _, reply in children.values():
+                    reply.detach()
+                argv, cwd, environment = json.loads(data)
+                return argv, cwd, environment
+            reply = socket.socket(fileno=descriptors[0])
+            with suppress(OSError):
+                reply.send(b"%-16d" % pid)
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
+            pidfd = os.pidfd_open(pid)
+            events.register(pidfd, select.POLLIN)
+            children[pidfd] = pid, reply
 
 
 def _become(argv: list[str], cwd: str, environment: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import io
 import os
 import ssl
 import stat
+import sys
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -102,6 +103,20 @@ def test_a_role_comes_out_as_plain_files(internet: Path, tmp_path: Path) -> None
     asked = (tmp_path / "asked").read_text()
     assert fetched(tmp_path, requirements) == found
     assert (tmp_path / "asked").read_text() == asked  # once is enough
+
+
+def test_a_collection_by_url(internet: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "roles/it/tasks").mkdir(parents=True)
+    (source / "roles/it/tasks/main.yml").write_text("[]")
+    (source / "README.md").touch()
+    (source / "galaxy.yml").write_text(
+        "{namespace: mine, name: own, version: 1.0.0, authors: [me], readme: README.md}"
+    )
+    build = ("-m", "ansible", "galaxy", "collection", "build", f"--output-path={internet}")
+    run(sys.executable, *build, str(source))
+    found = fetched(tmp_path, "collections: ['https://www.example.com/mine-own-1.0.0.tar.gz']")
+    assert (found / "ansible_collections/mine/own/roles/it/tasks/main.yml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MASTER, VM, Call, as_text, env_text
+from tests.conftest import FAB, MASTER, VM, Call, as_text, env_text
 from tests.warm import Warm
 
 
@@ -72,11 +72,12 @@ def test_link(user: User) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         f"{user.root}/fabfile.py -> {MASTER}/fabfile.py\n"
-        f"{user.bin}/fab -> {MASTER}/.venv/bin/fab\n"
+        f"{user.bin}/fab -> {MASTER}/.venv/bin/vagrantp-fab\n"
         f"{user.bin}/vagrantp -> {MASTER}/.venv/bin/vagrantp\n"
     )
     for program in ("fab", "vagrantp"):
-        assert user.run(user.bin / program, "validate", cwd=app).stdout.startswith(".env is valid")
+        there = user.call([user.bin / program, "validate"], app, user.environment)
+        assert there.stdout.startswith(b".env is valid")
     once = user.tree()
     again = user.make("link", f"--root={user.root}")
     assert (again.returncode, again.stdout, user.tree()) == (0, done.stdout, once)
@@ -192,9 +193,20 @@ def test_a_command_in_the_way_of_link_global(user: User) -> None:
     assert user.tree() == before
 
 
+def test_a_link_of_an_older_version(user: User) -> None:
+    user.bin.mkdir(parents=True)
+    (user.bin / "fab").symlink_to(FAB)
+    before = user.tree()
+    done = user.make("--dry", "link-global")
+    assert (done.returncode, user.tree()) == (0, before)
+    assert f"would remove {user.bin}/fab\nwould link {user.bin}/fab to " in done.stdout
+    assert user.make("link-global").returncode == 0
+    assert (user.bin / "fab").readlink() == MASTER / ".venv/bin/vagrantp-fab"
+
+
 @pytest.mark.parametrize("task", ["link", "link-global"])
 def test_dry(user: User, task: str) -> None:
     done = user.make("--dry", task, *([f"--root={user.root}"] if task == "link" else []))
     assert done.returncode == 0
-    assert f"would link {user.bin}/fab to {MASTER}/.venv/bin/fab\n" in done.stdout
+    assert f"would link {user.bin}/fab to {MASTER}/.venv/bin/vagrantp-fab\n" in done.stdout
     assert not user.tree()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -131,10 +130,7 @@ def test_a_bug_of_ours(project: MakeProject) -> None:
         "@verb\n"
         "def oops(host): 1 / 0\n"
     )
-    done = subprocess.run(
-        [FAB, "oops"], cwd=app.folder, env=app.environment, capture_output=True, check=False
-    )
-    assert done.returncode == 1
+    assert app.call([FAB, "oops"], app.folder, app.environment).returncode == 1
     (line,) = lines(app)
     assert (line["verb"], line["outcome"], line["exit_code"]) == ("oops", "failed", 1)
 

@@ -22,7 +22,7 @@ from vagrantp.core.process import environment
 from vagrantp.core.system import Host
 from vagrantp.host import uninstall
 
-from tests.conftest import MASTER, Call, as_text
+from tests.conftest import FAB, MASTER, Call, as_text
 from tests.warm import Warm
 
 UID = os.getuid()
@@ -215,6 +215,8 @@ def test_everything_goes_and_nothing_else(stage: Stage, capsys: pytest.CaptureFi
 
 def test_dry(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     fill(stage)
+    (stage.home / ".local/bin/fab").unlink()
+    (stage.home / ".local/bin/fab").symlink_to(FAB)  # as an older version did
     before = stage.there(), sorted(stage.home.rglob("*"))
     stage.uninstall(dry=True)
     assert (stage.there(), sorted(stage.home.rglob("*"))) == before

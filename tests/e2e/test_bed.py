@@ -142,7 +142,8 @@ def _give_project(bed: Bed, user: str, **values: object) -> None:
 
 
 def _verb(bed: Bed, user: str, what: str, expected: int = 0) -> str:
-    return bed.run(user, f"cd app && {FAB} {what}", expected)
+    accept = " --accept" if what == "up" else ""
+    return bed.run(user, f"cd app && {FAB} {what}{accept}", expected)
 
 
 def _runs_by_itself(bed: Bed, user: str) -> None:
@@ -226,7 +227,7 @@ def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
     assert bed.run("one", "cd app; stat -c '%U %A' mine roots") == "one -rw-r--r--\n" * 2
     _verb(bed, "one", "rm --force")
     left = bed.run("one", "podman ps --all --quiet; ls ~/.local/state/vagrantp; ls -A app")
-    assert left.split() == ["lock", "metrics.jsonl", ".env", "mine", "roots"]
+    assert left.split() == ["grants", "lock", "metrics.jsonl", ".env", "mine", "roots"]
     assert "bindfs" not in bed.run("one", "ps -u one -o comm")
 
 

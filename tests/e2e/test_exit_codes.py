@@ -42,7 +42,7 @@ def refused(project: MakeProject) -> Iterator[MakeProject]:
     yield make
     for app in made:
         root = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp"
-        left = {path.name for path in root.glob("*")} - {"lock", "metrics.jsonl"}
+        left = {path.name for path in root.glob("*")} - {"lock", "grants", "metrics.jsonl"}
         app.fab("rm", "--force")  # takes the log as well
         assert not left
 

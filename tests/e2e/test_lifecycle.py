@@ -61,7 +61,7 @@ def test_a_user_and_a_key_of_ones_own(guests: MakeProject, tmp_path: Path) -> No
     app = guests("mine").write({**CONTAINER, "SSH_USER": "av", "SSH_KEY": f"'{key}.pub'"})
     # by somebody who has logged in, as the guest knows: pam_loginuid(8)
     script = 'echo 4242 > /proc/self/loginuid; exec "$@"'
-    done = app.run("sh", "-c", script, "sh", FAB, "-r", MASTER, "up")
+    done = app.run("sh", "-c", script, "sh", *app.argv(["up"]))
     assert done.returncode == 0, done.stderr
     lets_in(app, key)
     guest(app, "echo 'ssh-ed25519 AAAAother' >> .ssh/authorized_keys")

@@ -129,7 +129,7 @@ def test_the_folder_is_there_as_promised(guests: MakeProject, values: dict[str, 
     assert guest(app, "cat /project/mine") == "mine\n"
     app.write({**values, "MOUNT": "none"})
     assert app.fab("stop").returncode == 0
-    assert app.fab("up", "--accept").returncode == 0
+    assert app.fab("up").returncode == 0
     assert guest(app, "ls /project | wc -l") == "0\n"
 
 
@@ -141,7 +141,7 @@ def test_another_user_has_the_folder_as_well(guests: MakeProject) -> None:
     guest(app, "touch /project/mine")
     assert app.fab("rm", "--force").returncode == 0
     app.write({**CONTAINER, "SSH_USER": "root", "MOUNT": "rw"})
-    assert app.fab("up", "--accept").returncode == 0
+    assert app.fab("up").returncode == 0
     assert guest(app, "stat -c %U /project/mine") == "root\n"
     assert app.fab("rm", "--force").returncode == 0
 
@@ -158,23 +158,23 @@ def test_where_it_cannot_be_shared_nothing_is_made(guests: MakeProject) -> None:
 
 
 PLAYBOOK = "- hosts: all\n  roles: [own]\n  tasks: [{name: one, command: 'true'}]\n"
-# What a guest does to the project, and what is told of it.
+# What a guest does to the project, and what a person is then asked for.
 ATTACKS = {
-    "sed -i s/LAN_ACCESS=no/LAN_ACCESS=yes/ /project/.env": "LAN_ACCESS: no → yes",
-    "echo '- hosts: localhost' >> /project/site.yml": "site.yml is changed",
-    "echo '{}' > /project/roles/own/vars.yml": "roles/own/vars.yml is new",
-    "echo x > /project/roles/own/tasks/more.yml": "roles/own/tasks/more.yml is new",
-    "printf '[defaults]\\nroles_path=/\\n' > /project/ansible.cfg": "ansible.cfg is new",
-    "mkdir /project/filter_plugins; echo > /project/filter_plugins/x.py": (
-        "filter_plugins/x.py is new"
+    "sed -i s/LAN_ACCESS=no/LAN_ACCESS=yes/ /project/.env": "LAN_ACCESS=yes  the guest reaches",
+    "echo PORTS=0.0.0.0:8080:80 >> /project/.env": "PORTS=0.0.0.0:8080:80  other machines",
+    "echo AUTOSTART=yes >> /project/.env": "AUTOSTART=yes  the guest starts",
+    "echo PROVISION_VARS=/etc/hostname >> /project/.env": "PROVISION_VARS=/etc/hostname  outside",
+    "cd /project; rm site.yml; ln -s /etc/hostname site.yml": (
+        "PROVISION_SCRIPT=/etc/hostname  outside of this folder, run with all"
     ),
-    "cd /project; rm -r roles; ln -s /etc roles": "roles is a link",
-    "cd /project; rm site.yml; ln -s /etc/hostname site.yml": "must name a playbook",
-    "sed -i s/MOUNT=rw/MOUNT=none/ /project/.env; echo >> /project/site.yml": "MOUNT: rw → none",
+    "cd /project; ln -s /usr/bin link; sed -i s,site.yml,link/env, .env": (
+        "PROVISION_SCRIPT=/usr/bin/env  outside"
+    ),
+    "echo '- src: x' > /project/requirements.yml": "/requirements.yml  what it names is fetched",
 }
 
 
-def test_what_a_guest_changed_takes_effect_after_a_yes_only(guests: MakeProject) -> None:
+def test_what_a_guest_asks_for_it_gets_after_a_yes_only(guests: MakeProject) -> None:
     app = guests()
     env = {**CONTAINER, "MOUNT": "rw", "LAN_ACCESS": "no", "PROVISION_SCRIPT": "site.yml"}
 
@@ -186,33 +186,30 @@ def test_what_a_guest_changed_takes_effect_after_a_yes_only(guests: MakeProject)
         app.write(env)
 
     put_back()
+    up = app.fab("up", accept=False)
+    assert (up.returncode, "MOUNT=rw  the guest changes" in up.stderr) == (8, True)
+    assert status(app)["state"] == "absent"
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
-    (app.folder / "README").write_text("of no concern to this host\n")
-    assert app.fab("up").returncode == 0
-    for attack, told in ATTACKS.items():
+    assert app.fab("up", accept=False).returncode == 0
+    for attack, asked in ATTACKS.items():
         guest(app, f"sudo sh -c {quote(attack)}")
         for verb in ("up", "provision"):
-            done = app.fab(verb)
-            assert done.returncode in (2, 8), (attack, done.stdout, done.stderr)
-            assert told in done.stderr, (attack, done.stderr)
+            done = app.fab(verb, accept=False)
+            assert done.returncode == 8, (attack, done.stdout, done.stderr)
+            assert asked in done.stderr, (attack, done.stderr)
         assert status(app)["isolation"] == "LAN blocked"
         put_back()
-        assert app.fab("up").returncode == 0
+        assert app.fab("up", accept=False).returncode == 0
     # a fabfile of its own is not looked at
     guest(app, "echo 'import os; os.mkdir(\"/project/hacked\")' > /project/fabfile.py")
-    assert app.fab("up").returncode == 0
+    assert app.fab("up", accept=False).returncode == 0
     assert not (app.folder / "hacked").exists()
 
-    # what was changed survives `rm`, and is asked about by the next `up`
+    # a changed playbook gives it no more than it has; what was granted outlives `rm`
     guest(app, "echo '# more' >> /project/site.yml")
-    removed = app.fab("rm", "--force")
-    assert (removed.returncode, "fab up will ask" in removed.stderr) == (0, True)
-    done = app.fab("up")
-    assert (done.returncode, "site.yml is changed" in done.stderr) == (8, True)
-    done = app.fab("up", "--accept")
-    assert done.returncode == 0, done.stderr
-    assert app.fab("up").returncode == 0
-    assert "(3 ok, " in app.fab("provision").stdout
+    assert "(3 ok, " in app.fab("provision", accept=False).stdout
     assert app.fab("rm", "--force").returncode == 0
-    assert not (Path(app.environment["XDG_STATE_HOME"]) / "vagrantp/trust").exists()
+    done = app.fab("up", accept=False)
+    assert done.returncode == 0, done.stderr
+    assert app.fab("rm", "--force").returncode == 0

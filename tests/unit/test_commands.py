@@ -227,7 +227,7 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
     assert document["folder"] == '/home/av/it\'s "my" app'
     unwritten = json.loads(json.dumps(samples.UNWRITTEN))
     written = ["cpus", "disk", "infra_type", "lan_access", "memory", "name"]
-    assert document["settings"] == unwritten | WRITTEN | {"written": written}
+    assert document["settings"] == unwritten | WRITTEN | {"written": written, "in_env": None}
     assert document["provider"] == {"box": "b"}
 
 

@@ -42,6 +42,7 @@ def test_settings_of_a_sound_file(tmp_path: Path) -> None:
         "lan_access": True,
         "hostname": "app",
         "written": ("cpus", "disk", "infra_type", "lan_access", "memory"),
+        "in_env": ("cpus", "disk", "infra_type", "lan_access", "memory"),
     }
 
 

@@ -228,6 +228,19 @@ def test_another_proxy_that_refuses(tmp_path: Path, answer: bytes, status: bytes
         assert everything(end).startswith(b"HTTP/1.1 " + status)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "255.255.255.255"])
+def test_where_nothing_answers(tmp_path: Path, host: str) -> None:
+    """It refuses, and it cannot be dialled at all."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    with (
+        gate.serve(tmp_path / "gate", NEAR, Proxy(host, port)),
+        connected(tmp_path / "gate") as end,
+    ):
+        end.sendall(b"CONNECT example.com:443 HTTP/1.1\r\n\r\n")
+        assert everything(end).startswith(b"HTTP/1.1 504 ")
+
+
 def test_the_proxy_of_an_environment() -> None:
     assert gate.upstream({}) is None
     assert gate.upstream({"https_proxy": ""}) is None

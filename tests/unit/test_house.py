@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ LIB = Path(__file__).resolve().parents[2] / "lib/vagrantp"
 # folders come last.
 FOLDERS = (
     *("core", "settings", "instance", "images", "guest", "net", "providers", "host", "verbs"),
-    *("cli", "make"),
+    *("cli", "fab", "make"),
 )
 STRANGERS = {("net", "images")}  # and these know nothing of one another
 # What starts processes, changes files, takes locks and handles signals.
@@ -21,10 +22,16 @@ SYSTEM = {LIB / f"core/{name}.py" for name in ("files", "locks", "process", "sys
 THEY_RUN_BY_THEMSELVES = {"fetch.py", "jail.py", "play.py", "vagrantp.py"}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> set[str]:
     """Return the modules of vagrantp that a file imports, as paths below lib/vagrantp."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vagrantp."):
             base = str(node.module).removeprefix("vagrantp.").replace(".", "/")
             is_folder = (LIB / base).is_dir()
@@ -58,7 +65,7 @@ def test_arrows_point_one_way() -> None:
 def modules_in(path: Path) -> set[str]:
     """Return the modules that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -103,7 +110,7 @@ def test_nothing_imports_itself_by_way_of_others() -> None:
 def test_only_system_starts_processes_and_handles_signals(path: Path) -> None:
     if path in SYSTEM or path.name in THEY_RUN_BY_THEMSELVES:
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         names = [alias.name for alias in getattr(node, "names", [])]
         names += [getattr(node, "module", None) or ""] if isinstance(node, ast.ImportFrom) else []
         assert not {"subprocess", "signal", "fcntl"} & set(names), path
@@ -136,7 +143,7 @@ def test_no_module_is_too_long_to_read() -> None:
 @pytest.mark.parametrize("path", sorted(LIB.rglob("*.py")), ids=lambda p: str(p.relative_to(LIB)))
 def test_no_name_hides_the_module_that_it_is_made_with(path: Path) -> None:
     """In a comprehension, mypy does not find that."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     imported = {
         alias.asname or alias.name
         for node in tree.body

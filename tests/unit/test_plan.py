@@ -96,7 +96,7 @@ SHRUNK = Refuse(
 )
 Row = tuple[str, str, tuple[Change, ...], tuple[Step, ...]]
 UP: list[Row] = [
-    # state, kind, changes, steps after Accept
+    # state, kind, changes, steps
     *[("absent", kind, (), CREATE) for kind in KINDS],
     *[("unfinished", kind, (), (REMOVE_IT, *CREATE)) for kind in KINDS],
     # what needs a new instance is no matter where there will be one
@@ -152,7 +152,7 @@ UP: list[Row] = [
 
 @pytest.mark.parametrize(("state", "kind", "changes", "steps"), UP)
 def test_up(state: str, kind: str, changes: tuple[Change, ...], steps: tuple[Step, ...]) -> None:
-    assert decide(found(state, kind), changes, WantUp()) == (Do.ACCEPT, *steps)
+    assert decide(found(state, kind), changes, WantUp()) == steps
 
 
 def test_up_has_a_row_for_every_state_and_kind() -> None:
@@ -179,13 +179,13 @@ def test_ssh_and_provision(state: str, kind: str, changes: tuple[Change, ...]) -
     one = found(state, kind)
     refused = REFUSED.get(state)
     assert decide(one, changes, Want.LOGIN) == (refused or Do.LOGIN,)
-    expected = (refused,) if refused else (Do.ACCEPT, Record(()), Provision("always"))
+    expected = (refused,) if refused else (Record(()), Provision("always"))
     assert decide(one, changes, Want.PROVISIONED) == expected
 
 
 def test_provision_writes_down_what_it_goes_by_and_nothing_else() -> None:
     steps = decide(found("running"), (LAN, SCRIPT, MEMORY), Want.PROVISIONED)
-    assert steps == (Do.ACCEPT, Record((SCRIPT,)), Provision("always"))
+    assert steps == (Record((SCRIPT,)), Provision("always"))
 
 
 STOP: dict[tuple[str, str], tuple[Step, ...]] = {

@@ -223,9 +223,10 @@ from vagrantp.core.system import Host
 def interrupt():  # what comes while invoke does not wait for the child yet, or again, kills it
     for number in range(int(sys.argv[2])):
         while True:
+            # in this order: a child that has said it may find main on its way to wait()
+            has_said = said.exists() and said.read_text() == f"{number}\\n"
             at = sys._current_frames()[main].f_code
-            is_waiting = (Path(at.co_filename).name, at.co_name) == ("runners.py", "wait")
-            if is_waiting and said.exists() and said.read_text() == f"{number}\\n":
+            if has_said and (Path(at.co_filename).name, at.co_name) == ("runners.py", "wait"):
                 break
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)

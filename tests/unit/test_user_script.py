@@ -15,7 +15,11 @@ SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Everything in /etc is a copy; the person's home is below it.
 SCRIPT = """
 set -e
-mount --bind "$1" /etc
+if [ -d /etc/alternatives ]; then  # Debian's awk
+    mkdir -p "$1/alternatives"
+    mount --bind /etc/alternatives "$1/alternatives"
+fi
+mount --rbind "$1" /etc
 shift
 exec "$@"
 """
@@ -31,8 +35,6 @@ def etc(tmp_path: Path) -> Path:
     (tmp_path / "group").write_text("root:x:0:\n")
     for folder in ("me/.ssh", "skel", "sudoers.d", "pam.d"):
         (tmp_path / folder).mkdir(parents=True)
-    if (alternatives := Path("/etc/alternatives")).exists():  # Debian's awk
-        shutil.copytree(alternatives, tmp_path / alternatives.name, symlinks=True)
     return tmp_path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,47 @@ class Unreadable(ValueError):
     """A file that cannot be used. The text says what it must be, as what follows "a file"."""
 
 
-def text(file: Path) -> str:
+def at_once(path: str, flags: int) -> int:
+    """Open a file, as the opener of open(); a FIFO does not block."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def without_links(path: str, flags: int) -> int:
+    """Open a file as `at_once`, but fail where any part of its absolute path is a link."""
+    root, *folders, name = Path(path).parts
+    found = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for part in folders:
+            above = found
+            found = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            os.close(above)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=found)
+    finally:
+        os.close(found)
+
+
+def text(file: Path, opener: Callable[[str, int], int] = at_once) -> str:
     """Return the text of a file. Raises Unreadable."""
     try:
-        with open(file, "rb", opener=at_once) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise Unreadable("that is a regular one")
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Unreadable(f"that can be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise Unreadable("of 1 MB at most")
-    try:
-        return data.decode("utf-8-sig")
+        return content(file, opener).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unreadable("of UTF-8 text") from None
 
 
-def at_once(path: str, flags: int) -> int:
-    """Open a file, as the opener of open(); a FIFO does not block."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def content(
+    file: Path, opener: Callable[[str, int], int] = at_once, at_most: int = MAX_BYTES
+) -> bytes:
+    """Return the content of a file of `at_most` so many bytes. Raises Unreadable."""
+    try:
+        with open(file, "rb", opener=opener) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise Unreadable("that is a regular one")
+            data = stream.read(at_most + 1)
+    except OSError as error:
+        raise Unreadable(f"that can be read ({error.strerror})") from None
+    if len(data) > at_most:
+        raise Unreadable(f"of {at_most // 1024**2} MB at most")
+    return data
 
 
 def json_file(file: Path) -> Any:  # noqa: ANN401

@@ -86,7 +86,7 @@ class ProvisionError(VagrantpError):
 
 
 class StateError(VagrantpError):
-    """Wrong state: `ssh` when stopped, `rm` of a running one, a smaller `DISK`, busy.
+    """Wrong state: `ssh` when stopped, `rm` of a running one, a smaller `DISK`, busy, not granted.
 
     Also `init` over a `.env`, a change that needs a new instance, a state folder that is not
     private.

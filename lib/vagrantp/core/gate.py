@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from errno import EINPROGRESS
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from time import monotonic
@@ -190,17 +191,13 @@ def _dial(addresses: Collection[str], port: int, stop: int) -> socket.socket:
     for address in addresses:
         server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         server.setblocking(False)
-        with suppress(OSError):
-            server.connect_ex((address, port))
+        if server.connect_ex((address, port)) in (0, EINPROGRESS):
             ready = relay.wait({server.fileno(): select.POLLOUT}, stop, DIAL_TIMEOUT)
-            if stop not in ready and ready and not _error_of(server):
+            is_up = server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            if ready and stop not in ready and is_up:
                 return server
         server.close()
     raise Refused("504 no answer")
-
-
-def _error_of(end: socket.socket) -> int:
-    return end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def _read_head(end: socket.socket, stop: int) -> tuple[bytes, bytes]:

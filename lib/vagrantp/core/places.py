@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from pathlib import Path
@@ -20,6 +21,16 @@ def xdg(kind: str, fallback: str) -> Path:
 def state_root() -> Path:
     """Return `$XDG_STATE_HOME/vagrantp`."""
     return xdg("STATE", ".local/state")
+
+
+def defaults_path() -> Path:
+    """Return where values for all projects of this host can stand."""
+    return xdg("CONFIG", ".config") / "defaults.env"
+
+
+def id_from(folder: Path) -> str:
+    """Return the first 8 hex digits of the SHA-256 of the folder's resolved path."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
 
 
 # The command that fixes most problems of a host, in any folder.

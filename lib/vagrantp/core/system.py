@@ -1,9 +1,7 @@
 """This host: the only way to start processes, change files, take locks and handle signals.
 
-Everything that changes something goes through `Host.change`, `write`, `append`, `make_dir`, `end`,
-`move`, `adopt`, `make_plain`, `link`, `remove`, `scratch`, `lock`, `flock` or `exec_process`, and
-each of them holds back under `fab --dry`: one gate for every side effect. How it is done is in
-process.py, files.py and locks.py.
+Everything that changes something goes through methods of `Host` that hold back under `fab --dry`:
+one gate for every side effect. How it is done is in process.py, files.py and locks.py.
 """
 
 from __future__ import annotations
@@ -329,10 +327,7 @@ class Host:
         return result
 
     def note(self, line: str) -> None:
-        """Write a line into the log, and to stderr with --verbose. Passwords in URLs are hidden.
-
-        A log that cannot be written is no reason to stop.
-        """
+        """Write a line, redacted, into the log if that can be written; with --verbose to stderr."""
         line = redacted(line)
         if self.verbose:
             show(line, sys.stderr)

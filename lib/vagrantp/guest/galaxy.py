@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.metadata import version
@@ -25,12 +26,8 @@ from vagrantp.core.system import Host
 from vagrantp.guest import fetch, requirements
 from vagrantp.guest.requirements import Requirements
 from vagrantp.images import store
+from vagrantp.settings.files import REQUIREMENTS
 
-FILES = tuple(
-    f"{folder}requirements.{ending}"
-    for folder in ("", "roles/", "collections/")
-    for ending in ("yml", "yaml")
-)
 KINDS = {"roles": ("role", "--role-file"), "collections": ("collection", "--requirements-file")}
 TIMEOUT = 3600  # seconds
 FILE_SIZE = 512  # MB
@@ -51,14 +48,17 @@ ENV = {
 }
 
 
-def ensure(host: Host, folder: Path) -> Path | None:
+def ensure(
+    host: Host, folder: Path, source: Callable[[Path], Path] = lambda path: path
+) -> Path | None:
     """Return the folder of the roles and collections that a playbook in `folder` requires.
 
+    `source`: where to read a file that is there (Instance.source).
     None where it requires none. There is one for all that require the same; it exists as a whole
     or not at all. Raises ConfigError, with every problem of the requirements, and ProvisionError
     where they cannot be fetched.
     """
-    wanted = required(folder)
+    wanted = required(folder, source)
     if wanted == Requirements():
         return None
     asked = {kind: wanted.to_json(kind) for kind in KINDS if getattr(wanted, kind)}
@@ -75,10 +75,10 @@ def ensure(host: Host, folder: Path) -> Path | None:
     return target
 
 
-def required(folder: Path) -> Requirements:
+def required(folder: Path, source: Callable[[Path], Path] = lambda path: path) -> Requirements:
     """Return what the files beside a playbook in `folder` require. Raises ConfigError."""
     texts, problems = {}, []
-    for name in FILES:
+    for name in REQUIREMENTS:
         path = folder / name
         if not os.path.lexists(path):
             continue
@@ -86,7 +86,7 @@ def required(folder: Path) -> Requirements:
             problems.append(f"{path} must be a file in this folder, and is a link out of it")
             continue
         try:
-            texts[str(path)] = documents.text(path)
+            texts[str(path)] = documents.text(source(path))
         except documents.Unreadable as error:
             problems.append(f"{path} must be a file {error}")
     if problems:

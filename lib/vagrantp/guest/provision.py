@@ -354,5 +354,5 @@ def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisio
         playbooks.root_of(instance.folder, path),
         _name(settings),
         _variables(instance, settings),
-        galaxy.ensure(host, path.parent),
+        galaxy.ensure(host, path.parent, instance.source),
     )

@@ -14,7 +14,9 @@ from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.host import fabricyaml
 
-COMMANDS = ("fab", "vagrantp")
+BIN = MASTER / ".venv/bin"
+COMMANDS = {"fab": BIN / "vagrantp-fab", "vagrantp": BIN / "vagrantp"}
+FORMER = {"fab": BIN / "fab"}  # what older versions linked
 
 
 def link(host: Host, root: str) -> None:
@@ -54,12 +56,18 @@ def link_global(host: Host) -> None:
 def ours() -> list[Path]:
     """Return the links that were made and still lead here."""
     links = {**_commands(), **{path: MASTER / "fabfile.py" for path in _remembered()}}
-    return [path for path, target in links.items() if path.is_symlink() and _leads(path, target)]
+    return [
+        path
+        for path, target in links.items()
+        if path.is_symlink() and (_leads(path, target) or _is_former(path))
+    ]
 
 
 def _make(host: Host, links: dict[Path, Path]) -> None:
     for path, target in links.items():
-        if not os.path.lexists(path):
+        if is_former := _is_former(path):
+            host.remove(path)
+        if is_former or not os.path.lexists(path):
             host.make_dir(path.parent)
             host.link(path, target)
         if not host.dry:
@@ -69,14 +77,14 @@ def _make(host: Host, links: dict[Path, Path]) -> None:
 
 def _commands() -> dict[Path, Path]:
     folder = Path.home() / ".local/bin"
-    return {folder / name: MASTER / ".venv/bin" / name for name in COMMANDS}
+    return {folder / name: target for name, target in COMMANDS.items()}
 
 
 def _refuse_occupied(links: dict[Path, Path]) -> None:
     taken = [
         f"{path} is {f'a link to {path.readlink()}' if path.is_symlink() else 'there already'}"
         for path, target in links.items()
-        if os.path.lexists(path) and not _leads(path, target)
+        if os.path.lexists(path) and not (_leads(path, target) or _is_former(path))
     ]
     if taken:
         raise VagrantpError(
@@ -90,14 +98,20 @@ def _leads(path: Path, target: Path) -> bool:
     return os.path.realpath(path) == os.path.realpath(target)
 
 
+def _is_former(path: Path) -> bool:
+    """Say whether `path` is a link that an older version made."""
+    target = FORMER.get(path.name)
+    return path.is_symlink() and target is not None and _leads(path, target)
+
+
 def _warn_about_path(host: Host) -> None:
     """Warn if a shell would not find the commands, or other ones first."""
     for path, target in _commands().items():
+        if str(path.parent) not in os.environ.get("PATH", "").split(os.pathsep):
+            return host.progress.say(f"{path.parent} is not on your PATH: add it")
         first = shutil.which(path.name)
         if first and not _leads(Path(first), target):
             host.progress.say(f"{first} comes before {path} on your PATH")
-        elif str(path.parent) not in os.environ.get("PATH", "").split(os.pathsep):
-            return host.progress.say(f"{path.parent} is not on your PATH: add it")
 
 
 def _memory() -> Path:

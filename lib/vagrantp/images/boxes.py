@@ -58,6 +58,11 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
     return store.put_into_pool(host, box, link)
 
 
+def is_of_others(name: str) -> bool:
+    """Say whether a name in BOX is that of a Vagrant box, which others made."""
+    return name not in built.SUITES and cloud.source(name) is None
+
+
 def is_there(name: str) -> bool:
     """Say whether what BOX names is on this host, or would be downloaded."""
     if image := cloud.source(name):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from vagrantp.core.documents import at_once, without_links
 from vagrantp.core.errors import ConfigError, ProviderError
 from vagrantp.core.places import xdg
 from vagrantp.core.system import Host
@@ -98,7 +99,8 @@ def _ensure_file(host: Host, image: str, file: Path, sha256: str | None, room: i
     Somebody else, a guest for one, may write that file or exchange it at any time: it is opened
     once, and what is compared with `sha256` and used is a copy.
     """
-    with disks.opened(image, file) as stream:
+    opener = at_once if host.dry else without_links  # then it is the real path that was granted
+    with disks.opened(image, file, opener) as stream:
         disk = disks.examine(image, stream)
         disks.require_room(image, disk, room)
         box = _box(file, os.fstat(stream.fileno()), disk, sha256)
@@ -168,7 +170,7 @@ def _fetch(host: Host, url: str, part: Path) -> None:
                         *("--speed-time", "60", "--etag-save", str(etag)),
                         *(*resume, "--output", str(part)),
                     ],
-                    what=f"download of {url}",
+                    what="download",
                     timeout=store.DOWNLOAD_TIMEOUT,
                     note=lambda line: _show_percent(host, line),
                     explain=_curls_reason,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +67,12 @@ def look(name: str, file: Path) -> Disk:
 
 
 @contextmanager
-def opened(name: str, file: Path) -> Iterator[BinaryIO]:
+def opened(
+    name: str, file: Path, opener: Callable[[str, int], int] = at_once
+) -> Iterator[BinaryIO]:
     """Open the disk image BOX=`name`. Raises ConfigError where it is not there, or no file."""
     try:
-        stream = open(file, "rb", opener=at_once)  # noqa: SIM115  # no error of the block is its own
+        stream = open(file, "rb", opener=opener)  # noqa: SIM115  # no error of the block is its own
     except OSError as error:
         raise _refusal(name, f"cannot be read: {error.strerror}") from None
     with stream:

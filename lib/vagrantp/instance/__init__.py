@@ -1,1 +1,1 @@
-"""Who an instance is, what it keeps, who is trusted."""
+"""Who an instance is, what it keeps, what was granted."""

@@ -53,7 +53,6 @@ Wanted = WantUp | WantStopped | Want
 class Do(Enum):
     """A step without parameters."""
 
-    ACCEPT = auto()  # ask whether what its guest may have changed is used (trust.py)
     REMOVE_LEFTOVERS = auto()  # of an `up` by another NAME that was killed
     CHECK_PLAYBOOKS = auto()  # find mistakes in them before anything is made for them
     CREATE = auto()  # make it from nothing, and start it
@@ -138,7 +137,7 @@ def decide(found: Found, changes: Sequence[Change], wanted: Wanted) -> tuple[Ste
     """
     match wanted:
         case WantUp():
-            return Do.ACCEPT, *_to_run(found, tuple(changes), wanted.provisioning)
+            return _to_run(found, tuple(changes), wanted.provisioning)
         case WantStopped():
             return _to_stop(found, wanted.force)
         case Want.GONE:
@@ -147,7 +146,7 @@ def decide(found: Found, changes: Sequence[Change], wanted: Wanted) -> tuple[Ste
             return _refusal(found) or (Do.LOGIN,)
         case Want.PROVISIONED:
             asked = tuple(change for change in changes if change.key.lower() in PROVISIONING)
-            return _refusal(found) or (Do.ACCEPT, Record(asked), Provision("always"))
+            return _refusal(found) or (Record(asked), Provision("always"))
 
 
 def _refusal(found: Found) -> tuple[Step, ...]:

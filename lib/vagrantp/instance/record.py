@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection
@@ -19,6 +20,7 @@ from vagrantp.settings.saved import as_json, from_json
 
 # Of machine.json, of domain metadata and of container labels. 2: settings say what was `written`.
 VERSION = 2
+GRANTS = "grants"  # in the folder of all instances' state: what persons have granted
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,23 @@ class Instance:
             return ""
 
     @property
-    def accepted(self) -> Path:
-        """What this host reads and runs of a project that its guest may write: trust.py."""
-        return state_root() / "trust" / self.id
+    def sources(self) -> Path:
+        """What `.env` names, as it was granted; during a verb: verbs/steps/grant.py."""
+        return state_root() / GRANTS / self.id
 
     def source(self, path: Path) -> Path:
-        """Return the path to read for a file that `.env` names: the accepted copy's, if any."""
-        name = inside(self.folder, path)
-        copies = self.accepted / "files"
-        return path if name is None or not copies.is_dir() else copies / name
+        """Return the path to read for a file that `.env` names.
+
+        That is its copy; of a playbook or an image, which is too large for one, the real path.
+        """
+        kept = self.kept(path)
+        if kept.is_symlink():
+            return kept.readlink()
+        return kept if kept.exists() else path
+
+    def kept(self, path: Path) -> Path:
+        """Return where a file that `.env` names is copied to, or a link to its real path is."""
+        return self.sources / hashlib.sha256(os.fsencode(path)).hexdigest()[:16] / path.name
 
     def is_complete(self) -> bool:
         """Say whether an `up` has made it in full."""
@@ -243,18 +253,13 @@ def log(identity: str) -> Path:
     return xdg("CACHE", ".cache") / "logs" / f"{identity}.log"
 
 
-def inside(folder: Path, path: Path) -> str | None:
-    """Return a path relative to a folder, None if its name (links or not) leads outside."""
-    plain = Path(os.path.normpath(path))
-    return str(plain.relative_to(folder)) if plain.is_relative_to(folder) else None
-
-
 def amended(instance: Instance, settings: Settings, keys: Collection[str]) -> dict[str, Any]:
     """Return machine.json's document with the settings called `keys` as they are in `settings`."""
     document, values = instance.machine(), as_json(settings)
     had = document["settings"]
     written = ({*had["written"]} - {*keys}) | ({*settings.written} & {*keys})
-    document["settings"] = had | {key: values[key] for key in keys} | {"written": sorted(written)}
+    changed = {key: values[key] for key in (*keys, "in_env")} | {"written": sorted(written)}
+    document["settings"] = had | changed
     return document
 
 

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
 import re
 import shlex
 import stat
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dotenv.parser import parse_stream
 from voluptuous import All, MultipleInvalid, Schema
 
 from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
-from vagrantp.core.places import xdg
+from vagrantp.core.places import defaults_path as defaults_path
+from vagrantp.core.places import id_from as id_from
 from vagrantp.core.text import escaped
 from vagrantp.core.urls import redacted
-from vagrantp.settings.files import JINJA
+from vagrantp.settings.files import JINJA, Base, readable
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
+from vagrantp.settings.lines import bindings
 from vagrantp.settings.parsers import items, one_line
 from vagrantp.settings.rules import conflicts, meant
 
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-# python-dotenv's search for a comment takes time by the square of the blanks in a row
-LONG_BLANK = re.compile(r"[^\S\r\n]{100,}")
 UNREADABLE_HINT = "a comment starts with #, and every quote needs its other one"
 
 
@@ -65,9 +62,14 @@ class Problem:
         return f"{place}: {self.text}" + (f"\n  hint: {self.hint}" if self.hint else "")
 
 
-def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Settings:
+def load(
+    folder: Path,
+    warn: Callable[[str], None] = lambda text: None,
+    granted: Collection[Path] = (),
+) -> Settings:
     """Read `.env` of the project `folder`; `warn` is called with what may be a mistake.
 
+    `granted`: the real paths of files outside of it that may be opened; others are not looked into.
     Raises ConfigError with every problem of both files at once, in file order.
     """
     defaults: list[Entry] = []
@@ -78,7 +80,11 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
     problems += more
     is_whole = not any(problem.line == 0 for problem in problems)
     written = {entry.key: entry for entry in (*defaults, *entries)}
-    values, more = _values(written)
+    bases = {
+        entry.key: Base(entry.path.parent, granted if entry.file == ".env" else None)
+        for entry in written.values()
+    }
+    values, more = _values(written, bases)
     problems += more
     if is_whole:  # else what is missing may well be there
         problems += [
@@ -93,10 +99,13 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> Setti
         raise ConfigError("\n".join(str(problem) for problem in problems))
     for problem in problems:
         warn(str(problem))
-    return _settings(values, written, folder)
+    is_own = {entry.key for entry in entries}
+    settings = _settings(values, bases, folder)
+    fields = {key.field for key in KEYS.values() if key.name in is_own}
+    return replace(settings, in_env=tuple(name for name in settings.written if name in fields))
 
 
-def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: Path) -> Settings:
+def _settings(values: Mapping[str, Any], bases: Mapping[str, Base], folder: Path) -> Settings:
     """Return the settings of sound values, without those in defaults.env for another type."""
     of_type = [k for k in KEYS.values() if k.infra_type in (None, values["INFRA_TYPE"])]
     found = {key.field: key.of(key.default) for key in KEYS.values()}
@@ -104,16 +113,15 @@ def _settings(values: Mapping[str, Any], written: Mapping[str, Entry], folder: P
     if values["NETWORK_TYPE"] == "default":
         found |= {"bridge": None, "gateway": None, "dns": None}
     name = values.get("NAME") or name_from(folder)
+    hostname: str | None = name
+    if theirs := found["cloud_init"]:
+        real = readable(bases["CLOUD_INIT"], theirs)
+        hostname = values.get("NAME") or (_hostname(real, name) if real else None)
     return Settings(
         **{**found, "name": name, "image": str(found["image"])},
-        hostname=values.get("NAME") or _hostname(found["cloud_init"], name),
-        written=tuple(sorted({key.field for key in of_type if key.name in written})),
+        hostname=hostname,
+        written=tuple(sorted({key.field for key in of_type if key.name in bases})),
     )
-
-
-def defaults_path() -> Path:
-    """Return where values for all projects of this host can stand."""
-    return xdg("CONFIG", ".config") / "defaults.env"
 
 
 def is_template(cloud_init: Path) -> bool:
@@ -133,9 +141,9 @@ def users_of(cloud_init: Path) -> list[str]:
     return [*filter(None, (_word(user.get("name")) for user in named if isinstance(user, dict)))]
 
 
-def _hostname(cloud_init: Path | None, otherwise: str) -> str | None:
+def _hostname(cloud_init: Path, otherwise: str) -> str | None:
     """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn)."""
-    _, found = _cloud_config(cloud_init) if cloud_init else ("", {})
+    _, found = _cloud_config(cloud_init, documents.without_links)
     if found is None:
         return None
     given = _word(found.get("hostname")) or _word(found.get("fqdn"))
@@ -148,10 +156,12 @@ def _word(value: object) -> str:
     return text if len(text) <= MAX_NAME and text.isprintable() else ""
 
 
-def _cloud_config(path: Path) -> tuple[str, dict[Any, Any] | None]:
+def _cloud_config(
+    path: Path, opener: Callable[[str, int], int] = documents.at_once
+) -> tuple[str, dict[Any, Any] | None]:
     """Return the text of a #cloud-config, and its keys, None of one that is a template."""
     try:
-        text = documents.text(path)
+        text = documents.text(path, opener)
         if JINJA.match(text):
             return text, None
         found = documents.load(text)
@@ -167,12 +177,9 @@ def name_from(folder: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text)[:63].strip("-") or "project"
 
 
-def id_from(folder: Path) -> str:
-    """Return the first 8 hex digits of the SHA-256 of the folder's resolved path."""
-    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
-
-
-def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]]:
+def _values(
+    written: Mapping[str, Entry], bases: Mapping[str, Base]
+) -> tuple[dict[str, Any], list[Problem]]:
     """Return the typed value of every key that is sound, and what is wrong with the others."""
     raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
     values = {name: KEYS[name].parse(text) for name, text in raw.items() if name not in written}
@@ -181,7 +188,7 @@ def _values(written: Mapping[str, Entry]) -> tuple[dict[str, Any], list[Problem]
         key = KEYS[entry.key]
         steps: list[Callable[[Any], Any]] = [one_line, key.parse]
         if key.locate:
-            steps.append(partial(key.locate, entry.path.parent))
+            steps.append(partial(key.locate, bases[entry.key]))
         try:
             values[entry.key] = Schema(All(*steps))(entry.raw)
         except MultipleInvalid as invalid:
@@ -232,9 +239,7 @@ def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
     entries: dict[str, Entry] = {}
     foreign: set[str] = set()
     problems = []
-    # the parser counts two line ends in a CRLF behind a line that it cannot read
-    stream = io.StringIO(LONG_BLANK.sub(" ", text), newline=None)
-    for binding in parse_stream(stream):
+    for binding in bindings(text):
         # `original` starts with the blank lines before the binding
         source = binding.original.string
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")

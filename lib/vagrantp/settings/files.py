@@ -1,8 +1,8 @@
 """The files that values of `.env` name.
 
-A locator takes the folder that relative paths start from and the typed value, finds the files,
-looks into them and returns the value with absolute paths. It raises `voluptuous.Invalid` with a
-text that reads on from the key: "must name …".
+A locator takes a Base and the typed value, finds the files, looks into those that may be read, and
+returns the value with absolute paths. It raises `voluptuous.Invalid` with a text that reads on from
+the key: "must name …".
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,60 @@ from typing import Any
 from voluptuous import Invalid, Schema
 
 from vagrantp.core import documents
+from vagrantp.core.documents import at_once, without_links
 from vagrantp.settings.parsers import Provisioner
 
+# What ansible-galaxy installs from, beside a playbook.
+REQUIREMENTS = tuple(
+    f"{folder}requirements.{ending}"
+    for folder in ("", "roles/", "collections/")
+    for ending in ("yml", "yaml")
+)
 JINJA = re.compile(r"## *template: *jinja *\n", re.IGNORECASE)  # cloud-init's, its templater.py
-Locator = Callable[[Path, Any], Any]
 
 
-def located(base: Path, named: Path) -> Path:
-    """Find a file that a value names: `~/` is the home folder, else `base` is where it starts."""
+@dataclass(frozen=True)
+class Base:
+    """The folder of a settings file, where relative paths start.
+
+    `granted`: the real paths outside of it that may be opened; None: any, as `defaults.env` is the
+    person's own.
+    """
+
+    folder: Path
+    granted: Collection[Path] | None = ()
+
+
+Locator = Callable[[Base, Any], Any]
+
+
+def readable(base: Base, file: Path) -> Path | None:
+    """Return the real path of a file, None where it may not be opened, as nobody granted it yet."""
+    real = Path(os.path.realpath(file))
+    is_within = real.is_relative_to(os.path.realpath(base.folder))
+    return real if base.granted is None or is_within or real in base.granted else None
+
+
+def paths_in(value: object) -> list[Path]:
+    """Return the paths in a value of a key that has a locator."""
+    if isinstance(value, tuple):
+        return [path for item in value for path in paths_in(item)]
+    if isinstance(value, Provisioner):
+        return [] if value.kind == "ours" else [value.path]
+    if isinstance(value, str):  # an image
+        return [Path(value)] if value.startswith("/") else []
+    return [value] if isinstance(value, Path) else []
+
+
+def requirements(playbook: Path) -> list[Path]:
+    """Return the files beside a playbook that say which roles and collections it needs."""
+    return [path for name in REQUIREMENTS if os.path.lexists(path := playbook.parent / name)]
+
+
+def located(folder: Path, named: Path) -> Path:
+    """Find a file that a value names: `~/` is the home folder, else it starts from `folder`."""
     home = named.parts[:1] == ("~",)
-    found = Path.home().joinpath(*named.parts[1:]) if home else base / named
+    found = Path.home().joinpath(*named.parts[1:]) if home else folder / named
     try:
         mode = found.stat().st_mode
     except FileNotFoundError:
@@ -45,14 +89,15 @@ def located(base: Path, named: Path) -> Path:
     return found
 
 
-def content(file: Path) -> str:
-    """Return the text of a file. Raises Invalid where it has none."""
-    with readable():
-        return documents.text(file)
+def content(base: Base, file: Path) -> str | None:
+    """Return the text of a file, None where it may not be read yet. Raises Invalid."""
+    real = readable(base, file)
+    with usable():
+        return documents.text(real, without_links) if real else None
 
 
 @contextmanager
-def readable() -> Iterator[None]:
+def usable() -> Iterator[None]:
     """Raise Invalid for a document that cannot be used."""
     try:
         yield
@@ -60,9 +105,9 @@ def readable() -> Iterator[None]:
         raise Invalid(f"must name a file {error}") from None
 
 
-def first_line(script: Path) -> bytes:
+def first_line(script: Path, opener: Callable[[str, int], int] = at_once) -> bytes:
     """Return what a script starts with, as far as a kernel reads it (BINPRM_BUF_SIZE)."""
-    with script.open("rb") as file:
+    with open(script, "rb", opener=opener) as file:
         return file.readline(256)
 
 
@@ -70,29 +115,31 @@ def yaml_shape(text: str) -> tuple[str, list[list[str]]]:
     """Return what a YAML document is: sequence, mapping or scalar, "" when empty; and of each item
     of a sequence its keys.
     """
-    with readable():
+    with usable():
         root = documents.compose(text)
     if root is None or root.id != "sequence":
         return root.id if root else "", []
     return root.id, [documents.keys(item) if item.id == "mapping" else [] for item in root.value]
 
 
-def provisioners(base: Path, steps: tuple[Provisioner, ...]) -> tuple[Provisioner, ...]:
+def provisioners(base: Base, steps: tuple[Provisioner, ...]) -> tuple[Provisioner, ...]:
     """Find the playbooks and scripts."""
     found: tuple[Provisioner, ...] = Schema((partial(_step, base),))(steps)
     return found
 
 
-def _step(base: Path, step: Provisioner) -> Provisioner:
+def _step(base: Base, step: Provisioner) -> Provisioner:
     if step.kind == "ours":
         return step
-    found = located(base, step.path)
+    found = located(base.folder, step.path)
     if step.kind == "script":
         if not found.stat().st_mode & 0o111:
             raise Invalid("must name a script that is executable, or a playbook that ends in .yml")
-        if first_line(found).endswith(b"\r\n"):
+        real = readable(base, found)
+        if real and first_line(real, without_links).endswith(b"\r\n"):
             raise Invalid("must name a script whose lines end as on Unix, without CR")
-    if step.kind == "playbook" and not _is_encrypted(text := content(found)):
+    text = content(base, found) if step.kind == "playbook" else None
+    if text is not None and not _is_encrypted(text):
         _, plays = yaml_shape(text)
         if not plays or not all(map(_is_play, plays)):
             raise Invalid("must name a playbook, which is a list of plays, each with hosts")
@@ -108,40 +155,46 @@ def _is_encrypted(text: str) -> bool:
     return text.startswith("$ANSIBLE_VAULT;")
 
 
-def variables(base: Path, named: Path) -> Path:
+def variables(base: Base, named: Path) -> Path:
     """Find a file of variables for a playbook, in YAML or JSON."""
-    found = located(base, named)
-    if _is_encrypted(text := content(found)):
+    found = located(base.folder, named)
+    text = content(base, found)
+    if text is None or _is_encrypted(text):
         return found
     if yaml_shape(text)[0] not in ("mapping", ""):
         raise Invalid("must name a file of variables, each a line such as name: value")
     return found
 
 
-def cloud_config(base: Path, named: Path) -> Path:
+def cloud_config(base: Base, named: Path) -> Path:
     """Find a user's cloud-config. One that is a template only cloud-init can look into."""
-    found = located(base, named)
-    text = content(found)
+    found = located(base.folder, named)
+    text = content(base, found)
+    if text is None:
+        return found
     is_template = JINJA.match(text)
     if not text.removeprefix(is_template[0] if is_template else "").startswith("#cloud-config"):
         raise Invalid("must name a file whose first line is #cloud-config")
     if not is_template:
-        with readable():
+        with usable():
             keys = documents.load(text)
         if not isinstance(keys, dict | None):
             raise Invalid("must name a file of cloud-config keys, each a line such as packages: …")
     return found
 
 
-def public_keys(base: Path, named: tuple[str, ...]) -> tuple[Path, ...]:
+def public_keys(base: Base, named: tuple[str, ...]) -> tuple[Path, ...]:
     """Find files of public SSH keys."""
     found: tuple[Path, ...] = Schema((partial(_public_key, base),))(named)
     return found
 
 
-def _public_key(base: Path, named: str) -> Path:
-    found = located(base, Path(named))
-    lines = [line for line in content(found).splitlines() if line.strip() and line[0] != "#"]
+def _public_key(base: Base, named: str) -> Path:
+    found = located(base.folder, Path(named))
+    text = content(base, found)
+    if text is None:
+        return found
+    lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
     if any("PRIVATE KEY" in line for line in lines):
         raise Invalid("must name a public key, not the private one")
     if not lines or not all(re.match(r"(ssh|ecdsa|sk)-\S+ AAAA\S+", line) for line in lines):
@@ -149,6 +202,6 @@ def _public_key(base: Path, named: str) -> Path:
     return found
 
 
-def image_file(base: Path, value: str | Path) -> str | Path:
+def image_file(base: Base, value: str | Path) -> str | Path:
     """Find the cloud image, where BOX names a file."""
-    return located(base, value) if isinstance(value, Path) else value
+    return located(base.folder, value) if isinstance(value, Path) else value

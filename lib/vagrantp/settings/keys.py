@@ -15,7 +15,7 @@ from voluptuous import All
 
 from vagrantp.settings import files, parsers
 from vagrantp.settings.parsers import PortForward, Provisioner, matching, one_of, yes_or_no
-from vagrantp.settings.schema import Key, When, either, key
+from vagrantp.settings.schema import Grant, Key, When, either, key
 
 BUILT_IMAGE = "debian-12"  # the one image that is built here
 SSH_USER = "vagrant"  # boxes made for Vagrant have such a user, under another name perhaps
@@ -38,6 +38,11 @@ class Settings:
         is_required=True,
         hint="INFRA_TYPE=vm makes a virtual machine, INFRA_TYPE=container a Podman container",
         aliases=("TYPE",),
+        grant=Grant(
+            "a container shares the kernel of this host",
+            covers=parsers.order("vm", "container"),
+            only_wider=True,
+        ),
         verified="type",
     )
     memory: int = key(
@@ -124,6 +129,7 @@ class Settings:
         yes_or_no,
         default="no",
         hint="LAN_ACCESS=no keeps the guest from your LAN; LAN_ALLOW opens single services",
+        grant=Grant("the guest reaches your LAN"),
         applies=AT_ONCE,
         verified="isolation",
     )
@@ -136,6 +142,7 @@ class Settings:
         default="default",
         hint="NETWORK_TYPE=bridge puts the guest on the host bridge BRIDGE",
         aliases=("NETWORK_MODE",),
+        grant=Grant("the guest is a machine on the LAN of this host", is_plain="default".__eq__),
         verified="address on ",
     )
     bridge: str | None = key(
@@ -145,6 +152,7 @@ class Settings:
         matching(parsers.INTERFACE, "the name of an interface, 15 characters at most"),
         otherwise="the only one that leads out of this host",
         hint="'ip link show type bridge' lists the bridges of this host",
+        grant=Grant("the bridge that the guest is on", by_bridge=True),
         verified="address on ",
     )
     fixed_ip: IPv4Address | None = key(
@@ -153,6 +161,7 @@ class Settings:
         "192.168.1.50/24",
         parsers.fixed_ip,
         aliases=("IP_ADDRESS", "STATIC_IP"),
+        grant=Grant("the guest has this address on your LAN", by_bridge=True),
         applies=NEXT_START,
         verified="address",
     )
@@ -162,6 +171,7 @@ class Settings:
         "192.168.1.1",
         parsers.host_address,
         otherwise="this host's own router on that bridge",
+        grant=Grant("the guest's way out of your LAN", by_bridge=True),
         verified="gateway",
     )
     dns: IPv4Address | None = key(
@@ -170,6 +180,7 @@ class Settings:
         "192.168.1.1",
         parsers.host_address,
         otherwise="GATEWAY",
+        grant=Grant("the guest's resolver on your LAN", by_bridge=True),
         unverified="which resolver it asks is the guest's own affair; up gives it this one",
     )
     mac: str | None = key(
@@ -178,6 +189,7 @@ class Settings:
         "52:54:00:12:34:56",
         parsers.mac,
         otherwise="derived from the project",
+        grant=Grant("the guest has this MAC address on your LAN", by_bridge=True),
         unverified="the guest could not be reached by another: its address is bound to it",
     )
     ports: tuple[PortForward, ...] = key(
@@ -186,6 +198,11 @@ class Settings:
         "8080:80,auto:3000",
         All(parsers.items, (parsers.port_forward,), parsers.each_port_once),
         hint="PORTS=8080:80 leads from port 8080 of this host to port 80 of the guest",
+        grant=Grant(
+            "other machines reach the guest at this port of this host",
+            is_plain=lambda forward: forward.address.is_loopback,
+            covers=parsers.is_wider_forward,
+        ),
         applies=AT_ONCE,
         verified="port ",
     )
@@ -196,6 +213,7 @@ class Settings:
         "192.168.1.0/24:443,host:11434",
         All(parsers.items, (parsers.lan_rule,)),
         hint="LAN_ALLOW=192.168.1.7/32:443,host:11434 allows two services",
+        grant=Grant("the guest reaches this", covers=parsers.is_wider_rule, within="LAN_ACCESS"),
         is_built=lambda rules: all(r.network is None or r.network.version == 4 for r in rules),
         so_far="IPv4, which is all that guests have",
         applies=AT_ONCE,
@@ -257,6 +275,7 @@ class Settings:
         parsers.items,
         locate=files.public_keys,
         hint="a public key's name ends in .pub; a path starts from the folder of this file",
+        grant=Grant("who has the private key to it logs into the guest"),
         unverified="a private key that fits is not ours to try",
     )
     mount: Literal["none", "ro", "rw"] = key(
@@ -266,6 +285,11 @@ class Settings:
         one_of("none", "ro", "rw"),
         default="none",
         hint="MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
+        grant=Grant(
+            {"ro": "the guest reads this folder", "rw": "the guest changes this folder"},
+            is_plain="none".__eq__,
+            covers=parsers.order("ro", "rw"),
+        ),
         applies=NEXT_START,
         verified="mount",
     )
@@ -276,12 +300,14 @@ class Settings:
         yes_or_no,
         default="no",
         hint="AUTOSTART=yes starts the guest with the host",
+        grant=Grant("the guest starts with this host"),
         applies={"vm": AT_ONCE, "container": NEW},
         verified="autostart",
     )
 
     hostname: str | None  # None: cloud-init makes it of a template
     written: tuple[str, ...]  # the fields whose keys `.env` or defaults.env has, sorted
+    in_env: tuple[str, ...] | None = None  # those of `.env`; None: a version before grants
 
 
 def _keys() -> dict[str, Key]:

@@ -10,7 +10,7 @@ import csv
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -254,6 +254,41 @@ def lan_rule(text: str) -> LanRule:
     if ip_address((match["v4"] or match["v6"]).partition("/")[0]) != network.network_address:
         raise Invalid(f"must have the network's own address, {network} here")
     return LanRule(network, number, protocol)
+
+
+def order(*words: str) -> Callable[[str, str], bool]:
+    """Return a function that says whether a word gives as much as another, or more.
+
+    `words`: from the one that gives least to the one that gives most.
+    """
+    return lambda one, other: one in words and other in words[: words.index(one) + 1]
+
+
+def is_wider_forward(one: str, other: str) -> bool:
+    """Say whether an item of PORTS opens all that another one does."""
+    try:
+        wide, narrow = port_forward(one), port_forward(other)
+    except Invalid:
+        return False
+    if wide.address.is_unspecified and wide.address.version == narrow.address.version:
+        narrow = replace(narrow, address=wide.address)
+    return wide == narrow
+
+
+def is_wider_rule(one: str, other: str) -> bool:
+    """Say whether an item of LAN_ALLOW, or LAN_ACCESS=yes, allows all that another item does."""
+    try:
+        narrow = lan_rule(other)
+        if one == "yes":  # which opens networks, and no service of this host
+            return narrow.network is not None
+        wide = lan_rule(one)
+    except Invalid:
+        return False
+    if wide.network is None or narrow.network is None:
+        return wide == narrow
+    is_port = wide.port in (None, narrow.port) and wide.protocol in (None, narrow.protocol)
+    outer, inner = wide.network, narrow.network
+    return is_port and outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 def path(raw: str) -> Path:

@@ -33,8 +33,9 @@ def from_json(values: Mapping[str, Any]) -> Settings:
     """Return the settings of a machine.json, of this version or an older one.
 
     A key that it lacks is what the versions without it did: `before` of the key, else its default.
-    Where it does not say what was written, that is what differs from this. Raises ValueError,
-    TypeError or LookupError for values that no version has written.
+    Where it does not say what was written, that is what differs from this; where it does not say
+    what is in `.env`, that stays None. Raises ValueError, TypeError or LookupError for values that
+    no version has written.
     """
     kinds = _kinds(Settings)
     absent = _absent(values["infra_type"])

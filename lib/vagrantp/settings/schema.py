@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec
@@ -17,6 +18,31 @@ P = ParamSpec("P")
 def always(value: object) -> bool:
     """Say that every value of a key works."""
     return True
+
+
+def is_no(part: object) -> bool:
+    """Say whether a part of a value is `no`."""
+    return part is False
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the values of a key give a guest beyond a plain one, which a person has to grant.
+
+    - `lets`: what that is, for a person; by value, where they differ
+    - `is_plain`: of a part of a typed value (an item of a list), whether it gives nothing
+    - `covers`: of two parts as text, whether the first gives all that the second does
+    - `within`: another key, of whose granted parts `covers` is asked as well
+    - `by_bridge`: only with NETWORK_TYPE=bridge
+    - `only_wider`: only where an instance, or one before it, had less
+    """
+
+    lets: str | Mapping[str, str]
+    is_plain: Callable[[Any], bool] = is_no
+    covers: Callable[[str, str], bool] = operator.eq
+    within: str = ""
+    by_bridge: bool = False
+    only_wider: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,7 @@ class Key:
     - `aliases`: what other tools call it
     - `verified`: the start of the name of the check of `verify` that proves it; `unverified`: why
       there is none
+    - `grant`: what a person has to grant of it
     - `is_built`: of a typed value, whether this version can honour it; `so_far`: which ones it can
     """
 
@@ -53,6 +80,7 @@ class Key:
     aliases: tuple[str, ...] = ()
     verified: str = ""
     unverified: str = ""
+    grant: Grant | None = None
     is_built: Callable[[Any], bool] = always
     so_far: str = ""
     name: str = ""

@@ -11,13 +11,14 @@ from vagrantp_guard import contract
 from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
+from vagrantp.instance import grants
 from vagrantp.instance import record as instances
-from vagrantp.instance import trust
 from vagrantp.instance.plan import Want, decide
 from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.verbs import steps
 from vagrantp.verbs.steps.find import find_by, locked
+from vagrantp.verbs.steps.grant import remove_sources
 from vagrantp.verbs.steps.remove import remove_logs
 from vagrantp.verbs.tasks import here, is_sure, verb
 
@@ -56,7 +57,8 @@ def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str)
         steps.take(host, plan, found, is_sure)
         if host.dry:
             return f"{found.name} would be removed"
-        trust.forget(host, found.instance)
+        remove_sources(host, found.instance)
+        grants.forget(host, found.instance.folder)
         if find_by(host, identity, found.instance).state != "absent":
             raise ProviderError(f"{found.name} is still there")
         remove_logs(host, identity)

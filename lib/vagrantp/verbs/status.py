@@ -10,10 +10,11 @@ from typing import Any
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
 from vagrantp.core.text import escaped, show
+from vagrantp.instance import grants
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.ls import SCHEMA, facts_of
 from vagrantp.verbs.steps.find import find
@@ -103,7 +104,7 @@ def _on_lan(host: Host, found: Found) -> dict[str, Any]:
 def _wanted(folder: Path) -> Settings | None:
     """Return what `.env` asks for now, None where it is gone or broken."""
     try:
-        return env.load(folder)
+        return grants.load(folder)
     except ConfigError:
         return None
 

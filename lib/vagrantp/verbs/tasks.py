@@ -155,9 +155,9 @@ def is_sure(force: bool) -> Callable[[str], bool]:
     return lambda in_use: force or agrees(f"{in_use}. Remove it and its disk?")
 
 
-def accepts(accept: bool) -> Callable[[str], bool]:
-    """Return a function that asks whether to use what a guest may have changed."""
-    return lambda changed: accept or agrees(f"{changed}\nUse it as it is now?")
+def accepts(host: Host, accept: bool) -> Callable[[str], bool]:
+    """Return a function that asks whether what `.env` asks for is granted."""
+    return lambda asked: accept or (not host.dry and agrees(f"{asked}\nGrant it?"))
 
 
 def agrees(question: str) -> bool:

@@ -10,15 +10,16 @@ from vagrantp.core.errors import VagrantpError
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.guest import mount
-from vagrantp.instance import guard
+from vagrantp.instance import grants, guard
 from vagrantp.instance import record as instances
 from vagrantp.instance.drift import drift
 from vagrantp.instance.plan import Do, WantUp, When, decide
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.verbs import steps
 from vagrantp.verbs.steps.find import find, locked
+from vagrantp.verbs.steps.grant import granted
 from vagrantp.verbs.tasks import accepts, here, not_built, verb
 
 
@@ -35,17 +36,23 @@ def up(
     """Create or start this project's VM or container.
 
     Provisions it the first time, with --provision again, with --no-provision not at all. With
-    --accept, takes what its guest may have changed (MOUNT=rw) without a question.
+    --accept, grants what .env asks of this host without a question.
     --from is not supported yet.
     """
     if from_:
         raise not_built("up --from")
     wanted = WantUp(_when_to_provision(provision, no_provision))
     folder = here()
-    settings = env.load(folder, host.progress.say)
-    instance = instances.new(settings, folder)
+    asked = grants.load(folder, host.progress.say)
+    instance = instances.new(asked, folder)
     host.progress.about(instance.full_name, instance.infra_type)
-    with locked(host, instance.id) as host:
+    with (
+        locked(host, instance.id) as host,
+        granted(host, folder, asked, accepts(host, accept)) as settings,
+    ):
+        if settings is None:
+            return
+        instance = instances.new(settings, folder)
         started = monotonic()
         if settings.mount == "rw":
             host.progress.say(f"warning: {mount.WARNING}")
@@ -53,7 +60,7 @@ def up(
         plan = decide(found, drift(found.instance, settings), wanted)
         if Do.CREATE not in plan:
             instance, settings = found.instance, saved.kept(found.instance.settings, settings)
-        steps.take(host, plan, found, accepts(accept), settings, instance)
+        steps.take(host, plan, found, settings=settings, wanted=instance)
         if host.dry:
             show(f"{instance.full_name} would be running")
         elif found.state == "running":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
+from vagrantp.instance import grants
 from vagrantp.instance import record as instances
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import KEYS
 from vagrantp.verbs.tasks import here, verb
@@ -15,7 +16,7 @@ from vagrantp.verbs.tasks import here, verb
 def validate(host: Host, verbose: bool = False) -> None:
     """Check .env and print the resolved settings; create nothing."""
     folder = here()
-    settings = env.load(folder, host.progress.say)
+    settings = grants.load(folder, host.progress.say)
     wanted = instances.new(settings, folder)
     host.progress.about(wanted.full_name, wanted.infra_type)
     show(_text(settings))

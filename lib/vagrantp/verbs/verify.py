@@ -11,12 +11,12 @@ from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.guest import mount, provision, session
 from vagrantp.guest.facts import Facts
-from vagrantp.instance import network, ssh
+from vagrantp.instance import grants, network, ssh
 from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports, reach
 from vagrantp.providers import provider_for
-from vagrantp.settings import env, saved
+from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.steps.find import running
 from vagrantp.verbs.tasks import here, verb
@@ -26,7 +26,7 @@ from vagrantp.verbs.tasks import here, verb
 def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     """Prove that the running instance is what .env says."""
     folder = here()
-    settings = env.load(folder, host.progress.say)
+    settings = grants.load(folder, host.progress.say)
     found = running(host, folder)
     settings = saved.kept(found.instance.settings, settings)
     checks = checks_of(host, found, settings)

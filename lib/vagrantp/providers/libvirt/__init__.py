@@ -116,7 +116,10 @@ def prepare(
 ) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)
-    box = boxes.ensure(host, settings.image, settings.image_sha256, settings.disk)
+    image = settings.image
+    if image.startswith("/"):
+        image = str(instance.source(Path(image)))
+    box = boxes.ensure(host, image, settings.image_sha256, settings.disk)
     with host.lock(state_root(), "network", "another vagrantp that takes an address"):
         subnet = addresses.ensure_network(host, instance)
         fixed = network.fixed_ip(settings)
@@ -128,7 +131,7 @@ def prepare(
             "use BOX=debian-12",
         )
     with host.progress.stage("seed"):
-        image = seed.make(host, instance, settings, box, card)
+        iso = seed.make(host, instance, settings, box, card)
     return domain.vm(
         instance,
         settings,
@@ -145,7 +148,7 @@ def prepare(
         subnet=str(subnet),
         network=subnets.NAME,
         pool=POOL,
-        seed=image,
+        seed=iso,
         user=settings.ssh_user,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from vagrantp.core.errors import StateError
 from vagrantp.core.system import Host
 from vagrantp.guest import provision as guest_provision
-from vagrantp.instance import plan, trust
+from vagrantp.instance import plan
 from vagrantp.instance.found import Found
 from vagrantp.instance.record import Instance
 from vagrantp.providers import provider_for
@@ -48,7 +48,7 @@ def take(
             case plan.Stop(force):
                 stop.stop(host, instance, force)
             case _ if settings:
-                said = _make(host, step, instance, is_sure, settings, wanted or instance)
+                said = _make(host, step, instance, settings, wanted or instance)
     return said
 
 
@@ -56,14 +56,11 @@ def _make(
     host: Host,
     step: plan.Step,
     instance: Instance,
-    is_sure: Sure,
     settings: Settings,
     wanted: Instance,
 ) -> str:
     """Take a step that makes or changes an instance as `settings` have it."""
     match step:
-        case plan.Do.ACCEPT:
-            trust.accept(host, wanted, settings, is_sure)
         case plan.Do.REMOVE_LEFTOVERS:
             remove.remove_leftovers(host, wanted)
         case plan.Do.CHECK_PLAYBOOKS:

@@ -11,7 +11,7 @@ from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.host import checks
 from vagrantp.instance import record as instances
-from vagrantp.instance import seed, ssh, trust
+from vagrantp.instance import seed, ssh
 from vagrantp.instance.record import Instance
 from vagrantp.net import ports
 from vagrantp.providers import provider_for, vagrant
@@ -57,7 +57,6 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
         host.progress.say(f"taking back what was made of {instance.full_name}")
         with cleaning_up_after(error):  # where that fails, the next `up` or `rm` tries again
             clean_up(host, instance)
-            trust.forget(host, instance)
         raise
 
 
