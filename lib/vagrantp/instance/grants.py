@@ -48,7 +48,7 @@ class Grant:
     def __str__(self) -> str:
         """Return it as a person is shown it."""
         path, _, _ = self.part.rpartition(" ")
-        return escaped(path if self.key == REQUIRED else f"{self.key}={self.part}")
+        return escaped(path if self.key == REQUIRED else f"{self.key}={self.part}", keep="")
 
 
 def asked(
@@ -159,7 +159,7 @@ def _paths(
             real = Path(os.path.realpath(path))
             is_playbook = isinstance(one, Provisioner) and one.kind == "playbook"
             if writer := next((other for other in shared if real.is_relative_to(other)), None):
-                yield real, f"the guest of {escaped(str(writer))} can change it"
+                yield real, f"the guest of {escaped(str(writer), keep='')} can change it"
             elif not real.is_relative_to(os.path.realpath(folder)):
                 yield real, BESIDE if is_playbook else OUTSIDE
 
@@ -273,8 +273,8 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         facts = file.lstat()
         is_ours = facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        found = json.loads(documents.text(file, _no_link)) if is_ours else {}
-    except (OSError, ValueError, RecursionError):
+        found = documents.from_json(documents.text(file, _no_link)) if is_ours else {}
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -11,6 +11,7 @@ from vagrantp.core import documents
 from vagrantp.core.errors import ConfigError, StateError, cleaned_up_by
 from vagrantp.core.places import state_root
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.images import boxes
 from vagrantp.instance import grants
 from vagrantp.instance import record as instances
@@ -42,7 +43,7 @@ def granted(
         if not is_sure(text):
             if not host.dry:
                 raise StateError(text, HINT)
-            print(f"{text}\nfab up would ask for that; fab --dry up --accept shows what follows")
+            show(f"{text}\nfab up would ask for that; fab --dry up --accept shows what follows")
             yield None
             return
         new = grants.together(fresh)
