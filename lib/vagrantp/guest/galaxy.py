@@ -19,7 +19,13 @@ from pathlib import Path
 
 from vagrantp.core import documents, gate
 from vagrantp.core.answers import as_json
-from vagrantp.core.errors import ConfigError, ProviderError, ProvisionError, cleaned_up_by
+from vagrantp.core.errors import (
+    ConfigError,
+    ProviderError,
+    ProvisionError,
+    StateError,
+    cleaned_up_by,
+)
 from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import PYTHON, Sandbox
 from vagrantp.core.system import Host
@@ -85,6 +91,8 @@ def required(folder: Path, source: Callable[[Path], Path] = lambda path: path) -
         if not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
             problems.append(f"{path} must be a file in this folder, and is a link out of it")
             continue
+        if not os.path.lexists(source(path)):
+            raise StateError(f"{path} was not there a moment ago", "try again")
         try:
             texts[str(path)] = documents.text(source(path))
         except documents.Unreadable as error:

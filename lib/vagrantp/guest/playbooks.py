@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vagrantp.core.places import MASTER, PACKAGE
+from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import PYTHON, Sandbox
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -99,11 +98,3 @@ def _argv(playbook: Playbook, *options: str) -> list[str]:
     variables = [f"--extra-vars=@{playbook.variables}"] if playbook.variables else []
     arguments: Sequence[str] = (f"--inventory={playbook.name},", *variables, *options)
     return [sys.executable, "-I", PLAY, str(playbook.galaxy or ""), *arguments, str(playbook.path)]
-
-
-def root_of(folder: Path, playbook: Path) -> Path:
-    """Return the folder that a playbook sees: the project if it lies in there, or else its own."""
-    for root in (folder, MASTER / "playbooks"):
-        if playbook.is_relative_to(os.path.realpath(root)):
-            return Path(os.path.realpath(root))
-    return playbook.parent
