@@ -107,7 +107,9 @@ def _become(user: str, binds: list[tuple[str, str, bool]]) -> list[str]:
     return [
         *("setpriv", f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--clear-groups"),
         *(f"--inh-caps=-all,+{capability}", f"--ambient-caps=-all,+{capability}"),
-        *(f"--bounding-set=-all,+{capability}", "--no-new-privs", "--"),
+        # else access(2) does as if there were none (access_override_creds in fs/open.c)
+        *("--securebits=+no_setuid_fixup", f"--bounding-set=-all,+{capability}"),
+        *("--no-new-privs", "--"),
     ]
 
 
