@@ -19,6 +19,7 @@ import sys
 from typing import NoReturn
 
 MIB = 1024**2
+PROCESSES = 1024  # threads count, too; set inside, where nobody else's do
 # bwrap where AppArmor lets it make namespaces (playbooks/host.yml), or else the distribution's.
 BWRAP = ("/usr/local/lib/vagrantp/bwrap", "/usr/bin/bwrap")
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
@@ -62,6 +63,7 @@ ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
 
 def main() -> None:
     """Replace this process by the program in its sandbox."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whoever called may have left some open
     spec, *command = sys.argv[1:]
     asked = json.loads(spec)
     bwrap = next(filter(os.path.exists, BWRAP), None)
@@ -71,6 +73,7 @@ def main() -> None:
     prefix: list[str] = []
     if is_root:
         prefix = _become(asked["user"], asked["binds"])
+    prefix += ["prlimit", f"--nproc={PROCESSES}", "--"]
     argv = [bwrap, *_arguments(asked, is_root), "--", *prefix, *command]
     limits = {
         resource.RLIMIT_CORE: 0,
@@ -106,6 +109,7 @@ def _become(user: str, binds: list[tuple[str, str, bool]]) -> list[str]:
     capability = "dac_read_search"
     return [
         *("setpriv", f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--clear-groups"),
+        "--securebits=+no_setuid_fixup",  # so that access(2), too, knows of it
         *(f"--inh-caps=-all,+{capability}", f"--ambient-caps=-all,+{capability}"),
         # else access(2) does as if there were none (access_override_creds in fs/open.c)
         *("--securebits=+no_setuid_fixup", f"--bounding-set=-all,+{capability}"),

@@ -7,6 +7,7 @@ and one that is something else does not count.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 MOST_BYTES = 8 * 1024**2  # of all events; what comes later does not count
 MOST_TEXT = 4000  # characters of a message
+MOST_LINES = 100  # of a kind; the last ones count
+MOST_TASKS = 10**6
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,13 @@ def read(file: Path) -> Events:
             data = stream.read(MOST_BYTES)
     except FileNotFoundError:
         return Events()
-    found: dict[str, Any] = {"failures": (), "refused": (), "for_nobody": ()}
+    found: dict[str, Any] = {}
+    failures: deque[Failure] = deque(maxlen=MOST_LINES)
+    refused: deque[str] = deque(maxlen=MOST_LINES)
+    for_nobody: deque[str] = deque(maxlen=MOST_LINES)
     for kind, value in _pairs(data):
         match kind, value:
-            case "tasks", [int(number), int(total)]:
+            case "tasks", [int(number), int(total)] if _are_counts(number, total):
                 found["task"] = number, total
             case "failed", {
                 "play": str(play),
@@ -58,14 +64,20 @@ def read(file: Path) -> Events:
                 "message": str(message),
             }:
                 texts = (text[:MOST_TEXT] for text in (play, task, place, message))
-                found["failures"] += (Failure(*texts),)
+                failures.append(Failure(*texts))
             case "refused", list(lines):
-                found["refused"] += tuple(str(line)[:MOST_TEXT] for line in lines)
+                refused.extend(line[:MOST_TEXT] for line in lines if isinstance(line, str))
             case "nobody", str(text):
-                found["for_nobody"] += (text[:MOST_TEXT],)
-            case "counts", {"ok": int(ok), "changed": int(changed)}:
+                for_nobody.append(text[:MOST_TEXT])
+            case "counts", {"ok": int(ok), "changed": int(changed)} if _are_counts(ok, changed):
                 found |= {"ok": ok, "changed": changed, "has_ended": True}
-    return Events(**found)
+    return Events(
+        failures=tuple(failures), refused=tuple(refused), for_nobody=tuple(for_nobody), **found
+    )
+
+
+def _are_counts(*numbers: int) -> bool:
+    return all(0 <= number <= MOST_TASKS for number in numbers)
 
 
 def _pairs(data: bytes) -> Iterator[tuple[str, object]]:

@@ -27,7 +27,7 @@ OWN = {
 
 @dataclass(frozen=True)
 class Playbook:
-    """A playbook and what belongs to it. `root`: the folder that it sees, read-only.
+    """A playbook and what belongs to it. `root`: the folder that it sees, read-only, or itself.
 
     `name`: the guest's, as the inventory has it; `variables`: a file with more of them; `galaxy`:
     roles and collections that it requires.

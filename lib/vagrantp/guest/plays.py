@@ -163,9 +163,12 @@ def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisio
     """Return a playbook with what belongs to it; gets the roles that it requires."""
     own = MASTER / "playbooks"
     path = own / f"{step.path}.yml" if step.kind == "ours" else instance.source(step.path)
-    # The root is a folder that no guest can replace by a link while it is opened.
-    roots = [instance.folder, own, *grants.shared_folders(instance.folder)]
-    root = next((root for root in roots if path.is_relative_to(root)), path.parent)
+    # The root is a folder that no guest can replace by a link while it is opened, and never one
+    # that has the home folder in it: then the playbook sees itself alone.
+    roots = [instance.folder, own, *grants.shared_folders(instance.folder), path.parent]
+    within = (root for root in roots if path.is_relative_to(root))
+    home = Path.home().resolve()
+    root = next((root for root in within if not home.is_relative_to(root)), path)
     return Playbook(
         path,
         root,
