@@ -111,6 +111,16 @@ def test_a_dry_run_lists_it_and_changes_nothing(app: Project, tmp_path: Path) ->
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_keeps_no_copies_and_needs_none(app: Project) -> None:
+    app.write({**CONTAINER, "PROVISION_SCRIPT": "site.yml"})
+    (app.folder / "site.yml").write_text("- hosts: all\n")
+    (app.folder / "requirements.yml").write_text("roles: [{name: some.role}]\n")
+    line = f"  {app.folder}/requirements.yml  what it names is fetched from the internet\n"
+    assert app.fab("--dry", "up", accept=False).stdout == f"{HEAD}{line}{LATER}"
+    done = app.fab("--dry", "up")
+    assert done.returncode == 5, done.stderr  # of that Podman
+
+
 def test_a_yes_on_a_terminal(app: Project) -> None:
     for word, is_granted in (("", False), ("n", False), ("yes", True)):
         ours, its = pty.openpty()

@@ -118,3 +118,19 @@ def test_whatever_a_guest_prints_is_facts(printed: str) -> None:
 @given(st.lists(A_LINE, max_size=30))
 def test_whatever_lines_a_guest_prints_are_facts(lines: list[str]) -> None:
     assert sound(parse("\n".join(lines)))
+
+
+@pytest.mark.parametrize(
+    ("result", "errors"),
+    [
+        ('{"v1": {"datasource": "x", "errors": []}}', []),
+        ('{"v1": {"errors": ["one\\u001b", 2, null]}}', ["one\\x1b", "2", "None"]),
+        (f'{{"v1": {{"errors": {["x"] * 9}}}}}'.replace("'", '"'), ["x"] * 5),
+        *((text, ["its result cannot be read"]) for text in ("", "{}", "[]", "[" * 100_000)),
+        ('{"v1": {"errors": "x"}}', ["its result cannot be read"]),
+        ('{"v1": {"errors": [NaN]}}', ["its result cannot be read"]),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_what_cloud_init_says_of_itself(result: str, errors: list[str]) -> None:
+    assert facts.cloud_init_errors(result) == errors

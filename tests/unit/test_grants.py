@@ -211,12 +211,12 @@ def test_requirements_are_asked_by_their_content(project: Path, name: str) -> No
 
 
 def test_what_a_terminal_could_obey_is_escaped(project: Path) -> None:
-    odd = project.with_name("odd\x1b[2J\u202e")
+    odd = project.with_name("odd\x1b[2J\u202e\n  MOUNT=none")
     odd.write_text("a: 1\n")
     (project / "link.yml").symlink_to(odd)
     [text] = asked(project, PROVISION_SCRIPT="base", PROVISION_VARS="link.yml")
     assert text.isprintable()
-    assert "odd\\x1b[2J\\u202e" in text
+    assert "odd\\x1b[2J\\u202e\\n  MOUNT" in text
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,10 @@ def _become(user: str, binds: list[tuple[str, str, bool]]) -> list[str]:
     capability = "dac_read_search"
     return [
         *("setpriv", f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--clear-groups"),
-        "--securebits=+no_setuid_fixup",  # so that access(2), too, knows of it
         *(f"--inh-caps=-all,+{capability}", f"--ambient-caps=-all,+{capability}"),
-        *(f"--bounding-set=-all,+{capability}", "--no-new-privs", "--"),
+        # else access(2) does as if there were none (access_override_creds in fs/open.c)
+        *("--securebits=+no_setuid_fixup", f"--bounding-set=-all,+{capability}"),
+        *("--no-new-privs", "--"),
     ]
 
 

@@ -8,9 +8,16 @@ import re
 USERINFO = re.compile(r"(?<=://)(?:[^/?#\n]*|[^/?#:\s]*:\S*)@")
 QUERY = re.compile(r"(://[^\s\"'?]*\?)[^\s\"'#]+")  # a signed URL is as good as a password
 
+MANY = 30  # URLs in a text; each can cost a look at all of it, and a guest prints what it likes
+
 
 def redacted(text: str) -> str:
-    """Return a text with what may be secret in its URLs hidden: who logs in, and the query."""
+    """Return a text with what may be secret in its URLs hidden: who logs in, and the query.
+
+    Where there are too many, all of each line from its first one on.
+    """
     if "://" not in text:
         return text
+    if text.count("://") > MANY:
+        return re.sub("://.*", "://…", text)
     return QUERY.sub(r"\1…", USERINFO.sub("…@", text))

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Literal
 
+from vagrantp.core import documents
+from vagrantp.core.text import plain
+
 # Plain sh and /proc, so that any guest can answer: one `name value` a line.
 SCRIPT = r"""
 echo hostname "$(cat /proc/sys/kernel/hostname)"
@@ -45,6 +48,7 @@ echo disk_bytes "$(($(cat size) * 512))"
 MAX_CHARACTERS = 64 * 1024  # of all facts together
 MAX_LINES = 100
 MAX_HOSTNAME = 64  # characters, as the kernel has it
+MAX_ERRORS = 5  # of cloud-init, in a message
 LAST_ID = 2**32 - 2  # of a user or group: the next one means "none"
 
 
@@ -86,6 +90,17 @@ def parse(printed: str) -> Facts:
             (value,) = said.get(name, [])
             found[name] = read(value)
     return Facts(**found)
+
+
+def cloud_init_errors(result: str) -> list[str]:
+    """Return the errors in cloud-init's result; that it cannot be read is one, too."""
+    try:
+        match documents.from_json(result):
+            case {"v1": {"errors": [*errors]}}:
+                return [plain(str(error)) for error in errors[:MAX_ERRORS]]
+    except documents.Unreadable:
+        pass
+    return ["its result cannot be read"]
 
 
 def _hostname(text: str) -> str:

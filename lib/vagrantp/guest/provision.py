@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vagrantp.core import documents
 from vagrantp.core.errors import (
     HostLimitError,
     ProviderError,
@@ -26,7 +25,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
 from vagrantp.core.text import last_line, plain
-from vagrantp.guest import plays, session, shell
+from vagrantp.guest import facts, plays, session, shell
 from vagrantp.guest.facts import Facts
 from vagrantp.guest.plays import failure
 from vagrantp.instance import ssh
@@ -49,7 +48,6 @@ mkdir -p /var/lib/vagrantp
 cp /run/cloud-init/result.json {SEEN}
 """
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
-MAX_ERRORS = 5  # of cloud-init, in a message
 LAST_LINES = 5  # of a script's output, in the message of its failure
 
 
@@ -73,12 +71,12 @@ def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool
     return bool(done != fingerprint(settings))
 
 
-def proof(settings: Settings, facts: Facts) -> list[Check]:
+def proof(settings: Settings, found: Facts) -> list[Check]:
     """Return the check that a guest, by its facts, was provisioned as its settings say."""
     if not settings.provision_script:
         return []
     asked = as_written(settings.provision_script)
-    is_done = facts.provisioned == fingerprint(settings)
+    is_done = found.provisioned == fingerprint(settings)
     return [compare("provisioned", asked, asked if is_done else "not done, or something else")]
 
 
@@ -173,24 +171,13 @@ def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
     if host.dry:
         return name
     answer = session.run(host, instance, pid, f"cat {SEEN}")
-    errors = _cloud_init_errors(answer.stdout) if answer.ok else [last_line(answer.stderr)]
+    errors = facts.cloud_init_errors(answer.stdout) if answer.ok else [last_line(answer.stderr)]
     if errors:
         tail = "sudo -n tail /var/log/cloud-init-output.log"
         said = session.run(host, instance, pid, tail).stdout
         last = [f"\n  {plain(line)}" for line in said.strip().splitlines()[-LAST_LINES:]]
         raise failure(host, name, "; ".join(errors) + "".join(last))
     return name
-
-
-def _cloud_init_errors(result: str) -> list[str]:
-    """Return the errors in cloud-init's result; that it cannot be read is one, too."""
-    try:
-        match documents.from_json(result):
-            case {"v1": {"errors": [*errors]}}:
-                return [plain(str(error)) for error in errors[:MAX_ERRORS]]
-    except documents.Unreadable:
-        pass
-    return ["its result cannot be read"]
 
 
 def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:

@@ -273,8 +273,8 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         facts = file.lstat()
         is_ours = facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        found = json.loads(documents.text(file, _no_link)) if is_ours else {}
-    except (OSError, ValueError, RecursionError):
+        found = documents.from_json(documents.text(file, _no_link)) if is_ours else {}
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

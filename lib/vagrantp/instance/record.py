@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,16 @@ def machines() -> dict[str, dict[str, Any]]:
 
 def _document(path: Path) -> dict[str, Any]:
     """Return a machine.json as it is, nothing where it cannot be read."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return {}
+    # It is always written whole, as a new file; a verb reads it some twenty times.
+    return deepcopy(_parsed(path, facts.st_ino, facts.st_mtime_ns, facts.st_size))
+
+
+@lru_cache(maxsize=100)
+def _parsed(path: Path, _inode: int, _changed: int, _size: int) -> dict[str, Any]:
     try:
         document = documents.json_file(path)
         is_sound = all(isinstance(document[key], dict) for key in ("settings", "provider"))
