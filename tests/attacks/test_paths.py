@@ -6,6 +6,7 @@ The numbers are those of README.md.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,20 @@ def test_plain_fab_by_other_ways(project: MakeProject) -> None:
     app.call([ours, "--list"], here, {**app.environment, **names})
     assert ours.exists()
     assert not (here / "ran").exists()
+
+
+# A Podman that has nothing, and makes nothing: an `up` ends after its question.
+NOTHING = "#!/bin/sh\ncase $1 in ps|images) echo '[]' ;; *) exit 1 ;; esac\n"
+
+
+def test_a_new_clone_at_the_same_path(project: MakeProject, tmp_path: Path) -> None:
+    """52: on most file systems it gets the inode of the one that was removed."""
+    (tmp_path / "podman").write_text(NOTHING)
+    (tmp_path / "podman").chmod(0o755)
+    app = project().having(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    for accept in (True, False):
+        app.write({**CONTAINER, "MOUNT": "rw", "LAN_ACCESS": "yes"})
+        up = app.fab("up", timeout=SOON, accept=accept)
+        assert (up.returncode == 8) is not accept, up.stderr
+        shutil.rmtree(app.folder)
+        app.folder.mkdir()

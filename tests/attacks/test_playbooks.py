@@ -280,3 +280,55 @@ def test_what_has_no_end_ends(tmp_path: Path, how: str) -> None:
     asked = replace(playbooks.sandbox(playbook, work), memory=512, cpu=10)
     argv = sandbox.argv(asked, playbooks.check(playbook))
     subprocess.run(argv, capture_output=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *("/etc/cron.d/x", "../../../etc/cron.d/x", "/project/../x", "/fetched/../x", "a/../../x"),
+        *(
+            "/run/vagrantp/events",
+            "~/x",
+            "/",
+            "..",
+            "",
+            ".",
+            "/project",
+            "/projects/x",
+            "a\0b/../x",
+        ),
+    ],
+)
+def test_where_fetch_writes(wanted: str) -> None:
+    """12."""
+    from vagrantp.guest.play import _landing
+
+    place = Path(_landing(Path("/fetched"), "/project", wanted))
+    assert place.is_relative_to("/fetched")
+    assert ".." not in place.parts
+
+
+@pytest.mark.parametrize("where", ["home", "home/ansible", "above", "project"])
+def test_no_playbook_sees_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """22: one that lies in it sees itself alone, one in a folder below that folder."""
+    from invoke.context import Context
+    from vagrantp.core.system import Host
+    from vagrantp.guest import plays
+
+    home, project = tmp_path / "above/home", tmp_path / "project"
+    places = {"home": home, "home/ansible": home / "ansible", "above": home.parent}
+    folder = places.get(where, project)
+    for path in (home, project, folder):
+        path.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (folder / "site.yml").touch()
+    instance = SimpleNamespace(folder=project, source=lambda path: path, kept=lambda path: path)
+    settings = SimpleNamespace(hostname="app", name="app", provision_vars=None)
+    step = SimpleNamespace(kind="playbook", path=folder / "site.yml")
+    host = Host(Context())
+    found = plays._playbook(host, instance, settings, step)  # type: ignore[arg-type]
+    sees_itself = where in ("home", "above")
+    assert found.root == (folder / "site.yml" if sees_itself else folder)
