@@ -88,18 +88,15 @@ def test_a_template_is_no_program_for_this_host(project: MakeProject) -> None:
     (app.folder / "user-data").write_text(f"## template: jinja\n#cloud-config\na: {template}\n")
     (app.folder / "site.yml").write_text("- hosts: all\n")
     (app.folder / "requirements.yml").write_text("roles: 2001-99-99\n")  # ends it in time
+    up = app.fab("up", "--dry")
+    assert "requirements.yml must be a file of plain YAML" in up.stderr
+    assert up.returncode == 2
+    (app.folder / "user-data").write_text("#cloud-config\na: 1\n")
     called = app.folder / "called"
     program = app.folder / "bin/cloud-init"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\ntouch '{called}'\n")
     program.chmod(0o755)
-    path = f"{program.parent}:{app.environment['PATH']}"
-    up = app.fab("up", "--dry", PATH=path)
+    app.fab("up", "--dry", PATH=f"{program.parent}:{app.environment['PATH']}")
     assert not called.exists()
-    assert (up.returncode, "requirements.yml must be a file of plain YAML" in up.stderr) == (
-        2,
-        True,
-    )
-    (app.folder / "user-data").write_text("#cloud-config\na: 1\n")
-    app.fab("up", "--dry", PATH=path)
-    assert called.exists()
+    assert not list(app.folder.glob("**/owned"))

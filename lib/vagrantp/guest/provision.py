@@ -20,7 +20,6 @@ from vagrantp.core.errors import (
     cleaning_up_after,
 )
 from vagrantp.core.places import SCRIPTS
-from vagrantp.core.process import is_installed
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
@@ -47,6 +46,7 @@ cloud-init status --wait >/dev/null || true
 mkdir -p /var/lib/vagrantp
 cp /run/cloud-init/result.json {SEEN}
 """
+CHECKER = Path("/usr/bin/cloud-init")  # of this host, if it has one
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
 LAST_LINES = 5  # of a script's output, in the message of its failure
 
@@ -88,8 +88,8 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     """
     theirs = settings.cloud_init and instance.source(settings.cloud_init)
     # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
-    if theirs and is_installed("cloud-init") and not env.is_template(theirs):
-        argv = ["cloud-init", "schema", "--config-file", str(theirs)]
+    if theirs and CHECKER.exists() and not env.is_template(theirs):
+        argv = [str(CHECKER), "schema", "--config-file", str(theirs)]
         done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
         if not done.ok:
             raise ProvisionError(f"{settings.cloud_init}: {last_line(done.stderr + done.stdout)}")
