@@ -96,13 +96,20 @@ def _playground(host: Host, instance: Instance, settings: Settings) -> Iterator[
         if host.dry:
             yield folder
             return
-        reach = partial(socket.create_connection, (address, port), CONNECT_TIMEOUT)
+        reach = partial(_connect, address, port)
         try:
             with relay.serve(folder / "ssh", reach):
                 yield folder
         finally:
             if host.adopt(folder / "fetched", instance.fetched):
                 host.progress.say(f"fetched into {instance.fetched}")
+
+
+def _connect(address: str, port: int) -> socket.socket:
+    """Connect to a guest's sshd. Raises OSError."""
+    found = socket.create_connection((address, port), CONNECT_TIMEOUT)
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as ssh does: 40 ms a command
+    return found
 
 
 def _refuse(found: Events) -> None:
