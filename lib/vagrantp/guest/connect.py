@@ -1,32 +1,19 @@
-"""ssh's ProxyCommand in a sandbox: copies bytes between its stdin, stdout and a unix socket.
+"""ssh's ProxyCommand in a sandbox: `connect.py SOCKET` hands ssh a connection to a unix socket.
 
-`connect.py SOCKET`. The relay behind it (core/relay.py) leads to the guest's sshd.
+The relay behind it (core/relay.py) leads to the guest's sshd. ProxyUseFdpass in ssh_config(5).
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
-import threading
-
-CHUNK = 64 * 1024  # bytes
 
 
 def main() -> None:
-    """Copy until the other side has ended."""
-    with socket.socket(socket.AF_UNIX) as guest:
+    """Connect, and pass the descriptor on over stdout, which is a socket of ssh's."""
+    with socket.socket(socket.AF_UNIX) as guest, socket.socket(fileno=1) as ssh:
         guest.connect(sys.argv[1])
-
-        def send() -> None:
-            while chunk := os.read(0, CHUNK):
-                guest.sendall(chunk)
-            guest.shutdown(socket.SHUT_WR)
-
-        threading.Thread(target=send, daemon=True).start()
-        while chunk := guest.recv(CHUNK):
-            while chunk:
-                chunk = chunk[os.write(1, chunk) :]
+        socket.send_fds(ssh, [b"\0"], [guest.fileno()])
 
 
 if __name__ == "__main__":

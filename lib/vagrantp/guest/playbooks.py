@@ -64,8 +64,14 @@ def connection(instance: Instance, user: str) -> str:
 def ssh_config(instance: Instance, user: str) -> str:
     """Return the ssh_config(5) by which ssh in the sandbox reaches the guest: by the relay."""
     proxy = shlex.join([sys.executable, "-IS", f"{RUN}/connect.py", f"{RUN}/ssh"])
-    files = {"IdentityFile": f"{RUN}/key", "UserKnownHostsFile": f"{RUN}/known_hosts"}
-    return ssh.config(instance, {"User": user, "ProxyCommand": proxy.replace("%", "%%"), **files})
+    own = {
+        "User": user,
+        "ProxyCommand": proxy.replace("%", "%%"),
+        "ProxyUseFdpass": "yes",
+        "IdentityFile": f"{RUN}/key",
+        "UserKnownHostsFile": f"{RUN}/known_hosts",
+    }
+    return ssh.config(instance, own)
 
 
 def sandbox(playbook: Playbook, folder: Path, instance: Instance | None = None) -> Sandbox:
