@@ -332,3 +332,44 @@ def test_no_playbook_sees_the_home(
     found = plays._playbook(host, instance, settings, step)  # type: ignore[arg-type]
     sees_itself = where in ("home", "above")
     assert found.root == (folder / "site.yml" if sees_itself else folder)
+
+
+PIPES = """
+import os, socket
+for name in ("sub/socket", "fifo"):
+    try:
+        if name == "fifo":
+            os.close(os.open(name, os.O_WRONLY | os.O_NONBLOCK))
+        else:
+            socket.socket(socket.AF_UNIX).connect(name)
+        if not os.path.samefile(name, "/dev/null"):
+            print(name)
+    except OSError:
+        pass
+print(open("sub/file").read())
+"""
+
+
+def test_pipes_of_this_host(tmp_path: Path) -> None:
+    """15, 16: "read-only" does not count for sockets and FIFOs."""
+    from vagrantp.core import sandbox
+    from vagrantp.guest import playbooks
+
+    project = tmp_path / "app"
+    (project / "sub").mkdir(parents=True)
+    (project / "sub/file").write_text("there")
+    (project / "sub/link").symlink_to("/dev/log")
+    os.mkfifo(project / "fifo", 0o666)
+    (project / "fifo").chmod(0o666)
+    (tmp_path / "events").touch()
+    reader = os.open(project / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(project / "sub/socket"))
+        (project / "sub/socket").chmod(0o777)
+        server.listen()
+        own = playbooks.Playbook(project / "site.yml", project, "app", None, None)
+        seen = playbooks.sandbox(own, tmp_path)
+        argv = sandbox.argv(seen, ["/usr/bin/python3", "-I", "-c", PIPES])
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    os.close(reader)
+    assert (done.stdout, done.stderr) == ("there\n", "")

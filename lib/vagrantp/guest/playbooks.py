@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from vagrantp.instance.record import Instance
 
 GUEST = PACKAGE / "guest"
 RUN = "/run/vagrantp"  # in the sandbox, vagrantp's own
+MOST_FILES = 500_000  # of a project, that are looked at for sockets
 FETCHED = "/fetched"  # in the sandbox, where the module fetch writes
 PLAY = f"{RUN}/play.py"
 OWN = {
@@ -82,12 +85,29 @@ def sandbox(playbook: Playbook, folder: Path, instance: Instance | None = None) 
     """
     reads = [playbook.root, *filter(None, (playbook.variables, playbook.galaxy)), *PYTHON]
     places, writable = dict(OWN), {f"{RUN}/events": folder / "events"}
+    places |= {str(path): Path(os.devnull) for path in _pipes(playbook.root)}
     if instance:
         names = ("connection.json", "ssh_config", "ssh")
         places |= {f"{RUN}/{name}": folder / name for name in names}
         places |= {f"{RUN}/key": instance.key, f"{RUN}/known_hosts": instance.known_hosts}
         writable[FETCHED] = folder / "fetched"
     return Sandbox(reads=reads, places=places, writable=writable, cwd=str(playbook.path.parent))
+
+
+def _pipes(root: Path) -> Iterator[Path]:
+    """Yield sockets and FIFOs below a folder.
+
+    Read-only does not keep anybody from those: a program of this host may be at the other end.
+    """
+    folders, seen = [root] if root.is_dir() else [], 0
+    while folders and seen < MOST_FILES:
+        with suppress(PermissionError, FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
+                    yield Path(entry.path)
 
 
 def run(playbook: Playbook) -> list[str]:
