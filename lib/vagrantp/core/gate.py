@@ -84,15 +84,14 @@ def upstream(environment: Mapping[str, str]) -> Proxy | None:
 def is_of_internet(address: Address, near: Collection[Network]) -> bool:
     """Say whether an address is one of the internet, and not in `near`, this host's networks.
 
-    An IPv6 address that stands for an IPv4 one counts as both.
+    An IPv6 address that stands for an IPv4 one counts as that; those of 6to4 never do.
     """
     if isinstance(address, IPv6Address):
         if address in NAT64:
             return is_of_internet(IPv4Address(int(address) & 0xFFFFFFFF), near)
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner and not is_of_internet(inner, near):
-            return False
-        is_public = address.ipv4_mapped is not None or (address in UNICAST and address.is_global)
+        if address.ipv4_mapped:
+            return is_of_internet(address.ipv4_mapped, near)
+        is_public = address in UNICAST and address.is_global and not address.sixtofour
     else:
         is_public = address.is_global and address not in RELAYS_6TO4
     return is_public and not address.is_multicast and not any(address in each for each in near)
