@@ -119,7 +119,7 @@ def _become(user: str, binds: list[tuple[str, str, bool]]) -> list[str]:
 
 def _enter_user_namespace() -> None:
     """Enter one in which every id is what it is outside, and no further one can be made."""
-    me, (entered, enter), (mapped, map_) = os.getpid(), os.pipe(), os.pipe()
+    me, (entered, enter) = os.getpid(), os.pipe()
     if os.fork() == 0:  # the parent has lost its rights outside by then
         os.close(enter)
         os.read(entered, 1)
@@ -130,8 +130,8 @@ def _enter_user_namespace() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER):
         _fail(f"no user namespace: {os.strerror(ctypes.get_errno())}")
-    for descriptor in (enter, entered, mapped, map_):
-        os.close(descriptor)
+    os.close(enter)
+    os.close(entered)
     _, status = os.wait()
     if status:
         _fail("no user namespace: its ids cannot be written")
