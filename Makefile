@@ -22,8 +22,8 @@ demo: setup # a VM and a container, from nothing to nothing
 test: .venv/installed-dev lint setup # everything, with 10,000 generated examples
 	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
-check: .venv/installed-dev lint # a minute or less, without root, libvirt or Podman
-	.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal tests/unit tests/contract
+check: .venv/installed-dev lint # half a minute, without root, libvirt or Podman
+	.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m 'not slow' tests/unit tests/contract
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e

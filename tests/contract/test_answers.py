@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = {
     "nothing": "echo",
     "null": "echo null",

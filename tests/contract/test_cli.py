@@ -64,6 +64,7 @@ def test_completion(project: MakeProject) -> None:
         assert re.search(rf"^{command} .*vagrantp", script, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "candidates"),
     [

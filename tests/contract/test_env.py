@@ -154,6 +154,7 @@ def payloads(marker: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_text_of_a_value_is_run(
     project: MakeProject, tmp_path: Path, recorded: tuple[dict[str, str], Path]
 ) -> None:
@@ -174,6 +175,7 @@ def test_no_text_of_a_value_is_run(
     assert written_outside(tmp_path) - before == {str(app.folder / ".env")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
 def test_no_text_of_a_path_is_run(
     project: MakeProject,

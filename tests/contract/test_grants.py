@@ -187,6 +187,7 @@ def test_a_link_is_what_it_leads_to(app: Project, tmp_path: Path) -> None:
     is_asked(app, line.replace(str(outside), str(other)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace shows what is opened")
 def test_nothing_outside_is_opened_before_it_is_granted(app: Project, tmp_path: Path) -> None:
     outside = tmp_path / "outside"

@@ -17,6 +17,8 @@ from vagrantp.settings import env
 
 from tests.conftest import CONTAINER, MakeProject, Project
 
+pytestmark = pytest.mark.slow
+
 TOOLS = (
     *("awk", "base64", "basename", "cat", "df", "grep", "head", "id", "ip", "ls", "printf"),
     *("readlink", "sed", "sh", "stat"),

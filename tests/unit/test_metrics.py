@@ -110,6 +110,7 @@ def test_a_large_file_is_put_aside(host: Host, tmp_path: Path) -> None:
     assert len([*tmp_path.iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_parallel_writers(tmp_path: Path) -> None:
     file = tmp_path / "lines"
     subprocess.run([sys.executable, "-c", WRITERS, file], check=True)

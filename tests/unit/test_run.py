@@ -105,6 +105,7 @@ print(int(most) < 200_000)
 """
 
 
+@pytest.mark.slow
 def test_what_a_child_prints_is_bounded(tmp_path: Path) -> None:
     scripts = ["head -c 20000000 /dev/zero", "yes | head -c 20000000 >&2"]
     argv = [sys.executable, "-c", FLOODS, *scripts]
