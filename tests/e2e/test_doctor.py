@@ -64,5 +64,5 @@ def test_a_host_that_cannot(project: MakeProject, tmp_path: Path) -> None:
     assert told.keys() == TOLD.keys(), done.stdout
     for name, why in TOLD.items():
         assert told[name].startswith(why), done.stdout
-    assert done.stderr.endswith(f"{len(failed)} of 22 checks failed\n")
+    assert done.stderr.endswith(f"{len(failed)} of 23 checks failed\n")
     assert probes() == []

@@ -12,7 +12,7 @@ from vagrantp.providers.libvirt import accel
 from tests.conftest import MASTER, NO_LIBVIRT, NO_PODMAN, MakeProject
 
 CHECKS = (
-    *("tools", "image tools (vm)", "image tools (container)", "memory", "processors"),
+    *("tools", "image tools (vm)", "image tools (container)", "memory", "processors", "sandbox"),
     *("room to build images", "libvirt", "vagrant-libvirt", "storage pool", "libvirt network"),
     *("libvirt nwfilter", "kvm", "vm", "podman", "cgroup controllers", "user ids"),
     *("container storage", "podman network", "container", "mounts", "isolation"),
@@ -28,7 +28,7 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     assert done.returncode == 5
     warnings = set() if accel.DEVICE.exists() else {"kvm"}
     count = 17 - len(warnings)
-    assert re.search(rf"^{count} of 22 checks failed\n\Z", done.stderr, re.MULTILINE)
+    assert re.search(rf"^{count} of 23 checks failed\n\Z", done.stderr, re.MULTILINE)
     document = json.loads(done.stdout)
     assert (document["schema"], document["ok"]) == (1, False)
     assert [set(check) for check in document["checks"]] == [
@@ -36,7 +36,7 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     ]
     checks = {check["name"]: check for check in document["checks"]}
     assert tuple(checks) == CHECKS
-    well = {"memory", "processors", "room to build images", "user ids", "mounts"}
+    well = {"memory", "processors", "sandbox", "room to build images", "user ids", "mounts"}
     assert {name for name in CHECKS if checks[name]["outcome"] == "ok"} == well
     found = {name: check["found"] for name, check in checks.items() if name not in well}
     assert found["tools"] == "podman is not installed"

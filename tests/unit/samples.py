@@ -94,6 +94,7 @@ ADDRESS = "must have an address of this host before its ports, when it has one"
 RULE = "must be CIDR[:PORT][/udp] or host:PORT[/udp], comma-separated"
 NETWORK = "must have a network such as 192.168.1.0/24 or [fd00::/8]"
 QUOTE = 'must have a closing " and then a comma behind what is quoted'
+RANGE = "must have ranges of 1 to 256 ports, from the lower one on"
 ITEM = "must have something before, between and after its commas"
 PORT = "must have ports from 1 to 65535"
 BOX = "must be debian-12, a Vagrant box, or a cloud image at ./, /, ~/ or a URL"
@@ -158,7 +159,13 @@ ROWS: list[tuple[str, list[str]]] = [
     ("PORTS=[1.2.3.4]:80:80", [f'PORTS {ADDRESS}, got "[1.2.3.4]:80:80"']),
     ("PORTS=8080:80,0.0.0.0:8080:81", ['PORTS must not have port 8080 of the host twice, got "8080:80,0.0.0.0:8080:81"']),
     ("PORTS=auto:80,auto:80", ['PORTS must not have auto:80 twice, got "auto:80,auto:80"']),
-    ("PORTS=", [f'PORTS {ITEM}, got ""']),
+    ("PORTS=,", [f'PORTS {ITEM}, got ","']),
+    ("PORTS=3000-3002:3000-3001", ['PORTS must have as many ports before the colon as behind it, got "3000-3002:3000-3001"']),
+    ("PORTS=3000:3000-3001", ['PORTS must have as many ports before the colon as behind it, got "3000:3000-3001"']),
+    ("PORTS=3002-3000:3000-3002", [f'PORTS {RANGE}, got "3002-3000:3000-3002"']),
+    ("PORTS=1000-1256:1000-1256", [f'PORTS {RANGE}, got "1000-1256:1000-1256"']),
+    ("PORTS=3000-3002:3000-3002,3001:80", ['PORTS must not have port 3001 of the host twice, got "3000-3002:3000-3002,3001:80"']),
+    ("PORTS=8080:80/sctp", [f'PORTS {FORWARD}, got "8080:80/sctp"']),
     ("PORTS=8080:80,", [f'PORTS {ITEM}, got "8080:80,"']),
     ('PORTS="\\"8080:80"', [f'PORTS {QUOTE}, got ""8080:80"']),
     ("LAN_ALLOW=nas", [f'LAN_ALLOW {RULE}, got "nas"']),
@@ -207,12 +214,7 @@ ROWS: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 
 for _key in NOT_BUILT:
-    ROWS += [
-        (f"{_key}=no", [f'{_key} {LATER}, got "no"']),
-        (f"VAGRANTP_{_key}=no", [f'VAGRANTP_{_key} {LATER}, got "no"']),
-    ]  # fmt: skip
-
-ROWS += [("VAGRANTP_MEMORY=1", [f'VAGRANTP_MEMORY {LATER}, got "1"'])]
+    ROWS += [(f"{_key}=no", [f'{_key} {LATER}, got "no"'])]  # fmt: skip
 
 for _key in ("GATEWAY", "DNS"):
     ROWS += [

@@ -61,11 +61,15 @@ def test_other_spellings_of_the_same_file(tmp_path: Path, content: bytes) -> Non
 
 
 READABLE = "\n  hint: a comment starts with #, and every quote needs its other one"
+LEFT = "warning: cannot be read as KEY=value, and is left to the application"
 TWICE = "\n  hint: take one of the two lines out"
 
 
 GB = 'DISK must be a whole number of GB above 0, got "x"\n  hint: DISK=20 gives the guest a disk of 20 GB'
 MAC = 'MAC must be a MAC address: six pairs of hexadecimal digits, joined by colons, got "x"\n  hint: MAC=52:54:00:12:34:56 is one'
+
+
+LABEL = 'NAME must be a host name of 1 to 63 letters, digits and inner dashes, got "My App"\n  hint: NAME=my-project is one'
 
 
 def error_of(folder: Path) -> str:
@@ -79,17 +83,78 @@ def error_of(folder: Path) -> str:
     [
         (SOUND.replace("CPUS=2\n", ""), ".env: missing required key CPUS (whole number)"),
         (SOUND.replace("DISK=20", "DISK=20\n\n\nDISK=30"), f".env:7: DISK is already set in line 4{TWICE}"),
-        (SOUND + "'unclosed\n", f".env:6: cannot be read as KEY=value{READABLE}"),
-        (SOUND + "two words\n", f".env:6: cannot be read as KEY=value{READABLE}"),
-        (SOUND + 'A="x\nB=1\n', f".env:6: cannot be read as KEY=value{READABLE}"),
-        (SOUND + "A=1\nA=2\n'B\n", f".env:8: cannot be read as KEY=value{READABLE}"),
-        ("two words\r\n\r\n" + SOUND.replace("\n", "\r\n").replace("DISK=20", "DISK=x"), f".env:1: cannot be read as KEY=value{READABLE}\n.env:6: {GB}"),
+        (SOUND + "'PORTS=1:1\n", f".env:6: cannot be read as KEY=value{READABLE}"),
+        (SOUND + "MEMRY 2048\n", f".env:6: cannot be read as KEY=value{READABLE}"),
+        (SOUND + 'MOUNT="ro\nB=1\n', f".env:6: cannot be read as KEY=value{READABLE}"),
+        (SOUND + "A=1\nA=2\nexport NAME 'B\n", f".env:8: cannot be read as KEY=value{READABLE}"),
+        ("two words\r\n\r\n" + SOUND.replace("\n", "\r\n").replace("DISK=20", "DISK=x"), f".env:1: {LEFT}\n.env:6: {GB}"),
+        ("NAME=My App\nSECRET=1\n" + SOUND, f".env:1: {LABEL}\n  hint: {env.SHARED}"),
+        ("A=1\n" + SOUND + "DISK=s3\n", f".env:7: DISK is already set in line 5{TWICE}\n  hint: {env.SHARED}"),
         (SOUND.replace("\n", "\r").replace("DISK=20", "DISK=x"), f".env:4: {GB}"),
         (SOUND + "PORT=hunter2\nMAC=x\nmemory=hunter2\n", f".env:6: warning: PORT is no key of vagrantp; did you mean PORTS?\n.env:7: {MAC}\n.env:8: warning: memory is no key of vagrantp; did you mean MEMORY?"),
     ],
 )  # fmt: skip
 def test_one_mistake(tmp_path: Path, content: str, expected: str) -> None:
     assert error_of(folder_with(tmp_path, content)) == expected
+
+
+BESIDE = """\
+NAME=My App
+PORTS=8000
+DISK=s3
+MEMORY=redis
+DATABASE_URL="postgres://me:it's@db/x"
+-----BEGIN KEY-----
+{"json": true}
+VAGRANTP_INFRA_TYPE=container
+VAGRANTP_MEMORY=512
+VAGRANTP_CPUS=1
+VAGRANTP_DISK=5
+VAGRANTP_NAME=mine
+"""
+
+
+def test_an_application_has_the_same_file(tmp_path: Path) -> None:
+    """CONTRACT: with VAGRANTP_INFRA_TYPE, our keys have the prefix, and every bare one is theirs."""
+    told: list[str] = []
+    folder = folder_with(tmp_path, BESIDE)
+    settings = env.load(folder, told.append)
+    assert (settings.name, settings.memory, settings.disk, settings.ports) == ("mine", 512, 5, ())
+    assert told == [f".env:{line}: {LEFT}" for line in (6, 7)]
+    bad = BESIDE.replace("_MEMORY=512", "_MEMORY=x").replace("_CPUS=1", "_MEMRY=1")
+    (folder / ".env").write_text(f"{bad}VAGRANTP_DISK=6\n")
+    assert error_of(folder).splitlines() == [
+        *(f".env:{line}: {LEFT}" for line in (6, 7)),
+        '.env:9: VAGRANTP_MEMORY must be a whole number of MB above 0, got "x"',
+        "  hint: MEMORY=2048 gives the guest 2 GB",
+        ".env:10: warning: VAGRANTP_MEMRY is no key of vagrantp; did you mean VAGRANTP_MEMORY?",
+        ".env:13: VAGRANTP_DISK is already set in line 11",
+        "  hint: take one of the two lines out",
+        ".env: missing required key VAGRANTP_CPUS (whole number)",
+    ]
+
+
+def test_defaults_have_bare_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config/vagrantp").mkdir(parents=True)
+    defaults = tmp_path / "config/vagrantp/defaults.env"
+    folder = folder_with(tmp_path, BESIDE)
+    defaults.write_text("SSH_USER=av\n")
+    assert env.load(folder).ssh_user == "av"
+    defaults.write_text("VAGRANTP_SSH_USER=av\ntwo words\n")
+    assert error_of(folder).splitlines()[:4] == [
+        f"{defaults}:1: VAGRANTP_SSH_USER counts only beside VAGRANTP_INFRA_TYPE",
+        "  hint: the keys of this file have no prefix",
+        f"{defaults}:2: cannot be read as KEY=value",
+        READABLE.strip("\n"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["VAGRANTP_MOUNT", "VAGRANTP_HIDE"])
+def test_one_prefixed_key_is_a_mistake(tmp_path: Path, name: str) -> None:
+    folder = folder_with(tmp_path, f"{SOUND}{name}=ro\n")
+    text = f".env:6: {name} counts only beside VAGRANTP_INFRA_TYPE"
+    assert error_of(folder) == f"{text}\n  hint: write VAGRANTP_ before all keys of vagrantp"
 
 
 def test_all_mistakes_at_once_in_file_order(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from vagrantp.instance import guard, record
 from vagrantp.instance.drift import drift
 from vagrantp.net import isolation
 from vagrantp.settings import env, keys, saved
+from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.keys import KEYS
-from vagrantp.settings.parsers import PortForward
 from vagrantp.verbs import status
 from vagrantp_guard.contract import LanRule
 

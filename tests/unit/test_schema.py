@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vagrantp.core.errors import ConfigError
 from vagrantp.settings import env, files, keys, parsers, rules
-from vagrantp.settings.parsers import PortForward, Provisioner
+from vagrantp.settings.forwards import PortForward
+from vagrantp.settings.parsers import Provisioner
 from vagrantp_guard.contract import LanRule
 
 from tests.conftest import nobody
@@ -119,6 +120,18 @@ def test_every_key_has_its_rows() -> None:
         ("GATEWAY", "192.168.1.1", IPv4Address("192.168.1.1")),
         ("MAC", "52:54:00:AB:CD:EF", "52:54:00:ab:cd:ef"),
         ("PORTS", "8080:80", (PortForward(IPv4Address("127.0.0.1"), 8080, 80, "tcp"),)),
+        ("PORTS", "", ()),
+        (
+            "PORTS",
+            "80-81:8080-8081,auto:3000/tcp,0.0.0.0:53-53:5353-5353/udp,8080:80/tcp",
+            (
+                PortForward(IPv4Address("127.0.0.1"), 80, 8080, "tcp"),
+                PortForward(IPv4Address("127.0.0.1"), 81, 8081, "tcp"),
+                PortForward(IPv4Address("127.0.0.1"), None, 3000, "tcp"),
+                PortForward(IPv4Address("0.0.0.0"), 53, 5353, "udp"),
+                PortForward(IPv4Address("127.0.0.1"), 8080, 80, "tcp"),
+            ),
+        ),
         (
             "PORTS",
             "0.0.0.0:53:5353/udp, [::]:53:53/udp, auto:3000",

@@ -27,7 +27,7 @@ from vagrantp.instance import network
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
-from vagrantp.settings.parsers import PortForward
+from vagrantp.settings.forwards import PortForward
 
 # For `auto`: below what Linux gives to outgoing connections (ip_local_port_range, from 32768 on).
 AUTO = range(20000, 32768)

@@ -33,14 +33,22 @@ from vagrantp.settings.rules import conflicts, meant
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+NAME = re.compile(r"\w+", re.ASCII)
+PREFIX = "VAGRANTP_"
+SHARED = (
+    f"where one of these is the application's: with {PREFIX}INFRA_TYPE in the file, our keys "
+    f"are those that start with {PREFIX}, and no others"
+)
+WITHOUT = "the keys of this file have no prefix"
 UNREADABLE_HINT = "a comment starts with #, and every quote needs its other one"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A value of one of our keys and where it was written."""
+    """A value of one of our keys and where it was written. `name`: the key as it stands there."""
 
     key: str
+    name: str
     raw: str
     path: Path
     file: str  # the path as it is shown
@@ -56,6 +64,7 @@ class Problem:
     text: str
     hint: str | None = None
     is_warning: bool = False
+    may_collide: bool = False  # with a key of the same name that somebody else reads
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
@@ -72,14 +81,14 @@ def load(
     `granted`: the real paths of files outside of it that may be opened; others are not looked into.
     Raises ConfigError with every problem of both files at once, in file order.
     """
-    defaults: list[Entry] = []
-    problems: list[Problem] = []
+    defaults = Read()
     if os.path.lexists(defaults_path()):
-        defaults, problems = _read(defaults_path(), str(defaults_path()))
-    entries, more = _read(folder / ".env", ".env")
-    problems += more
+        defaults = _read(defaults_path(), str(defaults_path()))
+    own = _read(folder / ".env", ".env", may_share=True)
+    entries = own.entries
+    problems = [*defaults.problems, *own.problems]
     is_whole = not any(problem.line == 0 for problem in problems)
-    written = {entry.key: entry for entry in (*defaults, *entries)}
+    written = {entry.key: entry for entry in (*defaults.entries, *entries)}
     bases = {
         entry.key: Base(entry.path.parent, granted if entry.file == ".env" else None)
         for entry in written.values()
@@ -88,7 +97,7 @@ def load(
     problems += more
     if is_whole:  # else what is missing may well be there
         problems += [
-            Problem(".env", 0, f"missing required key {key.name} ({key.value})")
+            Problem(".env", 0, f"missing required key {own.prefix}{key.name} ({key.value})")
             for key in KEYS.values()
             if key.is_required and key.name not in written
         ]
@@ -96,7 +105,10 @@ def load(
         # defaults.env first, as it is read first; what is missing comes last
         files = [str(defaults_path()), ".env"]
         problems.sort(key=lambda p: (files.index(p.file), p.line == 0, p.line))
-        raise ConfigError("\n".join(str(problem) for problem in problems))
+        text = "\n".join(str(problem) for problem in problems)
+        is_mixed = own.is_shared and not own.prefix
+        may_collide = any(one.may_collide for one in problems if one.file == ".env")
+        raise ConfigError(text, SHARED if is_mixed and may_collide else None)
     for problem in problems:
         warn(str(problem))
     is_own = {entry.key for entry in entries}
@@ -210,11 +222,12 @@ def _values(
 
 
 def _problem(entry: Entry, text: str, hint: str | None) -> Problem:
-    return Problem(entry.file, entry.line, f"{entry.key} {text}", hint)
+    is_optional = not KEYS[entry.key].is_required if entry.key in KEYS else False
+    return Problem(entry.file, entry.line, f"{entry.name} {text}", hint, may_collide=is_optional)
 
 
 def _unsupported(entry: Entry) -> Problem:
-    hint = f"take {entry.key} out; this version cannot honour it"
+    hint = f"take {entry.name} out; this version cannot honour it"
     return _problem(entry, f"is not supported yet, got {_shown(entry.raw)}", hint)
 
 
@@ -230,37 +243,74 @@ def _shown(raw: str, where: Sequence[Hashable] = ()) -> str:
     return f'"{escaped(kept)}{"…" if kept != text else ""}"'
 
 
-def _read(path: Path, shown: str) -> tuple[list[Entry], list[Problem]]:
-    """Return our keys in the file, and what is wrong with its lines. Foreign keys are dropped."""
+@dataclass(frozen=True)
+class Read:
+    """Our keys in a file, and what is wrong with its lines.
+
+    `prefix`: of our keys in it; `is_shared`: keys of somebody else are in it, too.
+    """
+
+    entries: Sequence[Entry] = ()
+    problems: Sequence[Problem] = ()
+    prefix: str = ""
+    is_shared: bool = False
+
+
+def _read(path: Path, shown: str, may_share: bool = False) -> Read:
+    """Read our keys in a file. Foreign keys are dropped.
+
+    `may_share`: it may be an application's, too. Then our keys are those with PREFIX, if that of
+    INFRA_TYPE is there.
+    """
     try:
         text = _text(path, shown)
     except ConfigError as error:
-        return [], [Problem(shown, 0, error.message, error.hint)]
+        return Read(problems=[Problem(shown, 0, error.message, error.hint)])
+    found = [*bindings(text)]
+    has_prefix = may_share and any(one.key == f"{PREFIX}INFRA_TYPE" for one in found)
+    prefix = PREFIX if has_prefix else ""
     entries: dict[str, Entry] = {}
     foreign: set[str] = set()
-    problems = []
-    for binding in bindings(text):
+    problems, is_shared = [], False
+    for binding in found:
         # `original` starts with the blank lines before the binding
         source = binding.original.string
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
         name = binding.key or ""
-        if binding.error:
+        key = name.removeprefix(prefix) if name.startswith(prefix) else ""
+        if binding.error and may_share and not _may_be_ours(source, prefix):
+            text = "warning: cannot be read as KEY=value, and is left to the application"
+            problems.append(Problem(shown, line, text, is_warning=True))
+        elif binding.error:
             problems.append(Problem(shown, line, "cannot be read as KEY=value", UNREADABLE_HINT))
-        elif name in entries:
-            first = entries[name].line
+        elif key in entries:
+            first = entries[key].line
             hint = "take one of the two lines out"
-            problems.append(Problem(shown, line, f"{name} is already set in line {first}", hint))
-        elif name in KEYS:
-            entries[name] = Entry(name, binding.value or "", path, shown, line)
-        elif is_not_built(name):
-            entry = Entry(name, binding.value or "", path, shown, line)
+            text = f"{name} is already set in line {first}"
+            problems.append(Problem(shown, line, text, hint, may_collide=True))
+        elif not prefix and name.startswith(PREFIX) and _may_be_ours(name, PREFIX):
+            text = f"{name} counts only beside {PREFIX}INFRA_TYPE"
+            hint = f"write {PREFIX} before all keys of vagrantp" if may_share else WITHOUT
+            problems.append(Problem(shown, line, text, hint))
+        elif key in KEYS:
+            entries[key] = Entry(key, name, binding.value or "", path, shown, line)
+        elif is_not_built(key):
+            entry = Entry(key, name, binding.value or "", path, shown, line)
             problems.append(_unsupported(entry))
-        elif name not in foreign and FOREIGN.fullmatch(name):
+        elif key and name not in foreign and FOREIGN.fullmatch(name):
             foreign.add(name)
-            if key := meant(name):
-                text = f"warning: {name} is no key of vagrantp; did you mean {key}?"
+            if other := meant(key):
+                text = f"warning: {name} is no key of vagrantp; did you mean {prefix}{other}?"
                 problems.append(Problem(shown, line, text, is_warning=True))
-    return list(entries.values()), problems
+            else:
+                is_shared = True
+    return Read([*entries.values()], problems, prefix, is_shared)
+
+
+def _may_be_ours(line: str, prefix: str) -> bool:
+    """Say whether a line that cannot be read has one of our keys in it, or what is nearly one."""
+    names = {name.removeprefix(prefix) for name in NAME.findall(line) if name.startswith(prefix)}
+    return any(name in KEYS or is_not_built(name) or meant(name) for name in names)
 
 
 def _text(path: Path, shown: str) -> str:

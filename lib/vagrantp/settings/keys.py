@@ -13,8 +13,9 @@ from typing import Literal
 from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
-from vagrantp.settings import files, parsers
-from vagrantp.settings.parsers import PortForward, Provisioner, matching, one_of, yes_or_no
+from vagrantp.settings import files, forwards, parsers
+from vagrantp.settings.forwards import PortForward
+from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import Grant, Key, When, either, key
 
 BUILT_IMAGE = "debian-12"  # the one image that is built here
@@ -194,14 +195,20 @@ class Settings:
     )
     ports: tuple[PortForward, ...] = key(
         "[ADDR:]HOST:GUEST[/udp] or auto:GUEST[/udp], comma-separated",
-        "ports of the host that lead to the guest; on 127.0.0.1 unless ADDR says otherwise",
+        "ports of the host that lead to the guest; on 127.0.0.1 unless ADDR says otherwise; ranges "
+        "such as 3000-3009:3000-3009 count for each of theirs",
         "8080:80,auto:3000",
-        All(parsers.items, (parsers.port_forward,), parsers.each_port_once),
+        All(
+            forwards.port_items,
+            (forwards.port_forwards,),
+            forwards.together,
+            forwards.each_port_once,
+        ),
         hint="PORTS=8080:80 leads from port 8080 of this host to port 80 of the guest",
         grant=Grant(
             "other machines reach the guest at this port of this host",
             is_plain=lambda forward: forward.address.is_loopback,
-            covers=parsers.is_wider_forward,
+            covers=forwards.is_wider_forward,
         ),
         applies=AT_ONCE,
         verified="port ",
@@ -330,11 +337,8 @@ KEYS = _keys()
 NOT_BUILT = (
     *("PROTECT", "HIDE", "AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "CA_CERTS", "NESTED"),
 )
-PREFIX = "VAGRANTP_"  # of our keys in a file that is another program's as well: not built either
 
 
 def is_not_built(name: str) -> bool:
     """Say whether a name in `.env` is a key that this version knows, and cannot honour at all."""
-    return name in NOT_BUILT or (
-        name.startswith(PREFIX) and name.removeprefix(PREFIX) in (*KEYS, *NOT_BUILT)
-    )
+    return name in NOT_BUILT

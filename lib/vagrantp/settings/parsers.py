@@ -10,17 +10,15 @@ import csv
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import (
     AddressValueError,
     IPv4Address,
     IPv4Interface,
     IPv4Network,
-    IPv6Address,
     IPv6Network,
     ip_address,
 )
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -38,10 +36,6 @@ MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SIZE = re.compile(r"([0-9]{1,9})\s*([MGT])(I?B)?")
 ADDRESS = r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\])"
-FORWARD = re.compile(
-    rf"(?:{ADDRESS}:)?(?P<host>[0-9]{{1,5}}):(?P<guest>[0-9]{{1,5}})(?P<udp>/udp)?"
-)
-AUTO_FORWARD = re.compile(r"auto:(?P<guest>[0-9]{1,5})(?P<udp>/udp)?")
 RULE = re.compile(
     r"(?:(?P<host>host)|(?P<v4>[0-9.]+(?:/[0-9]{1,2})?)|\[(?P<v6>[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?)\])"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<udp>/udp)?"
@@ -57,21 +51,6 @@ OCI_REFERENCE = re.compile(
 
 Protocol = Literal["tcp", "udp"]
 Parser = Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class PortForward:
-    """A port of the host that leads to one of the guest. `host` None: any free one, then kept."""
-
-    address: IPv4Address | IPv6Address
-    host: int | None
-    guest: int
-    protocol: Protocol
-
-    def __str__(self) -> str:
-        address = f"[{self.address}]:" if ":" in str(self.address) else f"{self.address}:"
-        start = "auto" if self.host is None else f"{address}{self.host}"
-        return f"{start}:{self.guest}{'/udp' if self.protocol == 'udp' else ''}"
 
 
 @dataclass(frozen=True)
@@ -197,42 +176,11 @@ def items(raw: str) -> tuple[str, ...]:
     return texts
 
 
-def port_forward(text: str) -> PortForward:
-    """Validate one item of PORTS."""
-    match = FORWARD.fullmatch(text) or AUTO_FORWARD.fullmatch(text)
-    if not match:
-        raise Invalid("must be [ADDR:]HOST:GUEST[/udp] or auto:GUEST[/udp], comma-separated")
-    found = {"v4": None, "v6": None, "host": None, **match.groupdict()}
-    try:
-        address = ip_address(found["v4"] or found["v6"] or "127.0.0.1")
-        is_usable = not address.is_multicast and (address.version == 6) == bool(found["v6"])
-    except ValueError:
-        is_usable = False
-    if not is_usable:
-        raise Invalid("must have an address of this host before its ports, when it has one")
-    host = None if found["host"] is None else port(found["host"])
-    return PortForward(address, host, port(match["guest"]), "udp" if match["udp"] else "tcp")
-
-
 def port(text: str) -> int:
     """Validate a port that is written in digits."""
     if not 1 <= int(text) <= 65535:
         raise Invalid("must have ports from 1 to 65535")
     return int(text)
-
-
-def each_port_once(forwards: tuple[PortForward, ...]) -> tuple[PortForward, ...]:
-    """Validate that no two forwards want the same port of the host, or the same free one."""
-    for one, other in combinations(forwards, 2):
-        if one.protocol != other.protocol or one.host != other.host:
-            continue
-        if one.host is None and one.guest == other.guest:
-            raise Invalid(f"must not have auto:{one.guest} twice")
-        is_everywhere = one.address.is_unspecified or other.address.is_unspecified
-        overlap = is_everywhere and one.address.version == other.address.version
-        if one.host is not None and (overlap or one.address == other.address):
-            raise Invalid(f"must not have port {one.host} of the host twice")
-    return forwards
 
 
 def lan_rule(text: str) -> LanRule:
@@ -262,17 +210,6 @@ def order(*words: str) -> Callable[[str, str], bool]:
     `words`: from the one that gives least to the one that gives most.
     """
     return lambda one, other: one in words and other in words[: words.index(one) + 1]
-
-
-def is_wider_forward(one: str, other: str) -> bool:
-    """Say whether an item of PORTS opens all that another one does."""
-    try:
-        wide, narrow = port_forward(one), port_forward(other)
-    except Invalid:
-        return False
-    if wide.address.is_unspecified and wide.address.version == narrow.address.version:
-        narrow = replace(narrow, address=wide.address)
-    return wide == narrow
 
 
 def is_wider_rule(one: str, other: str) -> bool:
