@@ -79,7 +79,7 @@ def fetched(tmp_path: Path, requirements: str) -> Path:
     folder = tmp_path / "project"
     folder.mkdir(exist_ok=True)
     (folder / "requirements.yml").write_text(requirements)
-    found = galaxy.ensure(Host(Context(), log=tmp_path / "log"), folder)
+    found = galaxy.ensure(Host(Context(), log=tmp_path / "log"), folder / "site.yml", folder)
     assert found
     return found
 

@@ -34,9 +34,11 @@ PLAYBOOK = """
 """
 
 
-def play(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
-    """Run `site.yml` of a folder for the guest `app`, in its sandbox; return also the events."""
-    playbook = Playbook(folder / "site.yml", folder, "app", None, None)
+def play(
+    folder: Path, *arguments: str, name: str = "site.yml"
+) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
+    """Run a playbook of a folder for the guest `app`, in its sandbox; return also the events."""
+    playbook = Playbook(folder / name, folder, "app", None, None)
     with TemporaryDirectory() as work:
         (Path(work) / "events").touch()
         argv = playbooks.check(playbook)
@@ -179,3 +181,23 @@ def test_an_ansible_cfg_neither_asks_nor_takes_the_log(tmp_path: Path) -> None:
     assert 'ok: [app] => {\n    "msg": "it is me"\n}\n' in done.stdout
     assert "\x1b" not in done.stdout
     assert told[-1] == {"counts": {"ok": 2, "changed": 0}}
+
+
+def test_config_and_roles_above_count_after_its_own(tmp_path: Path) -> None:
+    for role, folder in (("near", "plays/web"), ("both", "plays/web"), ("both", "."), ("far", ".")):
+        tasks = tmp_path / folder / f"roles/{role}/tasks/main.yml"
+        tasks.parent.mkdir(parents=True)
+        tasks.write_text(f"- debug: {{msg: '{role} of {folder}'}}\n")
+    named = tmp_path / "collections/ansible_collections/my/own/roles/it/tasks/main.yml"
+    named.parent.mkdir(parents=True)
+    named.write_text("- debug: {msg: of a collection}\n")
+    (tmp_path / "ansible.cfg").write_text("[defaults]\ndisplay_args_to_stdout = yes\n")
+    roles = "roles: [near, both, far, my.own.it]"
+    (tmp_path / "plays/web/site.yml").write_text(f"- {{hosts: all, gather_facts: no, {roles}}}\n")
+    done, _ = play(tmp_path, name="plays/web/site.yml")
+    for said in ("near of plays/web", "both of plays/web", "far of .", "of a collection"):
+        assert f'"msg": "{said}"' in done.stdout, done.stdout
+    assert "TASK [near : debug msg=" in done.stdout
+    (tmp_path / "plays/ansible.cfg").write_text("[defaults]\ndisplay_args_to_stdout = no\n")
+    done, _ = play(tmp_path, name="plays/web/site.yml")
+    assert "TASK [near : debug] " in done.stdout, done.stdout

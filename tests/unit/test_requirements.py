@@ -258,9 +258,9 @@ def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
     (folder / "collections").symlink_to(tmp_path)
     (tmp_path / "requirements.yaml").write_text("collections: [a.b]")
     with pytest.raises(ConfigError) as error:
-        galaxy.required(folder)
+        galaxy.required(folder / "site.yml", folder)
     assert error.value.message.splitlines() == [
-        f"{folder / name} must be a file in this folder, and is a link out of it"
+        f"{folder / name} must be a file in this project, and is a link out of it"
         for name in ("requirements.yml", "roles/requirements.yml", "collections/requirements.yaml")
     ]
 
@@ -269,9 +269,24 @@ def test_a_link_within_the_folder_is_read_and_a_loop_is_no_bug(tmp_path: Path) -
     (tmp_path / "roles").mkdir()
     (tmp_path / "roles/requirements.yml").write_text("roles: [a.b]")
     (tmp_path / "requirements.yml").symlink_to("roles/requirements.yml")
-    assert galaxy.required(tmp_path) == Requirements((Role("a.b"),))
+    assert galaxy.required(tmp_path / "site.yml", tmp_path) == Requirements((Role("a.b"),))
     (tmp_path / "requirements.yaml").symlink_to("requirements.yaml")
     with pytest.raises(ConfigError) as error:
-        galaxy.required(tmp_path)
+        galaxy.required(tmp_path / "site.yml", tmp_path)
     why = "must be a file that can be read (Too many levels of symbolic links)"
     assert error.value.message == f"{tmp_path / 'requirements.yaml'} {why}"
+
+
+def test_files_above_count_up_to_the_project(tmp_path: Path) -> None:
+    project = tmp_path / "app"
+    (project / "plays/web").mkdir(parents=True)
+    playbook = project / "plays/web/site.yml"
+    for folder, role in (
+        (project / "plays/web", "a.near"),
+        (project, "a.far"),
+        (tmp_path, "a.out"),
+    ):
+        (folder / "requirements.yml").write_text(f"roles: [{role}]\n")
+    assert galaxy.required(playbook, project).roles == (Role("a.near"), Role("a.far"))
+    outside = tmp_path / "site.yml"
+    assert galaxy.required(outside, project).roles == (Role("a.out"),)

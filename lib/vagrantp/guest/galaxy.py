@@ -32,7 +32,7 @@ from vagrantp.core.system import Host
 from vagrantp.guest import fetch, requirements
 from vagrantp.guest.requirements import Requirements
 from vagrantp.images import store
-from vagrantp.settings.files import REQUIREMENTS
+from vagrantp.settings import files
 
 KINDS = {"roles": ("role", "--role-file"), "collections": ("collection", "--requirements-file")}
 TIMEOUT = 3600  # seconds
@@ -55,16 +55,15 @@ ENV = {
 
 
 def ensure(
-    host: Host, folder: Path, source: Callable[[Path], Path] = lambda path: path
+    host: Host, playbook: Path, project: Path, source: Callable[[Path], Path] = lambda path: path
 ) -> Path | None:
-    """Return the folder of the roles and collections that a playbook in `folder` requires.
+    """Return the folder of the roles and collections that a playbook requires, None for none.
 
-    `source`: where to read a file that is there (Instance.source).
-    None where it requires none. There is one for all that require the same; it exists as a whole
-    or not at all. Raises ConfigError, with every problem of the requirements, and ProvisionError
-    where they cannot be fetched.
+    `source`: where to read a file that is there (Instance.source). There is one folder for all that
+    require the same; it exists as a whole or not at all. Raises ConfigError, with every problem of
+    the requirements, and ProvisionError where they cannot be fetched.
     """
-    wanted = required(folder, source)
+    wanted = required(playbook, project, source)
     if wanted == Requirements():
         return None
     asked = {kind: wanted.to_json(kind) for kind in KINDS if getattr(wanted, kind)}
@@ -81,15 +80,15 @@ def ensure(
     return target
 
 
-def required(folder: Path, source: Callable[[Path], Path] = lambda path: path) -> Requirements:
-    """Return what the files beside a playbook in `folder` require. Raises ConfigError."""
+def required(
+    playbook: Path, project: Path, source: Callable[[Path], Path] = lambda path: path
+) -> Requirements:
+    """Return what the files beside and above a playbook require. Raises ConfigError."""
     texts, problems = {}, []
-    for name in REQUIREMENTS:
-        path = folder / name
-        if not os.path.lexists(path):
-            continue
-        if not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
-            problems.append(f"{path} must be a file in this folder, and is a link out of it")
+    root = files.folders_up(playbook, project)[-1].resolve()
+    for path in files.requirements(playbook, project):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            problems.append(f"{path} must be a file in this project, and is a link out of it")
             continue
         if not os.path.lexists(source(path)):
             raise StateError(f"{path} was not there a moment ago", "try again")

@@ -1,7 +1,8 @@
 """ansible-playbook as vagrantp runs it, in a sandbox: `play.py GALAXY ARGUMENT…`.
 
-GALAXY: a folder of `roles` and `ansible_collections`, "" for none. callbacks/vagrantp.py writes to
-/run/vagrantp/events; the module fetch, to /fetched.
+GALAXY: a folder of `roles` and `ansible_collections`, "" for none. $VAGRANTP_ABOVE: a JSON list of
+folders above the playbook, whose `roles` and `collections` count after its own.
+callbacks/vagrantp.py writes to /run/vagrantp/events; the module fetch, to /fetched.
 
 `localhost` is the guest, and no connection leads anywhere else. A play that is for no host, or that
 asks a question without an answer, is refused before the first task: exit status 1, and an event
@@ -51,6 +52,9 @@ def main() -> None:
     from ansible.plugins.loader import callback_loader
 
     callback_loader.add_directory(str(Path(__file__).with_name("callbacks")))
+    for folder in json.loads(os.environ.pop("VAGRANTP_ABOVE", "[]")):
+        constants.DEFAULT_ROLES_PATH.append(f"{folder}/roles")
+        sys.path.append(f"{folder}/collections")
     if galaxy:
         constants.DEFAULT_ROLES_PATH.append(f"{galaxy}/roles")
     _lead_to_the_guest()

@@ -15,6 +15,7 @@ from vagrantp.core.places import PACKAGE
 from vagrantp.core.sandbox import PYTHON, Sandbox
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
+from vagrantp.settings.files import folders_up
 
 GUEST = PACKAGE / "guest"
 RUN = "/run/vagrantp"  # in the sandbox, vagrantp's own
@@ -91,7 +92,22 @@ def sandbox(playbook: Playbook, folder: Path, instance: Instance | None = None) 
         places |= {f"{RUN}/{name}": folder / name for name in names}
         places |= {f"{RUN}/key": instance.key, f"{RUN}/known_hosts": instance.known_hosts}
         writable[FETCHED] = folder / "fetched"
-    return Sandbox(reads=reads, places=places, writable=writable, cwd=str(playbook.path.parent))
+    return Sandbox(
+        reads=reads,
+        places=places,
+        writable=writable,
+        env=_above(playbook),
+        cwd=str(playbook.path.parent),
+    )
+
+
+def _above(playbook: Playbook) -> dict[str, str]:
+    """Return variables for what a playbook has in the folders above it: see play.py."""
+    own, *above = folders_up(playbook.path, playbook.root)
+    configs = (folder / "ansible.cfg" for folder in (own, *above))
+    config = next((path for path in configs if os.path.lexists(path)), None)
+    found = {"VAGRANTP_ABOVE": json.dumps([str(folder) for folder in above])}
+    return {**found, **({"ANSIBLE_CONFIG": str(config)} if config else {})}
 
 
 def _pipes(root: Path) -> Iterator[Path]:

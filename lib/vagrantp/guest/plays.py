@@ -181,5 +181,5 @@ def _playbook(host: Host, instance: Instance, settings: Settings, step: Provisio
         root,
         _name(settings),
         _variables(instance, settings),
-        galaxy.ensure(host, path.parent, instance.source if host.dry else instance.kept),
+        galaxy.ensure(host, path, instance.folder, instance.source if host.dry else instance.kept),
     )

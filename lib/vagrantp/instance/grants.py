@@ -169,7 +169,8 @@ def _required(settings: Settings, base: files.Base) -> Iterator[str]:
     """Yield the real path of each file of requirements, and a digest of its content."""
     for step in settings.provision_script:
         playbook = Path(os.path.realpath(step.path))
-        for path in files.requirements(playbook) if step.kind == "playbook" else ():
+        project = Path(os.path.realpath(base.folder))
+        for path in files.requirements(playbook, project) if step.kind == "playbook" else ():
             digest = UNREAD
             if real := files.readable(base, path):
                 try:

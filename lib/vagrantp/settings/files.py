@@ -23,7 +23,7 @@ from vagrantp.core import documents
 from vagrantp.core.documents import at_once, without_links
 from vagrantp.settings.parsers import Provisioner
 
-# What ansible-galaxy installs from, beside a playbook.
+# What ansible-galaxy installs from, beside a playbook or above it.
 REQUIREMENTS = tuple(
     f"{folder}requirements.{ending}"
     for folder in ("", "roles/", "collections/")
@@ -65,9 +65,21 @@ def paths_in(value: object) -> list[Path]:
     return [value] if isinstance(value, Path) else []
 
 
-def requirements(playbook: Path) -> list[Path]:
-    """Return the files beside a playbook that say which roles and collections it needs."""
-    return [path for name in REQUIREMENTS if os.path.lexists(path := playbook.parent / name)]
+def folders_up(playbook: Path, project: Path) -> list[Path]:
+    """Return the folders in which a playbook's config, roles and requirements may be.
+
+    From its own up to the project's; of one outside of the project, its own alone. Both are real.
+    """
+    folders = [playbook.parent]
+    while folders[-1] != project and folders[-1].is_relative_to(project):
+        folders.append(folders[-1].parent)
+    return folders
+
+
+def requirements(playbook: Path, project: Path) -> list[Path]:
+    """Return the files that say which roles and collections a playbook needs."""
+    found = (folder / name for folder in folders_up(playbook, project) for name in REQUIREMENTS)
+    return [path for path in found if os.path.lexists(path)]
 
 
 def located(folder: Path, named: Path) -> Path:

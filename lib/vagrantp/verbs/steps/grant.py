@@ -88,7 +88,8 @@ def _keep_sources(host: Host, instance: Instance, settings: Settings, outside: s
             for path in files.paths_in(one) if key.locate else ():
                 keep(host, instance.kept(path), one, path, base)
                 if isinstance(one, Provisioner) and one.kind == "playbook":
-                    for required in files.requirements(instance.source(path)):
+                    real = instance.source(path)
+                    for required in files.requirements(real, instance.folder):
                         keep(host, instance.kept(required), required, required, base)
 
 
