@@ -210,6 +210,15 @@ def test_requirements_are_asked_by_their_content(project: Path, name: str) -> No
     assert [str(ask) for ask in grants.wider(grants.together(one), two)] == [f"{project}/{name}"]
 
 
+def test_requirements_above_a_playbook_are_asked_for(project: Path) -> None:
+    (project / "plays").mkdir()
+    (project / "plays/site.yml").write_text("- hosts: all\n")
+    for folder in (project, project.parent):
+        (folder / "requirements.yml").write_text("- src: one\n")
+    found = asked(project, PROVISION_SCRIPT="plays/site.yml")
+    assert found == [f"{project}/requirements.yml: {FETCHED}"]
+
+
 def test_what_a_terminal_could_obey_is_escaped(project: Path) -> None:
     odd = project.with_name("odd\x1b[2J\u202e\n  MOUNT=none")
     odd.write_text("a: 1\n")
