@@ -198,6 +198,17 @@ def test_5_a_user_who_may_not(refused: MakeProject, tmp_path: Path) -> None:
     assert done.stderr.endswith(f"\n  hint: {SET_UP}\n")
 
 
+@pytest.mark.parametrize("verb", ["up", "--dry up"])
+def test_5_no_sandbox(refused: MakeProject, verb: str) -> None:
+    app = refused().write({**CONTAINER, "PROVISION_SCRIPT": "site.yml"})
+    (app.folder / "site.yml").write_text("- hosts: \"{{ lookup('pipe', 'touch ran') }}\"\n")
+    done = app.fab_amid("mount --bind /dev/null /usr/bin/bwrap", *verb.split())
+    assert done.returncode == 5
+    assert "nothing can be run in a sandbox: " in done.stderr
+    assert done.stderr.endswith(f"\n  hint: {SET_UP}\n")
+    assert not (app.folder / "ran").exists()
+
+
 @pytest.mark.skipif(not GEMS.is_dir(), reason="this is where Debian has vagrant-libvirt")
 def test_5_vagrant_without_its_plugin(refused: MakeProject, tmp_path: Path) -> None:
     app = refused().write(VM)

@@ -93,12 +93,17 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
         done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
         if not done.ok:
             raise ProvisionError(f"{settings.cloud_init}: {last_line(done.stderr + done.stdout)}")
-    steps = [step for step in settings.provision_script if step.kind != "script"]
-    if steps:
-        host.require_sandbox()
-    for step in steps:
+    for step in _playbooks(host, settings):
         with host.progress.stage("check", step.path.name):
             plays.check(host, instance, settings, step)
+
+
+def _playbooks(host: Host, settings: Settings) -> list[Provisioner]:
+    """Return the playbooks among the steps. Raises ProviderError where no sandbox can be made."""
+    found = [step for step in settings.provision_script if step.kind != "script"]
+    if found:
+        host.require_sandbox()
+    return found
 
 
 def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
@@ -107,6 +112,7 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     `pid`: of its QEMU or first process. Raises ProvisionError where a step fails,
     ProviderError where the guest does not answer.
     """
+    _playbooks(host, settings)
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
     _require_answer(host, instance, pid)
