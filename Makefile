@@ -6,6 +6,9 @@ make_venv = for python in python3 python3.14 python3.13 python3.12 python3.11; d
 install_python = if command -v apt-get >/dev/null; then $(SUDO) apt-get update; $(SUDO) apt-get install --yes python3-venv; \
   elif command -v pacman >/dev/null; then $(SUDO) pacman --sync --needed --noconfirm python; \
   else $(SUDO) dnf install --assumeyes python3; fi
+install_strace = if command -v apt-get >/dev/null; then $(SUDO) apt-get install --yes strace; \
+  elif command -v pacman >/dev/null; then $(SUDO) pacman --sync --needed --noconfirm strace; \
+  else $(SUDO) dnf install --assumeyes strace; fi
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
@@ -20,6 +23,7 @@ demo: setup # a VM and a container, from nothing to nothing
 	tests/demo
 
 test: .venv/installed-dev lint setup # everything, with 10,000 generated examples
+	@command -v strace >/dev/null || { $(install_strace); }
 	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
 check: .venv/installed-dev lint # half a minute, without root, libvirt or Podman
