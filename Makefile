@@ -26,7 +26,7 @@ test: .venv/installed-dev lint setup # everything, with 10,000 generated example
 	@command -v strace >/dev/null || { $(install_strace); }
 	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
-check: .venv/installed-dev lint # half a minute, without root, libvirt or Podman
+check: .venv/installed-dev lint # about half a minute, without root, libvirt or Podman
 	.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m 'not slow' tests/unit tests/contract
 
 e2e: .venv/installed-dev # real VMs and containers

@@ -57,6 +57,7 @@ def has_run(folder: Path) -> bool:
     return any(folder.rglob("ran"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 @pytest.mark.parametrize("call", CALLS)
 def test_nothing_of_a_project_is_opened_but_its_settings(app: Project, call: str) -> None:

@@ -25,6 +25,8 @@ from vagrantp.host import uninstall
 from tests.conftest import FAB, MASTER, Call, as_text
 from tests.warm import Warm
 
+pytestmark = pytest.mark.slow
+
 UID = os.getuid()
 BOX = f"vagrantp-debian-12-0123456789_vagrant_box_image_1.{UID}_box.img"
 IMAGE = "localhost/vagrantp-debian-12-0123456789:latest"

@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import FAB, MASTER, VM, MakeProject, in_a_new_process
 from tests.warm import Warm
 
+pytestmark = pytest.mark.slow
+
 SEEN = """
 import json, os, resource, signal, sys, threading
 from invoke.tasks import task
