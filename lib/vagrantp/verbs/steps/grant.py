@@ -96,7 +96,7 @@ def _keep_sources(host: Host, instance: Instance, settings: Settings, outside: s
 def keep(host: Host, place: Path, value: object, path: Path, base: files.Base) -> None:
     """Copy the file `path` of a `value` to a place, or link to where it really is.
 
-    Raises StateError where that is not granted, by now; ConfigError for one that cannot be used.
+    Raises StateError where that is no longer granted; ConfigError for one that cannot be used.
     """
     is_script = isinstance(value, Provisioner) and value.kind == "script"
     real = files.readable(base, path)
