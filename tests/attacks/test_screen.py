@@ -20,7 +20,7 @@ def test_a_screen(guests: MakeProject) -> None:
     assert "qemu" not in run("ss", "-Hltnp")
     found = re.search(r"<listen type='socket' socket='([^']+)'", run(*VIRSH, "dumpxml", name))
     assert found
-    connect = ("python3", "-c", CONNECT, found[1])
+    connect = ("/usr/bin/python3", "-c", CONNECT, found[1])
     subprocess.run(connect, check=True)
     refused = subprocess.run([*NOBODY, *connect], capture_output=True, text=True)
     assert "PermissionError" in refused.stderr
