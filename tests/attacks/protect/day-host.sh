@@ -2,10 +2,18 @@
 set -e
 # As editors do: the lock of the index is the agent's. Two who refresh it disturb git anywhere.
 export GIT_OPTIONAL_LOCKS=0
-git status --porcelain >/dev/null
-git -c diff.autoRefreshIndex=false diff >/dev/null
-git log --branches --oneline >/dev/null
-git submodule status >/dev/null || true # one may be half made just now
+# A submodule that is just being cloned has a path of the guest for a moment.
+again() {
+  for _ in $(seq 9); do
+    ! "$@" >/dev/null 2>&1 || return 0
+    sleep 0.3
+  done
+  "$@"
+}
+again git status --porcelain
+again git -c diff.autoRefreshIndex=false diff
+again git log --branches --oneline
+again git submodule status
 echo more >>tree/of-the-person
 git -C tree add of-the-person
 git -C tree commit --quiet --message 'by the person'

@@ -20,8 +20,8 @@ LOOKED_FOR = re.compile(rb"canary[ -]([\w-]+)")
 CANARY = '#!/bin/sh\ntouch "$CANARIES/$1"\n'
 # Below any git dir, its paths by their folded names.
 OF_GIT = re.compile(
-    r"(.*/)?\.git(/(modules|worktrees)/((?!/(refs|logs|objects)/).)+)?"
-    r"(|/(config|config\.worktree|commondir|info/attributes|objects/info/(http-)?alternates"
+    r"(.*/)?\.git(|(/(modules|worktrees)/((?!/(refs|logs|objects)/).)+)?"
+    r"/(config|config\.worktree|commondir|info/attributes|objects/info/(http-)?alternates"
     r"|hooks|hooks/.*(?<!\.sample)))"
 )
 # What git itself writes into the configuration of a new repository, submodule, worktree or branch.
@@ -113,7 +113,8 @@ class Folder:
 
     def closed(self) -> dict[str, str]:
         """Return what is at each closed path, but for what is tracked: that is reported."""
-        tracked = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
+        names = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
+        tracked = {f"{tree}{name}" for tree in ("", "tree/", "agent-tree/") for name in names}
         return {
             path: content(self.project / path)
             for path in self.paths()
@@ -132,7 +133,9 @@ class Folder:
             keys = self.as_person("git", "config", "-f", str(there), "--list", "--name-only")
             return all(HARMLESS.fullmatch(key) for key in keys.stdout.split())
         if name == ".git":
-            leads_to = re.sub("^/project/", f"{self.project}/", there.read_text()[len("gitdir: ") :])
+            leads_to = re.sub(
+                "^/project/", f"{self.project}/", there.read_text()[len("gitdir: ") :]
+            )
             at = os.path.relpath(there.parent / leads_to.strip(), self.project)
             return bool(re.fullmatch(r"\.git/(modules|worktrees)/[\w-]+", at))
         return name == "commondir" and there.read_text().strip() == "../.."

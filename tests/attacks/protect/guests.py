@@ -30,13 +30,15 @@ class Namespaces:
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script of sh(1). Nothing that it starts outlives it."""
-        argv = ("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent")
-        argv += ("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--tmpfs", "/tmp")
-        for name in ("bin", "lib", "lib64"):
-            argv += ("--symlink", f"usr/{name}", f"/{name}")
-        argv += ("--dev", "/dev", "--proc", "/proc", "--bind", str(self.shared), "/project")
+        argv = (
+            *("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent"),
+            *("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--tmpfs", "/tmp"),
+            *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+            *("--symlink", "usr/lib64", "/lib64", "--dev", "/dev", "--proc", "/proc"),
+            *("--bind", str(self.shared), "/project", "--cap-add", "ALL", "sh"),
+        )
         return subprocess.run(
-            (*argv, "--cap-add", "ALL", "sh"),
+            argv,
             input=script,
             env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "PROJECT": "/project"},
             capture_output=True,

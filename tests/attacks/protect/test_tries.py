@@ -5,7 +5,6 @@ The tries are in tries/*.toml; README.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,4 +44,6 @@ def test_each_try_is_one(base: Path) -> None:
         return any((*effects, folder.look()))
 
     with ThreadPoolExecutor(2) as pool:
-        assert [t.name for t, has in zip(TRIES, pool.map(has_effect, TRIES), strict=True) if not has] == []
+        assert [
+            t.name for t, has in zip(TRIES, pool.map(has_effect, TRIES), strict=True) if not has
+        ] == []
