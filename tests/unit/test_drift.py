@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from vagrantp.core.errors import ConfigError
 from vagrantp.instance import record
 from vagrantp.instance.drift import Change, drift
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.keys import KEYS
 
 from tests.conftest import CONTAINER, MASTER, VM, env_text
@@ -96,5 +97,25 @@ def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
         "INFRA_TYPE": "vm",
         "FIXED_IP": "192.0.2.9/24",
     }
-    same |= {"NETWORK_TYPE": "bridge"}
+    same |= {"NETWORK_TYPE": "bridge", "MOUNT": "rw"}
     assert changed(same, same) == []
+
+
+def test_protect_is_nothing_without_mount_rw(changed: Tell) -> None:
+    yes, no = ({**VM, "MOUNT": "ro", "PROTECT": value} for value in ("yes", "no"))
+    assert changed(yes, no) == []
+
+
+def test_an_instance_from_before_protect_is_protected_at_its_next_start(
+    changed: Tell, tmp_path: Path
+) -> None:
+    values = {**VM, "MOUNT": "rw"}
+    assert changed(values, values) == []
+    settings = env.load(tmp_path)
+    made = record.new(settings, tmp_path)
+    document = json.loads(made.machine_json.read_text())
+    del document["settings"]["protect"]
+    made.machine_json.write_text(json.dumps(document))
+    [change] = drift(made, settings)
+    assert (str(change), change.applies) == ("PROTECT: no → yes", "at the next start")
+    assert saved.kept(made.settings, settings).protect

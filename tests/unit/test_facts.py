@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import fields, replace
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vagrantp.guest import facts
-from vagrantp.guest.facts import Facts, Mounted, parse
+from vagrantp.guest.facts import Facts, Mounted, OfFolder, parse
 
 DIGEST = "0123456789abcdef" * 4
 PRINTED = f"""\
@@ -59,6 +61,42 @@ def test_what_an_honest_guest_says() -> None:
 def test_the_script_prints_these_facts_and_no_others() -> None:
     said = [line.split()[1] for line in facts.SCRIPT.splitlines() if line.startswith("echo ")]
     assert sorted(said) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("head", ["none", "file", "folder", "link"])
+def test_the_script_of_the_folder_leaves_no_trace(tmp_path: Path, head: str) -> None:
+    made = tmp_path / "HEAD"
+    match head:
+        case "file":
+            made.write_text("theirs\n")
+        case "folder":
+            made.mkdir()
+        case "link":
+            made.symlink_to("elsewhere")
+    (tmp_path / "it's a").mkdir()
+    before = [(path.name, path.lstat()) for path in sorted(tmp_path.rglob("*"))]
+    script = facts.FOLDER_SCRIPT.replace("/project", str(tmp_path))
+    argv = ["sh", "-c", script, "sh", "it's a", "missing"]
+    done = subprocess.run(argv, capture_output=True, check=True, text=True)
+    assert done.stderr == ""
+    assert [(path.name, path.lstat()) for path in sorted(tmp_path.rglob("*"))] == before
+    refuses = False if head in ("none", "file") else None
+    inode = (tmp_path / "it's a").stat().st_ino
+    assert facts.of_folder(done.stdout, 2) == OfFolder(refuses, (inode, 0))
+
+
+def test_what_a_guest_says_of_the_folder() -> None:
+    printed = "refuses yes\ninode_0 12\ninode_1 18446744073709551615\n"
+    assert facts.of_folder(printed, 2) == OfFolder(True, (12, 2**64 - 1))
+    assert facts.of_folder("refuses no\n", 1) == OfFolder(False, (None,))
+    assert facts.of_folder("refuses no\nrefuses yes\ninode_1 1\n", 1) == OfFolder(None, (None,))
+
+
+@pytest.mark.parametrize("lie", [*LIES, "maybe", "YES", "-1", "9" * 21], ids=ascii)
+def test_a_lie_about_the_folder(lie: str) -> None:
+    found = facts.of_folder(f"refuses {lie}\ninode_0 {lie}\ninode_1 7", 2)
+    assert found.refuses is None
+    assert found.inodes in ((None, 7), (1, 7))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -114,6 +114,15 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
         ),
         ({"MOUNT": "ro"}, ["MOUNT=ro: the guest reads this folder"]),
         ({"MOUNT": "rw"}, ["MOUNT=rw: the guest changes this folder"]),
+        (
+            {"MOUNT": "rw", "PROTECT": "no"},
+            [
+                "MOUNT=rw: the guest changes this folder",
+                "PROTECT=no: the guest writes what programs on this host run in this folder, git "
+                "among them",
+            ],
+        ),
+        ({"PROTECT": "yes"}, []),
         ({"AUTOSTART": "yes"}, ["AUTOSTART=yes: the guest starts with this host"]),
         (
             {"SSH_KEY": "key.pub,../elsewhere/key.pub"},
@@ -249,6 +258,8 @@ def test_what_a_terminal_could_obey_is_escaped(project: Path) -> None:
         ("LAN_ACCESS", "yes", "yes", []),
         ("LAN_ACCESS", "no", "yes", ["yes"]),
         ("AUTOSTART", "no", "yes", ["yes"]),
+        ("PROTECT", "no", "yes", []),
+        ("PROTECT", "yes", "no", ["no"]),
     ],
 )
 def test_only_what_gives_more_is_asked(
@@ -257,6 +268,53 @@ def test_only_what_gives_more_is_asked(
     had = grants.together(grants.asked(settings(project, **{key: before}), project, {}))
     asks = grants.asked(settings(project, **{key: now}), project, had)
     assert [one.part for one in grants.wider(had, asks)] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_asked"),
+    [
+        ("", "run", False),
+        ("run", "run", False),
+        ("run", "run,vars.yml", False),
+        ("plays/site.yml", "plays", False),
+        ("run,vars.yml", "run", True),
+        ("run", "vars.yml", True),
+        ("plays", "plays/site.yml", True),
+        ("run", "", True),
+        ("'\"a, b\"'", "", True),
+    ],
+)
+def test_a_shorter_hide_is_asked(project: Path, before: str, now: str, is_asked: bool) -> None:
+    (project / "plays").mkdir()
+    (project / "plays/site.yml").write_text("- hosts: all\n")
+    (project / "a, b").touch()
+
+    def asks(value: str, had: grants.Granted) -> list[grants.Grant]:
+        values = {"MOUNT": "ro"} | ({"HIDE": value} if value else {})
+        return grants.asked(settings(project, **values), project, had)
+
+    had = grants.together(asks(before, {}))
+    fresh = grants.wider(had, asks(now, had))
+    assert [(one.key, one.part) for one in fresh] == ([("HIDE", now)] if is_asked else [])
+    assert grants.wider({"MOUNT": ["ro"]}, asks(now, {})) == []
+
+
+def test_what_was_hidden_is_remembered_where_defaults_env_mounts(
+    project: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "CONFIG/vagrantp"
+    config.mkdir(parents=True)
+    (config / "defaults.env").write_text("MOUNT=rw\n")
+    assert accept(project, HIDE="run") == []
+    assert accept(project) == ["HIDE="]
+
+
+def test_hide_in_defaults_env_is_about_the_project(project: Path, tmp_path: Path) -> None:
+    config = tmp_path / "CONFIG/vagrantp"
+    config.mkdir(parents=True)
+    (config / "defaults.env").write_text("HIDE=.env\n")
+    assert settings(project, MOUNT="ro").hide == (".env",)
+    assert settings(project).hide == (".env",)  # idle, and no mistake there
 
 
 def test_a_part_of_the_lan_is_less_than_the_lan(project: Path) -> None:

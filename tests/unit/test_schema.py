@@ -167,6 +167,8 @@ def test_every_key_has_its_rows() -> None:
         ("IMAGE", "localhost:5000/a__b/c:v1.2", "localhost:5000/a__b/c:v1.2"),
         ("IMAGE_SHA256", "AB" * 32, "ab" * 32),
         ("AUTOSTART", "no", False),
+        ("PROTECT", "no", False),
+        ("HIDE", './.env, "a, b//c/"', (".env", "a, b/c")),
         ("LAN_ACCESS", "yes", True),
     ],
 )

@@ -90,7 +90,10 @@ def load(
     is_whole = not any(problem.line == 0 for problem in problems)
     written = {entry.key: entry for entry in (*defaults.entries, *entries)}
     bases = {
-        entry.key: Base(entry.path.parent, granted if entry.file == ".env" else None)
+        entry.key: Base(
+            folder if KEYS[entry.key].in_project else entry.path.parent,
+            granted if entry.file == ".env" else None,
+        )
         for entry in written.values()
     }
     values, more = _values(written, bases)

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 from urllib.parse import urlsplit
 
-from vagrantp.settings.keys import AT_ONCE, KEYS, NEW, NOT_BUILT, Settings
-from vagrantp.settings.schema import When
+from vagrantp.settings.keys import KEYS, NOT_BUILT, Settings
+from vagrantp.settings.schema import AT_ONCE, NEW, When
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ def conflicts(values: Mapping[str, Any], written: Collection[str]) -> Iterator[K
         elif key == "BOX" and "IMAGE_SHA256" not in written and _is_http(values.get("BOX")):
             hint = "use https, or give IMAGE_SHA256"
             yield KeyConflict(key, "must not be http without IMAGE_SHA256", hint, is_idle=False)
+        elif key == "HIDE" and values.get("MOUNT") == "none":
+            yield KeyConflict(key, "is for MOUNT=ro or rw", "take HIDE out, or write MOUNT=ro")
         elif key == "PROVISION_VARS" and not _has_playbook(values, written):
             hint = "take PROVISION_VARS out, or name a playbook"
             yield KeyConflict(key, "is for a playbook in PROVISION_SCRIPT", hint)

@@ -20,6 +20,7 @@ from vagrantp.verbs.ls import SCHEMA, facts_of
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
 
+PROTECTION = {True: "protected", False: "unprotected"}
 HOW = {  # to get what `.env` asks for now
     "at once": "fab up applies it",
     "at the next start": "applies at the next start",
@@ -42,11 +43,14 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     facts["ports"] = ", ".join(
         ports.shown(port) + ("" if port["open"] else closed) for port in facts.get("ports", [])
     )
+    if protect := PROTECTION.get(facts.pop("protect", None)):
+        facts["mount"] += f", {protect}"
     changes = facts.pop("changes", [])
     facts["changes"] = "; ".join(
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
     )
+    facts["hide"] = ", ".join(facts.get("hide", []))
     facts["kept"] = ", ".join(
         f"{one['key']}={one['value']} (the default is {one['default']})"
         for one in facts.get("kept", [])
@@ -83,6 +87,8 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
         "mount": settings.mount if settings else "none",
+        "protect": settings.protect if settings and settings.mount == "rw" else None,
+        "hide": [*settings.hide] if settings else [],
         "console": found.console,
         "vnc": found.vnc,
         "changes": [asdict(c) for c in drift(found.instance, wanted)] if wanted else [],

@@ -13,6 +13,7 @@ from vagrantp.guest import mount
 from vagrantp.instance import grants, guard
 from vagrantp.instance import record as instances
 from vagrantp.instance.drift import drift
+from vagrantp.instance.found import UP
 from vagrantp.instance.plan import Do, WantUp, When, decide
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
@@ -54,12 +55,13 @@ def up(
             return
         instance = instances.new(settings, folder)
         started = monotonic()
-        if settings.mount == "rw":
-            host.progress.say(f"warning: {mount.WARNING}")
         found = find(host, folder)
         plan = decide(found, drift(found.instance, settings), wanted)
         if Do.CREATE not in plan:
             instance, settings = found.instance, saved.kept(found.instance.settings, settings)
+        has = found.instance.settings if found.live in UP else None  # until its next start
+        if mount.is_unprotected(has or settings):
+            host.progress.say(f"warning: {mount.WARNING}")
         steps.take(host, plan, found, settings=settings, wanted=instance)
         if host.dry:
             show(f"{instance.full_name} would be running")
@@ -83,7 +85,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     settings, provider = instance.settings, instance.machine()["provider"]
     assert settings
     leads = ", ".join(map(ports.shown, ports.forwards(instance)))
-    shared = settings.mount
+    shared = mount.shown(settings)
     cpus = f"{settings.cpus} CPU" + ("s" if settings.cpus != 1 else "")
     memory = naturalsize(settings.memory * 1024**2, binary=True)
     is_limited = settings.infra_type == "vm" or provider.get("has_quota")
@@ -98,7 +100,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"  address    {provider['address']}",
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
-            *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
+            *([f"  mount      {shared}"] if shared else []),
             f"  isolation  {isolation.text(guard.policy(settings))}",
             "  next       fab ssh",
         ]
