@@ -35,8 +35,9 @@ AT_FDCWD = 0xFFFFFF9C
 PATH_MAX = 4096
 NAMES_MAX = 20_000  # in a folder that is renamed; whoever renames a larger one has to copy it
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
-MAY_BE_FOLDER = (Rule.FREE, Rule.FOLDER, Rule.GITFILE)
-MAY_CHANGE_MODE = (Rule.FREE, Rule.FOLDER, Rule.GITFILE, Rule.CONFIG)
+FREE = {Rule.FREE, Rule.NO_LINK}
+MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
+MAY_CHANGE_MODE = {*MAY_BE_FOLDER, Rule.CONFIG}
 VETTED = {Rule.GITFILE: gitfile_problem, Rule.COMMONDIR: commondir_problem}
 
 
@@ -75,7 +76,7 @@ class Changes:
                 return Fd(os.open(place.name, flags | os.O_NOFOLLOW, dir_fd=place.folder))
             if place.rule in VETTED:
                 return self._open_vetted(place, flags, mode)
-            if place.rule is not Rule.FREE:
+            if place.rule not in FREE:
                 refuse()
             flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would hold up all
             found = os.open(place.name, flags & ~os.O_TRUNC, mode & 0o777, dir_fd=place.folder)
@@ -129,7 +130,7 @@ class Changes:
     def mknod(self, _: Call, path: bytes, mode: int, __: int) -> int:
         """Make a FIFO, a socket or an empty file."""
         with self.folder.place(path) as place:
-            if place.rule is not Rule.FREE:
+            if place.rule not in FREE:
                 refuse()
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
                 refuse(EPERM)
@@ -147,9 +148,7 @@ class Changes:
     def link(self, _: Call, old: bytes, new: bytes) -> int:
         """Give a file a second name."""
         with self.folder.place(old) as this, self.folder.place(new) as that:
-            if {this.rule, that.rule} != {Rule.FREE}:
-                refuse()
-            facts = os.stat(this.name, dir_fd=this.folder, follow_symlinks=False)
+            facts = _movable(this, that)
             if facts.st_nlink == 1 and len(self.linked) < NAMES_MAX:
                 self.linked.add(facts.st_ino)
             os.link(
@@ -168,7 +167,7 @@ class Changes:
         with self.folder.place(path) as place:
             if self.folder.holds_hidden(place.parts):
                 refuse(EBUSY)
-            removable = place.rule in (Rule.FREE, Rule.COMMONDIR)
+            removable = place.rule in {*FREE, Rule.COMMONDIR}
             removable |= place.rule is Rule.GITFILE and len(place.parts) > 1
             if not removable and place.parts not in self.made:
                 refuse()
@@ -195,11 +194,9 @@ class Changes:
                 refuse(EBUSY)
             if flags & NO_REPLACE:
                 that.refuse_existing()
-            if (this.rule, that.rule) == (Rule.FREE, Rule.CONFIG):
+            if this.rule in FREE and that.rule is Rule.CONFIG:
                 return self._configure(this, that)
-            if {this.rule, that.rule} != {Rule.FREE}:
-                refuse()
-            facts = os.stat(this.name, dir_fd=this.folder, follow_symlinks=False)
+            facts = _movable(this, that)
             if self.folder.policy and stat.S_ISDIR(facts.st_mode):
                 self._is_the_same(self.folder.policy, this, that)
             os.rename(this.name, that.name, src_dir_fd=this.folder, dst_dir_fd=that.folder)
@@ -260,7 +257,7 @@ class Changes:
     def truncate(self, _: Call, path: bytes, size: int) -> int:
         """Change the length of a file."""
         with self.folder.place(path) as place:
-            if place.rule is not Rule.FREE:
+            if place.rule not in FREE:
                 refuse()
             flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
             file = os.open(place.name, flags, dir_fd=place.folder)
@@ -315,6 +312,16 @@ ANSWERS: dict[str, tuple[Do, tuple[int, ...], tuple[int, ...], bool]] = {
     "readlink": (Changes.readlink, (0,), (1, 2), False),
     "readlinkat": (Changes.readlink, (1,), (2, 3), True),
 }
+
+
+def _movable(this: Place, that: Place) -> os.stat_result:
+    """Return the facts of a file or folder that may get another name. Raises OSError."""
+    facts = os.stat(this.name, dir_fd=this.folder, follow_symlinks=False)
+    if not {this.rule, that.rule} <= FREE:
+        refuse()
+    if that.rule is Rule.NO_LINK and stat.S_ISLNK(facts.st_mode):
+        refuse()
+    return facts
 
 
 def _text(call: Call, start: int) -> bytes:

@@ -19,7 +19,7 @@ SANDBOX = (
     *("bwrap", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--ro-bind", "/usr", "/usr"),
     *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
     *("--symlink", "usr/lib64", "/lib64", "--dir", "/dev", "--dev-bind", "/dev/fuse", "/dev/fuse"),
-    *("--dir", "/none", "--dir", "/guard"),
+    *("--dev-bind", "/dev/null", "/dev/null", "--dir", "/none", "--dir", "/guard"),
     *("--ro-bind", str(Path(__file__).parent), "/guard/vagrantp_guard"),
     *("--perms", "1777", "--size", str(HIDDEN_MAX), "--tmpfs", "/hidden"),
 )
