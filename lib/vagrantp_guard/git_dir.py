@@ -67,6 +67,8 @@ def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:
             return Rule.FOLDER
         case [*folder, "head"] if not _may_have_head(folder):
             return Rule.CLOSED
+        case [name] if re.fullmatch("t[a-z0-9]{6}", name):
+            return Rule.FREE  # `git init` tries whether there can be symbolic links
         case ["config" | "config.worktree"]:
             return Rule.CONFIG
         case ["commondir"]:
