@@ -32,6 +32,7 @@ __all__ = [
     "Rule",
     "commondir_problem",
     "config_problem",
+    "fold",
     "gitfile_problem",
     "tracked_names",
 ]
