@@ -17,7 +17,8 @@ from vagrantp_guard.contract import PROJECT
 GIT = ".git"
 # What names a part of a git dir, and so ends the name of a module, which may have slashes.
 PARTS = {
-    *("branches", "hooks", "info", "logs", "modules", "objects", "refs", "remotes", "worktrees"),
+    *("branches", "branchless", "glab-cli", "hooks", "info", "logs", "modules", "objects", "refs"),
+    *("remotes", "worktrees"),
 }
 # Unicode's Default_Ignorable_Code_Point, which HFS+ and ext4's casefold leave out of comparisons.
 IGNORED = re.compile(
@@ -79,6 +80,8 @@ def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:
             return Rule.NO_LINK
         case ["hooks" | "branches" | "remotes", *_]:  # gitremotes: files with URLs of any kind
             return Rule.CLOSED
+        case ["lazygit.yml"] | ["glab-cli" | "branchless", "config" | "config.yml"]:
+            return Rule.CLOSED  # other tools keep settings there that name programs
         case ["info", "attributes"] | ["objects", "info", "alternates" | "http-alternates"]:
             return Rule.CLOSED
         case ["worktrees", _, *rest]:

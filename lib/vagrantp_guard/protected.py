@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -61,7 +61,7 @@ MOST_SECONDS = 30.0
 
 
 def _patterns(kind: str) -> tuple[Parts, ...]:
-    """Read the names of a kind as folded parts, in which * and ** stand for others."""
+    """Read the names of a kind, as parts that fnmatch(3) compares with folded ones."""
     listed = tomllib.loads(LIST.read_text(encoding="utf-8"))[kind]
     names = [name for entry in listed for name in entry["names"]]
     return tuple(tuple(map(str.lower, name.split("/"))) for name in names)
@@ -75,16 +75,14 @@ def _starting_with(patterns: tuple[Parts, ...], name: str) -> tuple[Parts, ...]:
     return tuple(pattern for pattern in patterns if fnmatchcase(name, pattern[0]))
 
 
-def _match(pattern: Sequence[str], parts: Sequence[str]) -> Rule:
-    """Return CLOSED if a pattern is of these parts, FOLDER if of what may be below them."""
-    if not parts or not pattern:
-        return Rule.FREE if parts else Rule.FOLDER if pattern else Rule.CLOSED
-    if pattern == ("**",):
-        return Rule.CLOSED
-    if pattern[0] == "**":
-        found = {_match(pattern[1:], parts[at:]) for at in range(len(parts) + 1)}
-        return next(rule for rule in (Rule.CLOSED, Rule.FOLDER, Rule.FREE) if rule in found)
-    return _match(pattern[1:], parts[1:]) if fnmatchcase(parts[0], pattern[0]) else Rule.FREE
+def _match(pattern: Parts, parts: Parts) -> Rule:
+    """Return CLOSED for what a pattern means, FOLDER for a folder that leads there, or FREE."""
+    length = len(pattern)
+    if pattern[-1] == "**" and len(parts) >= length:
+        parts = (*parts[: length - 1], "**")
+    if len(parts) > length or not all(map(fnmatchcase, parts, pattern)):
+        return Rule.FREE
+    return Rule.CLOSED if len(parts) == length else Rule.FOLDER
 
 
 def _rule_in(patterns: tuple[Parts, ...], folded: Parts) -> Rule:
