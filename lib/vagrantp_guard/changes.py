@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from errno import EBUSY, EINVAL, ENAMETOOLONG, EPERM, EXDEV
+from dataclasses import dataclass, replace
+from errno import EBUSY, EFBIG, EINVAL, ENAMETOOLONG, EPERM, EXDEV
 from itertools import cycle
 
-from vagrantp_guard.folder import Folder, Place, refuse
+from vagrantp_guard.folder import CONTENT_MAX, Folder, Place, refuse
+from vagrantp_guard.git_state import IN_PLACE, VETTED
 from vagrantp_guard.notify import (
     Call,
     Continue,
@@ -21,14 +23,7 @@ from vagrantp_guard.notify import (
     read_memory,
     write_memory,
 )
-from vagrantp_guard.protected import (
-    Parts,
-    Policy,
-    Rule,
-    commondir_problem,
-    config_problem,
-    gitfile_problem,
-)
+from vagrantp_guard.protected import Parts, Policy, Rule
 from vagrantp_guard.seccomp import READS, WRITES
 
 AT_FDCWD = 0xFFFFFF9C
@@ -37,8 +32,17 @@ NAMES_MAX = 20_000  # in a folder that is renamed; whoever renames a larger one 
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 FREE = {Rule.FREE, Rule.NO_LINK}
 MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
-MAY_CHANGE_MODE = {*MAY_BE_FOLDER, Rule.CONFIG}
-VETTED = {Rule.GITFILE: gitfile_problem, Rule.COMMONDIR: commondir_problem}
+MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
+
+
+@dataclass(frozen=True)
+class Vetted:
+    """A file that bindfs has open, and that is written here. `starts_empty`: as it was opened."""
+
+    rule: Rule
+    parts: Parts
+    file: int
+    starts_empty: bool
 
 
 class Changes:
@@ -48,7 +52,7 @@ class Changes:
         """`vetted`: numbers of descriptors, in bindfs, of files that are written here only."""
         self.folder = folder
         self.numbers = cycle(vetted)
-        self.vetted: dict[int, tuple[Place, int]] = {}  # by number, with a file to write to
+        self.vetted: dict[int, Vetted] = {}  # by number in bindfs
         self.linked: set[int] = set()  # files all of whose names this guest made
         self.made: set[Parts] = set()  # configurations of repositories that this guest began
 
@@ -74,7 +78,7 @@ class Changes:
         with self.folder.place(path) as place:
             if not flags & WRITES:
                 return Fd(os.open(place.name, flags | os.O_NOFOLLOW, dir_fd=place.folder))
-            if place.rule in VETTED:
+            if place.rule in IN_PLACE:
                 return self._open_vetted(place, flags, mode)
             if place.rule not in FREE:
                 refuse()
@@ -98,26 +102,31 @@ class Changes:
             refuse(EPERM)
 
     def _open_vetted(self, place: Place, flags: int, mode: int) -> int:
-        flags = flags & (os.O_CREAT | os.O_EXCL) | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.open(place.name, flags, mode & 0o777, dir_fd=place.folder)
+        how = flags & (os.O_CREAT | os.O_EXCL) | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.open(place.name, how, mode & 0o777, dir_fd=place.folder)
         number = next(self.numbers)
         if number in self.vetted:
-            os.close(self.vetted[number][1])
-        self.vetted[number] = place, file
+            os.close(self.vetted[number].file)
+        self.vetted[number] = Vetted(place.rule, place.parts, file, bool(flags & os.O_TRUNC))
         found = Fd(os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place.folder))
         found.at = number
         return found
 
     def _write_vetted(self, call: Call, number: int, start: int, size: int, offset: int) -> int:
-        """Write the whole content of a file whose content decides what git obeys."""
-        place, file = self.vetted.get(number) or refuse()
-        content = read_memory(call.pid, start, size) if size <= PATH_MAX else b""
-        if offset or len(content) != size or VETTED[place.rule](content, place.parts):
+        """Write to a file whose content decides what git obeys, if it may become that."""
+        vetted = self.vetted.get(number) or refuse()
+        self._may_be_written(os.fstat(vetted.file))
+        if size > CONTENT_MAX or offset > CONTENT_MAX:
+            refuse(EFBIG)
+        old = b"" if vetted.starts_empty else os.pread(vetted.file, CONTENT_MAX, 0)
+        added = read_memory(call.pid, start, size)
+        new = old[:offset].ljust(offset, b"\0") + added + old[offset + size :]
+        if len(added) != size or IN_PLACE[vetted.rule](old, new, vetted.parts):
             refuse()
-        if os.fstat(file).st_nlink > 1:
-            refuse(EPERM)
-        os.ftruncate(file, 0)
-        return os.pwrite(file, content, 0)
+        if vetted.starts_empty:
+            os.ftruncate(vetted.file, 0)
+            self.vetted[number] = replace(vetted, starts_empty=False)
+        return os.pwrite(vetted.file, added, offset)
 
     def mkdir(self, _: Call, path: bytes, mode: int) -> int:
         """Make a folder."""
@@ -167,7 +176,7 @@ class Changes:
         with self.folder.place(path) as place:
             if self.folder.holds_hidden(place.parts):
                 refuse(EBUSY)
-            removable = place.rule in {*FREE, Rule.COMMONDIR}
+            removable = place.rule in {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO}
             removable |= place.rule is Rule.GITFILE and len(place.parts) > 1
             if not removable and place.parts not in self.made:
                 refuse()
@@ -194,8 +203,8 @@ class Changes:
                 refuse(EBUSY)
             if flags & NO_REPLACE:
                 that.refuse_existing()
-            if this.rule in FREE and that.rule is Rule.CONFIG:
-                return self._configure(this, that)
+            if this.rule in FREE and that.rule in VETTED:
+                return self._replace(this, that)
             facts = _movable(this, that)
             if self.folder.policy and stat.S_ISDIR(facts.st_mode):
                 self._is_the_same(self.folder.policy, this, that)
@@ -220,8 +229,8 @@ class Changes:
         finally:
             os.close(found)
 
-    def _configure(self, this: Place, that: Place) -> int:
-        """Replace a configuration by the bytes of another file, if git may obey them.
+    def _replace(self, this: Place, that: Place) -> int:
+        """Replace a file that git obeys by another, if it may become that.
 
         The bytes that were looked at become a new file: a guest may have the other one open.
         """
@@ -230,14 +239,13 @@ class Changes:
             old, _ = that.content()
         except FileNotFoundError:
             old = None
-        if config_problem(old, new, that.parts):
+        if VETTED[that.rule](old, new, that.parts):
             refuse()
         os.unlink(this.name, dir_fd=this.folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(
-            os.open(this.name, flags, stat.S_IMODE(facts.st_mode) & 0o777, dir_fd=this.folder), "wb"
-        ) as file:
-            file.write(new)
+        file = os.open(this.name, flags, stat.S_IMODE(facts.st_mode), dir_fd=this.folder)
+        with os.fdopen(file, "wb") as draft:
+            draft.write(new)
         os.rename(this.name, that.name, src_dir_fd=this.folder, dst_dir_fd=that.folder)
         if old is None:
             self.made.add(that.parts)

@@ -15,7 +15,7 @@ from vagrantp_guard.notify import open_folder
 from vagrantp_guard.protected import Parts, Policy, Rule, fold, tracked_names
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
-CONFIG_MAX = 1_000_000  # bytes
+CONTENT_MAX = 32 * 2**20  # bytes of a file that is looked at
 
 
 def refuse(errno: int = EACCES) -> NoReturn:
@@ -45,9 +45,9 @@ class Place:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(self.name, flags, dir_fd=self.folder), "rb") as file:
             facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode) or facts.st_size > CONFIG_MAX:
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size > CONTENT_MAX:
                 refuse()
-            return file.read(CONFIG_MAX + 1), facts
+            return file.read(CONTENT_MAX + 1), facts
 
 
 class Folder:

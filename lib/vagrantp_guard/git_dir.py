@@ -38,6 +38,8 @@ class Rule(Enum):
     CONFIG = "put a file in its place of which git_config.config_problem says nothing"
     GITFILE = "like FOLDER, or put a file there of which gitfile_problem says nothing"
     COMMONDIR = "put a file there of which commondir_problem says nothing"
+    INDEX = "put a file in its place of which git_state.index_problem says nothing"
+    TODO = "write a file of which git_state.todo_problem says nothing"
 
 
 @lru_cache(1 << 16)
@@ -72,6 +74,10 @@ def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:
             return Rule.FREE  # `git init` tries whether there can be symbolic links
         case ["config" | "config.worktree"]:
             return Rule.CONFIG
+        case ["index"]:
+            return Rule.INDEX
+        case ["rebase-merge", "git-rebase-todo"]:
+            return Rule.TODO
         case ["commondir"]:
             return Rule.COMMONDIR if is_worktree else Rule.CLOSED
         case [name] if name in PARTS:

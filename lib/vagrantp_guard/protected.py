@@ -98,6 +98,9 @@ def _rule_in(patterns: tuple[Parts, ...], folded: Parts) -> Rule:
     return rule
 
 
+ANYTHING = {Rule.FREE, Rule.NO_LINK}
+
+
 @dataclass(frozen=True)
 class Policy:
     """What a guest may do with the names in a project folder.
@@ -113,13 +116,16 @@ class Policy:
         """Return the rule for a path, which is not the project folder itself."""
         folded = tuple(map(fold, parts))
         if GIT in folded:
-            below = folded[folded.index(GIT) + 1 :]
-            return git_rule(below) if below else Rule.GITFILE
+            at = folded.index(GIT)
+            below = folded[at + 1 :]
+            rule = git_rule(below) if below else Rule.GITFILE
+            is_spelled = parts[at] == GIT and parts[-1] == folded[-1]  # as git itself does
+            return rule if is_spelled or rule in ANYTHING else Rule.CLOSED
         if folded[-1] == "head":  # else a folder could become a bare repository, with a config
             return Rule.FOLDER
         for at in range(len(parts)):
             rule = git_rule(folded[at:])
-            if rule is not Rule.NO_LINK and self.is_git_dir(parts[:at]):
+            if rule not in ANYTHING and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
         return Rule.FREE if parts in self.tracked else _rule_in(CLOSED, folded)
 

@@ -75,7 +75,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PATH": PATH},
+            env={"PATH": PATH, "TMPDIR": "/hidden"},
             start_new_session=True,
             pass_fds=(fuse, calls),
         )
