@@ -14,7 +14,8 @@ from errno import EBUSY, EFBIG, EINVAL, ENAMETOOLONG, EPERM, EXDEV
 from itertools import cycle
 
 from vagrantp_guard.folder import CONTENT_MAX, Folder, Place, refuse
-from vagrantp_guard.git_state import IN_PLACE, VETTED
+from vagrantp_guard.git_config import object_format
+from vagrantp_guard.git_state import IN_PLACE, REPLACED, index_problem
 from vagrantp_guard.notify import (
     Call,
     Continue,
@@ -23,15 +24,16 @@ from vagrantp_guard.notify import (
     read_memory,
     write_memory,
 )
-from vagrantp_guard.protected import Parts, Policy, Rule
+from vagrantp_guard.protected import Parts, Rule
 from vagrantp_guard.seccomp import READS, WRITES
 
 AT_FDCWD = 0xFFFFFF9C
 PATH_MAX = 4096
-NAMES_MAX = 20_000  # in a folder that is renamed; whoever renames a larger one has to copy it
+LINKED_MAX = 100_000
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 FREE = {Rule.FREE, Rule.NO_LINK}
 MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
+VETTED = {*REPLACED, Rule.INDEX}
 MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
 
 
@@ -69,7 +71,7 @@ class Changes:
                 raise Continue  # of what is open
             refuse()
         paths = [_text(call, arguments[at]) for at in places]
-        if paths[0].startswith(b"/") or paths[0] in (b"", b"."):
+        if paths[0].startswith(b"/") or (paths[0] in (b"", b".") and do is not Changes.chmod):
             raise Continue  # not what a guest asks for: bindfs as it starts; the folder itself
         return do(self, call, *paths, *(arguments[at] for at in rest))
 
@@ -158,7 +160,7 @@ class Changes:
         """Give a file a second name."""
         with self.folder.place(old) as this, self.folder.place(new) as that:
             facts = _movable(this, that)
-            if facts.st_nlink == 1 and len(self.linked) < NAMES_MAX:
+            if facts.st_nlink == 1 and len(self.linked) < LINKED_MAX:
                 self.linked.add(facts.st_ino)
             os.link(
                 this.name,
@@ -206,28 +208,10 @@ class Changes:
             if this.rule in FREE and that.rule in VETTED:
                 return self._replace(this, that)
             facts = _movable(this, that)
-            if self.folder.policy and stat.S_ISDIR(facts.st_mode):
-                self._is_the_same(self.folder.policy, this, that)
+            if stat.S_ISDIR(facts.st_mode) and not self.folder.means_the_same(this, that):
+                refuse(EXDEV)  # whoever renames it copies it then
             os.rename(this.name, that.name, src_dir_fd=this.folder, dst_dir_fd=that.folder)
         return 0
-
-    def _is_the_same(self, policy: Policy, this: Place, that: Place) -> None:
-        """Let a folder be copied where the policy says something else of what is in it."""
-        seen, found = 0, os.open(this.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=this.folder)
-        try:
-            for path, folders, files, _ in os.fwalk(".", dir_fd=found, follow_symlinks=False):
-                below = tuple(part for part in path.split("/") if part != ".")
-                seen += len(folders) + len(files)
-                if seen > NAMES_MAX:
-                    refuse(EXDEV)
-                for name in (*folders, *files):
-                    inside = (*below, name)
-                    if policy.rule((*this.parts, *inside)) is not policy.rule(
-                        (*that.parts, *inside)
-                    ):
-                        refuse(EXDEV)
-        finally:
-            os.close(found)
 
     def _replace(self, this: Place, that: Place) -> int:
         """Replace a file that git obeys by another, if it may become that.
@@ -239,11 +223,15 @@ class Changes:
             old, _ = that.content()
         except FileNotFoundError:
             old = None
-        if VETTED[that.rule](old, new, that.parts):
+        if that.rule is Rule.INDEX:
+            problem = index_problem(new, object_format(self.folder.config_of(that.parts)))
+        else:
+            problem = REPLACED[that.rule](old, new, that.parts)
+        if problem:
             refuse()
         os.unlink(this.name, dir_fd=this.folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        file = os.open(this.name, flags, stat.S_IMODE(facts.st_mode), dir_fd=this.folder)
+        file = os.open(this.name, flags, facts.st_mode & 0o755, dir_fd=this.folder)
         with os.fdopen(file, "wb") as draft:
             draft.write(new)
         os.rename(this.name, that.name, src_dir_fd=this.folder, dst_dir_fd=that.folder)
@@ -252,13 +240,18 @@ class Changes:
         return 0
 
     def chmod(self, _: Call, path: bytes, mode: int, __: int = 0) -> int:
-        """Change the permissions of a file or folder."""
+        """Change the permissions of a file or folder; no other user of this host may write more."""
+        if path == b".":
+            _let_no_other_write(os.fstat(self.folder.root), mode)
+            raise Continue
         with self.folder.place(path) as place:
             if place.rule not in MAY_CHANGE_MODE:
                 refuse()
             facts = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
             if stat.S_ISLNK(facts.st_mode):
                 refuse(EINVAL)
+            if place.rule not in FREE:
+                _let_no_other_write(facts, mode)
             os.chmod(place.name, stat.S_IMODE(mode), dir_fd=place.folder)
         return 0
 
@@ -320,6 +313,11 @@ ANSWERS: dict[str, tuple[Do, tuple[int, ...], tuple[int, ...], bool]] = {
     "readlink": (Changes.readlink, (0,), (1, 2), False),
     "readlinkat": (Changes.readlink, (1,), (2, 3), True),
 }
+
+
+def _let_no_other_write(facts: os.stat_result, mode: int) -> None:
+    if mode & ~facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        refuse()
 
 
 def _movable(this: Place, that: Place) -> os.stat_result:

@@ -15,6 +15,7 @@ from vagrantp_guard.notify import open_folder
 from vagrantp_guard.protected import Parts, Policy, Rule, fold, tracked_names
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
+NAMES_MAX = 20_000
 CONTENT_MAX = 32 * 2**20  # bytes of a file that is looked at
 
 
@@ -96,6 +97,37 @@ class Folder:
         """Say whether a path is hidden itself, or holds what is."""
         folded = tuple(map(fold, parts))
         return any(hidden[: len(folded)] == folded for hidden in self.hidden)
+
+    def means_the_same(self, this: Place, that: Place) -> bool:
+        """Say whether the policy says of all in a folder what it would say at another place.
+
+        Of a folder with more than NAMES_MAX names it is not known. Raises OSError.
+        """
+        if not self.policy:
+            return True
+        rule, seen = self.policy.rule, 0
+        found = os.open(this.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=this.folder)
+        try:
+            for path, folders, files, _ in os.fwalk(".", dir_fd=found):
+                below = tuple(part for part in path.split("/") if part != ".")
+                names = [(*below, name) for name in (*folders, *files)]
+                seen += len(names)
+                if seen > NAMES_MAX or any(
+                    rule((*this.parts, *name)) is not rule((*that.parts, *name)) for name in names
+                ):
+                    return False
+        finally:
+            os.close(found)
+        return True
+
+    def config_of(self, index: Parts) -> bytes:
+        """Return the config of the repository, or of its main one, that an index belongs to.
+
+        Raises OSError.
+        """
+        git_dir = index[:-3] if index[-3:-2] == ("worktrees",) else index[:-1]
+        with self.place(os.fsencode("/".join((*git_dir, "config")))) as place:
+            return place.content()[0]
 
     def _holds_head(self, parts: Parts) -> bool:
         """Say whether a folder holds a HEAD, so that git may take it for a repository."""

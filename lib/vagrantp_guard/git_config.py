@@ -96,6 +96,15 @@ def config_problem(old: bytes | None, new: bytes, parts: tuple[str, ...]) -> str
     return ""
 
 
+def object_format(config: bytes) -> str:
+    """Return the object format of a repository with this config: sha1, sha256 or an unknown one."""
+    try:
+        found = dict(_pairs(config)).get("extensions.objectformat", "sha1")
+    except ValueError:
+        found = None
+    return (found or "unknown").lower()
+
+
 def _pairs(config: bytes) -> list[Pair]:
     """Return what git reads. Raises ValueError if it cannot."""
     if len(config) > MOST_BYTES:

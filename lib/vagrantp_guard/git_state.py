@@ -24,21 +24,22 @@ RUNS = re.compile(rb"^[ \t\r\f\v]*(exec|x)([ \t\r\f\v]|$)", re.MULTILINE)
 UNUSUAL = re.compile(r"\.g|git~|/\.{0,2}(/|$)|^[./]|[^\x00-\x7f]", re.IGNORECASE)
 
 
-def index_problem(content: bytes) -> str:
+def index_problem(content: bytes, kind: str) -> str:
     """Return why a guest must not put an index with this content into a git dir, or "".
 
     `git checkout` writes what an index names and does not look whether that is a git dir's own.
-    git itself lists the names. gitformat-index(5)
+    git itself lists the names. `kind`: the repository's object format. gitformat-index(5)
     """
-    for kind in FORMATS:
-        names = _names(content, kind)
-        if names is not None:
-            return next((f"it names {name}" for name in names if not _is_plain(name)), "")
-    return "git cannot read it"
+    names = _names(content, kind)
+    if names is None:
+        return "git cannot read it"
+    return next((f"it names {name}" for name in names if not _is_plain(name)), "")
 
 
 def _names(content: bytes, kind: str) -> list[str] | None:
-    """Return the names in an index of a kind of repository, None if git cannot read it so."""
+    """Return the names in an index, None if git cannot read it."""
+    if kind not in FORMATS:
+        return None
     repository = _repository(kind)
     index = repository / "index"
     index.write_bytes(content)
@@ -86,15 +87,11 @@ def todo_problem(content: bytes) -> str:
 
 
 Vet = Callable[[bytes | None, bytes, tuple[str, ...]], str]
-# Why a file must not be so: by its content, the new one, and its path. The first may be written in
-# place, the others only be replaced.
+# Why a file must not be so: by its content, the new one and its path. These are written in place,
 IN_PLACE: dict[Rule, Vet] = {
     Rule.GITFILE: lambda _, new, parts: gitfile_problem(new, parts),
     Rule.COMMONDIR: lambda _, new, parts: commondir_problem(new, parts),
     Rule.TODO: lambda _, new, __: todo_problem(new),
 }
-VETTED: dict[Rule, Vet] = {
-    **IN_PLACE,
-    Rule.CONFIG: config_problem,
-    Rule.INDEX: lambda _, new, __: index_problem(new),
-}
+# … and these are only replaced, as an index is.
+REPLACED: dict[Rule, Vet] = {**IN_PLACE, Rule.CONFIG: config_problem}

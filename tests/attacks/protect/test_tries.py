@@ -45,4 +45,6 @@ def test_each_try_is_one(tmp_path: Path) -> None:
         return any((*effects, folder.look()))
 
     with ThreadPoolExecutor(2) as pool:
-        assert [t.name for t, has in zip(TRIES, pool.map(has_effect, TRIES), strict=True) if not has] == []
+        assert [
+            t.name for t, has in zip(TRIES, pool.map(has_effect, TRIES), strict=True) if not has
+        ] == []
