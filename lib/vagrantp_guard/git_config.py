@@ -78,7 +78,7 @@ def config_problem(old: bytes | None, new: bytes, parts: tuple[str, ...]) -> str
     What it may not set must be in both, in the same order. `old` None: there is none yet.
     """
     try:
-        before, after = _pairs(old or b""), _pairs(new)
+        before, after = _pairs(old) if old else [], _pairs(new)
     except ValueError as error:
         return str(error)
     kept, found = ([p for p in pairs if not _may_set(p, parts)] for pairs in (before, after))

@@ -124,8 +124,8 @@ class Policy:
         """Return the rule for a path, which is not the project folder itself."""
         folded = tuple(map(fold, parts))
         if GIT in folded:
-            below = folded[folded.index(GIT) + 1 :]
-            return git_rule(below) if below else Rule.GITFILE
+            at = folded.index(GIT) + 1
+            return self._git_rule(parts, folded[at:]) if folded[at:] else Rule.GITFILE
         if folded[-1] == "head":  # else a folder could become a bare repository, with a config
             return Rule.FOLDER
         for at in range(len(parts)):
@@ -133,6 +133,19 @@ class Policy:
             if rule is not Rule.NO_LINK and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
         return Rule.FREE if parts in self.tracked else _listed(folded)
+
+    def _git_rule(self, parts: Parts, below: Parts) -> Rule:
+        """Return the rule for what is in a git dir; `below`: the folded parts after that.
+
+        The name of a module that a person made can have parts that are a git dir's own, too:
+        `.git/modules/data/objects`.
+        """
+        start = 0
+        for end in range(1, len(below)) if "modules" in below else ():
+            may_have_head = git_rule((*below[start:end], "head")) is not Rule.CLOSED
+            if not may_have_head and self.is_git_dir(parts[: end - len(below)]):
+                start = end
+        return git_rule(below[start:])
 
     def reported(self, parts: Parts) -> bool:
         """Say whether a person should hear of a change: a guest may write what the person runs."""

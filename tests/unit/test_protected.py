@@ -159,6 +159,17 @@ def test_rule(name: str, expected: Rule) -> None:
     assert rule(name) is expected
 
 
+def test_a_persons_module_with_a_name_like_a_part_of_a_git_dir() -> None:
+    mine = {parts(".git/modules/Data/objects"), parts(".git/modules/src/hooks/modules/x/logs")}
+    policy = Policy(frozenset(), lambda folder: folder in mine)
+    for module in (".git/modules/Data/objects", ".git/modules/src/hooks/modules/x/logs"):
+        assert policy.rule(parts(f"{module}/config")) is CONFIG
+        assert policy.rule(parts(f"{module}/hooks/pre-commit")) is CLOSED
+        assert policy.rule(parts(f"{module}/HEAD")) is NO_LINK
+        assert policy.rule(parts(f"{module}/refs/heads/config")) is NO_LINK
+    assert rule(".git/modules/data/objects/HEAD") is CLOSED  # so no guest makes one
+
+
 SPELLINGS = (
     *(".GIT", ".Git", ".git.", ".git ", ".git . .", "git~1", "GIT~1", "git~2"),
     *(".git::$INDEX_ALLOCATION", ".git:x", ".g\u200cit", "\ufeff.git", ".gi\u034ft", ".gi\ufe0ft"),
@@ -349,10 +360,10 @@ def test_all_that_git_writes_may_be_written(tmp_path: Path) -> None:
     run("rebase", "main")
     run("worktree", "add", "w/inner")
     run("sparse-checkout", "set", "--cone", "w", at=project / "w/inner")
-    run("submodule", "add", str(other), "deps/hooks")
+    run("submodule", "add", str(other), "deps/sub")
     run("commit", "-m", "three")
     run("submodule", "update", "--init")
-    run("submodule", "deinit", "-f", "deps/hooks")
+    run("submodule", "deinit", "-f", "deps/sub")
     run("gc")
     run("branch", "-m", "feature/config", "feature/hooks")
     run("remote", "rename", "origin", "upstream")
@@ -360,7 +371,7 @@ def test_all_that_git_writes_may_be_written(tmp_path: Path) -> None:
     run("worktree", "remove", "--force", "w/inner")
     run("init", "--object-format=sha256", "new")
     run("clone", "-b", "main", str(other), "cloned")
-    assert any(".git/modules/deps/hooks/config" in str(path) for path in known)
+    assert any(".git/modules/deps/sub/config" in str(path) for path in known)
     assert project / ".git/worktrees/inner/commondir" in known
 
 
@@ -416,11 +427,11 @@ def changed(tmp_path: Path, old: bytes, *argv: str) -> bytes:
 
 
 @pytest.mark.parametrize("setting", HOSTILE)
-@pytest.mark.parametrize("old", [OLD, None], ids=["changed", "new"])
-def test_hostile_config(tmp_path: Path, setting: str, old: bytes | None) -> None:
+def test_hostile_config(tmp_path: Path, setting: str) -> None:
     key, _, value = setting.partition("=")
-    new = changed(tmp_path, old or b"", "--add", key, value)
-    assert config_problem(old, new, parts(".git/config"))
+    new = changed(tmp_path, OLD, "--add", key, value)
+    assert config_problem(OLD, new, parts(".git/config"))
+    assert config_problem(None, new, parts(".git/config"))
 
 
 @pytest.mark.parametrize(
