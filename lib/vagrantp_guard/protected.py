@@ -39,8 +39,12 @@ __all__ = [
 Parts = tuple[str, ...]
 
 LIST = Path(__file__).with_name("protected.toml")
-# Packages bring names that are closed (.vscode and the like). Nobody works in these folders.
-OF_PACKAGES = {"node_modules", "site-packages", "vendor"}
+# Where package managers put packages and repositories of others, which bring names that are closed.
+# Nobody works there.
+OF_PACKAGES = {
+    *("node_modules", "site-packages", "venv", ".venv"),
+    *("vendor", "_deps", ".build", ".terraform"),
+}
 # What reads a repository and neither fetches nor runs anything, whatever its config says.
 GIT_READS = (
     *("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"),
@@ -67,7 +71,7 @@ def _patterns(kind: str) -> tuple[Parts, ...]:
     return tuple(tuple(map(str.lower, name.split("/"))) for name in names)
 
 
-CLOSED, REPORTED = _patterns("closed"), _patterns("reported")
+CLOSED, FREE, REPORTED = map(_patterns, ("closed", "free", "reported"))
 
 
 @lru_cache(1 << 16)
@@ -88,17 +92,25 @@ def _match(pattern: Parts, parts: Parts) -> Rule:
 def _rule_in(patterns: tuple[Parts, ...], folded: Parts) -> Rule:
     """Return what a list says of a path: CLOSED, FOLDER or FREE."""
     rule = Rule.FREE
-    if OF_PACKAGES.isdisjoint(folded[:-1]):
-        for at, name in enumerate(folded):
-            for pattern in _starting_with(patterns, name):
-                found = _match(pattern, folded[at:])
-                if found is Rule.CLOSED:
-                    return found
-                rule = found if rule is Rule.FREE else rule
+    for at, name in enumerate(folded):
+        for pattern in _starting_with(patterns, name):
+            found = _match(pattern, folded[at:])
+            if found is Rule.CLOSED:
+                return found
+            rule = found if rule is Rule.FREE else rule
+        if name in OF_PACKAGES:
+            break
     return rule
 
 
 ANYTHING = {Rule.FREE, Rule.NO_LINK}
+
+
+def _listed(folded: Parts) -> Rule:
+    """Return the rule of a path that is in no git dir and that HEAD does not have."""
+    rule = _rule_in(CLOSED, folded)
+    asks = rule is Rule.CLOSED and _rule_in(FREE, folded) is Rule.CLOSED
+    return Rule.FREE if asks else rule
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ class Policy:
         if GIT in folded:
             at = folded.index(GIT)
             below = folded[at + 1 :]
-            rule = git_rule(below) if below else Rule.GITFILE
+            rule = self._git_rule(parts, below) if below else Rule.GITFILE
             is_spelled = parts[at] == GIT and parts[-1] == folded[-1]  # as git itself does
             return rule if is_spelled or rule in ANYTHING else Rule.CLOSED
         if folded[-1] == "head":  # else a folder could become a bare repository, with a config
@@ -127,7 +139,20 @@ class Policy:
             rule = git_rule(folded[at:])
             if rule not in ANYTHING and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
-        return Rule.FREE if parts in self.tracked else _rule_in(CLOSED, folded)
+        return Rule.FREE if parts in self.tracked else _listed(folded)
+
+    def _git_rule(self, parts: Parts, below: Parts) -> Rule:
+        """Return the rule for what is in a git dir; `below`: the folded parts after that.
+
+        The name of a module that a person made can have parts that are a git dir's own, too:
+        `.git/modules/data/objects`.
+        """
+        start = 0
+        for end in range(1, len(below)) if "modules" in below else ():
+            may_have_head = git_rule((*below[start:end], "head")) is not Rule.CLOSED
+            if not may_have_head and self.is_git_dir(parts[: end - len(below)]):
+                start = end
+        return git_rule(below[start:])
 
     def reported(self, parts: Parts) -> bool:
         """Say whether a person should hear of a change: a guest may write what the person runs."""
@@ -135,8 +160,8 @@ class Policy:
         if GIT in folded:
             below = folded[folded.index(GIT) :]
             return any(_match(p, below) is Rule.CLOSED for p in _starting_with(REPORTED, GIT))
-        listed = (REPORTED, CLOSED) if parts in self.tracked else (REPORTED,)
-        return any(_rule_in(patterns, folded) is Rule.CLOSED for patterns in listed)
+        is_released = parts in self.tracked and _listed(folded) is Rule.CLOSED
+        return is_released or _rule_in(REPORTED, folded) is Rule.CLOSED
 
 
 def tracked_names(folder: Path) -> frozenset[Parts]:
@@ -155,7 +180,7 @@ def _tracked(top: Path, parent: Parts, end: float) -> Iterator[Parts]:
         parts = (*parent, *name.split("/"))
         path = top.joinpath(*parts)
         is_submodule = kind == "commit"
-        if not is_submodule and _rule_in(CLOSED, tuple(map(fold, parts))) is Rule.FREE:
+        if not is_submodule and _listed(tuple(map(fold, parts))) is Rule.FREE:
             continue
         place = path if is_submodule else path.parent
         if {"", ".", ".."} & {*parts} or os.path.realpath(place) != str(place):
