@@ -265,12 +265,18 @@ def _reading(what: str) -> Iterator[None]:
         raise ValueError(f"it is no {what}: {error!r}") from None
 
 
+def files() -> list[Path]:
+    """Return what is installed: these modules, and the data beside them."""
+    package = Path(__file__).parent
+    return sorted([*package.glob("*.py"), *package.glob("*.toml")])
+
+
 def version() -> str:
-    """Return the name of the folder in LIB for these modules: a digest of them."""
+    """Return the name of the folder in LIB for these files: a digest of them."""
     from hashlib import sha256  # takes a while, and guard needs it only when it is installed
 
     digest = sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in files():
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,0 +1,189 @@
+"""PROTECT: which names in a project folder a guest must not change. docs/adr/ says why so.
+
+protected.toml lists names with reasons; what git obeys in a git dir is in git_dir.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from threading import Timer
+from time import monotonic
+
+from vagrantp_guard.git_config import config_problem
+from vagrantp_guard.git_dir import (
+    GIT,
+    Rule,
+    commondir_problem,
+    fold,
+    git_rule,
+    gitfile_problem,
+)
+from vagrantp_guard.system import PATH
+
+__all__ = [
+    "Policy",
+    "Rule",
+    "commondir_problem",
+    "config_problem",
+    "gitfile_problem",
+    "tracked_names",
+]
+Parts = tuple[str, ...]
+
+LIST = Path(__file__).with_name("protected.toml")
+# Packages bring names that are closed (.vscode and the like). Nobody works in these folders.
+OF_PACKAGES = {"node_modules", "site-packages", "vendor"}
+# What reads a repository and neither fetches nor runs anything, whatever its config says.
+GIT_READS = (
+    *("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"),
+    *("-c", "safe.directory=*", "-c", "protocol.allow=never"),
+)
+GIT_ENV = {
+    "PATH": PATH,
+    "LC_ALL": "C.UTF-8",
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+MOST_BYTES = 64 << 20  # of names that git lists
+MOST_SECONDS = 30.0
+
+
+def _patterns(kind: str) -> tuple[Parts, ...]:
+    """Read the names of a kind as folded parts, in which * and ** stand for others."""
+    listed = tomllib.loads(LIST.read_text(encoding="utf-8"))[kind]
+    names = [name for entry in listed for name in entry["names"]]
+    return tuple(tuple(map(str.lower, name.split("/"))) for name in names)
+
+
+CLOSED, REPORTED = _patterns("closed"), _patterns("reported")
+
+
+@lru_cache(1 << 16)
+def _starting_with(patterns: tuple[Parts, ...], name: str) -> tuple[Parts, ...]:
+    return tuple(pattern for pattern in patterns if fnmatchcase(name, pattern[0]))
+
+
+def _match(pattern: Sequence[str], parts: Sequence[str]) -> Rule:
+    """Return CLOSED if a pattern is of these parts, FOLDER if of what may be below them."""
+    if not parts or not pattern:
+        return Rule.FREE if parts else Rule.FOLDER if pattern else Rule.CLOSED
+    if pattern == ("**",):
+        return Rule.CLOSED
+    if pattern[0] == "**":
+        found = {_match(pattern[1:], parts[at:]) for at in range(len(parts) + 1)}
+        return next(rule for rule in (Rule.CLOSED, Rule.FOLDER, Rule.FREE) if rule in found)
+    return _match(pattern[1:], parts[1:]) if fnmatchcase(parts[0], pattern[0]) else Rule.FREE
+
+
+def _rule_in(patterns: tuple[Parts, ...], folded: Parts) -> Rule:
+    """Return what a list says of a path: CLOSED, FOLDER or FREE."""
+    rule = Rule.FREE
+    if OF_PACKAGES.isdisjoint(folded[:-1]):
+        for at, name in enumerate(folded):
+            for pattern in _starting_with(patterns, name):
+                found = _match(pattern, folded[at:])
+                if found is Rule.CLOSED:
+                    return found
+                rule = found if rule is Rule.FREE else rule
+    return rule
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a guest may do with the names in a project folder.
+
+    A path is the names that lead to it from the project folder, as os.fsdecode gives them.
+    `tracked`: see tracked_names. `is_git_dir` says whether a folder holds a HEAD.
+    """
+
+    tracked: frozenset[Parts]
+    is_git_dir: Callable[[Parts], bool]
+
+    def rule(self, parts: Parts) -> Rule:
+        """Return the rule for a path, which is not the project folder itself."""
+        folded = tuple(map(fold, parts))
+        if GIT in folded:
+            below = folded[folded.index(GIT) + 1 :]
+            return git_rule(below) if below else Rule.GITFILE
+        if folded[-1] == "head":  # else a folder could become a bare repository, with a config
+            return Rule.FOLDER
+        for at in range(len(parts)):
+            rule = git_rule(folded[at:])
+            if rule is not Rule.NO_LINK and self.is_git_dir(parts[:at]):
+                return rule if rule is Rule.FOLDER else Rule.CLOSED
+        return Rule.FREE if parts in self.tracked else _rule_in(CLOSED, folded)
+
+    def reported(self, parts: Parts) -> bool:
+        """Say whether a person should hear of a change: a guest may write what the person runs."""
+        folded = tuple(map(fold, parts))
+        if GIT in folded:
+            below = folded[folded.index(GIT) :]
+            return any(_match(p, below) is Rule.CLOSED for p in _starting_with(REPORTED, GIT))
+        listed = (REPORTED, CLOSED) if parts in self.tracked else (REPORTED,)
+        return any(_rule_in(patterns, folded) is Rule.CLOSED for patterns in listed)
+
+
+def tracked_names(folder: Path) -> frozenset[Parts]:
+    """Return the names, closed otherwise, that HEAD has in a folder and in its submodules.
+
+    A guest may write them, as `git checkout` does: but only what is there already, since a guest
+    can commit what it may not write. Empty without git or a repository; what git does not list in
+    MOST_SECONDS and MOST_BYTES stays closed.
+    """
+    end = monotonic() + MOST_SECONDS
+    return frozenset(_tracked(Path(os.path.realpath(folder)), (), end))
+
+
+def _tracked(top: Path, parent: Parts, end: float) -> Iterator[Parts]:
+    for kind, name in _tree(top.joinpath(*parent), end):
+        parts = (*parent, *name.split("/"))
+        path = top.joinpath(*parts)
+        is_submodule = kind == "commit"
+        if not is_submodule and _rule_in(CLOSED, tuple(map(fold, parts))) is Rule.FREE:
+            continue
+        place = path if is_submodule else path.parent
+        if {"", ".", ".."} & {*parts} or os.path.realpath(place) != str(place):
+            continue  # git lists the names of a tree as they are, and links lead elsewhere
+        if is_submodule:
+            yield from _tracked(top, parts, end)
+        elif os.path.lexists(path):
+            yield parts
+
+
+def _tree(folder: Path, end: float) -> list[tuple[str, str]]:
+    """Return type and path of what HEAD has; nothing if `folder` is no repository's top."""
+    seconds = end - monotonic()
+    if seconds <= 0 or not os.path.lexists(folder / GIT):
+        return []
+    try:
+        git = subprocess.Popen(
+            (*GIT_READS, "ls-tree", "-r", "-z", "HEAD"),
+            cwd=folder,
+            env={**GIT_ENV, "GIT_CEILING_DIRECTORIES": str(folder.parent)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return []
+    timer = Timer(seconds, git.kill)
+    timer.start()
+    with git:
+        assert git.stdout
+        listed = git.stdout.read(MOST_BYTES)
+        git.stdout.close()
+    timer.cancel()
+    lines = os.fsdecode(listed).split("\0")[:-1] if git.returncode == 0 else []
+    facts = (line.partition("\t") for line in lines)
+    return [(fact.split(" ")[1], name) for fact, _, name in facts]
