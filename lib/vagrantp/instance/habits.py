@@ -194,8 +194,7 @@ class Last:
 def last(instance: Instance) -> Last | None:
     """Return what was seen last, None where that was never or cannot be read."""
     try:
-        text = documents.content(instance.habits, at_most=MAX_RECORD).decode()
-        record = documents.from_json(text)
+        record = documents.from_json(documents.text(instance.habits, at_most=MAX_RECORD))
         found = {str(path): (str(kind), str(has)) for path, (kind, has) in record["found"].items()}
         return Last(Seen(found, record["is_whole"] is True), record["is_stopped"] is True)
     except (ValueError, TypeError, LookupError, AttributeError):

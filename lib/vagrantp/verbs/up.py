@@ -64,6 +64,8 @@ def up(
         has = found.instance.settings if found.live in UP else None  # until its next start
         if mount.is_unprotected(has or settings):
             host.progress.say(f"warning: {mount.WARNING}")
+        if settings.mount != "none" and (why := mount.why_no_repository(instance.folder)):
+            host.progress.say(f"warning: {why}")
         seen = report.look(folder, settings)
         with cleaned_up_by(partial(report.started, host, found, instance, seen)):
             steps.take(host, plan, found, settings=settings, wanted=instance)
