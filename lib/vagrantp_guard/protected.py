@@ -6,11 +6,12 @@ protected.toml lists names with reasons; what git obeys in a git dir is in git_d
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 from pathlib import Path
 from threading import Timer
@@ -34,6 +35,7 @@ __all__ = [
     "config_problem",
     "fold",
     "gitfile_problem",
+    "is_listed",
     "tracked_names",
 ]
 Parts = tuple[str, ...]
@@ -162,6 +164,26 @@ class Policy:
             return any(_match(p, below) is Rule.CLOSED for p in _starting_with(REPORTED, GIT))
         is_released = parts in self.tracked and _listed(folded) is Rule.CLOSED
         return is_released or _rule_in(REPORTED, folded) is Rule.CLOSED
+
+
+def is_listed(parts: Parts) -> bool:
+    """Say whether a name is closed or reported, tracked or not; git's own state is neither."""
+    folded = tuple(map(_fold, parts))
+    if not any(map(_starts, folded)):
+        return False
+    return any(_rule_in(patterns, folded) is Rule.CLOSED for patterns in (CLOSED, REPORTED))
+
+
+_fold = lru_cache(1 << 16)(fold)
+
+
+@lru_cache(1 << 16)
+def _starts(name: str) -> bool:
+    """Say whether any pattern starts with this name; most do not, and a folder has many."""
+    return bool(_FIRST.fullmatch(name))
+
+
+_FIRST = re.compile("|".join(sorted({translate(one[0]) for one in (*CLOSED, *REPORTED)})))
 
 
 def tracked_names(folder: Path) -> frozenset[Parts]:

@@ -22,6 +22,7 @@ addresses 10.201.0.57 192.168.1.9
 gateway 10.201.0.1
 user 1000 1000
 project fuse.bindfs rw 4711
+trusted yes
 provisioned {DIGEST}
 root_kib 3000000
 beside_kib 0
@@ -35,6 +36,7 @@ HONEST = Facts(
     gateway=IPv4Address("10.201.0.1"),
     user=(1000, 1000),
     project=Mounted("fuse.bindfs", "rw", 4711),
+    trusted=True,
     provisioned=DIGEST,
     root_kib=3000000,
     beside_kib=0,

@@ -26,6 +26,8 @@ echo gateway $(ip -4 route show default | awk '{print $3; exit}')
 echo user "$(id -u) $(id -g)"
 echo project "$(awk '$2 == "/project" {print $3, substr($4, 1, 2)}' /proc/mounts)" \
     "$(stat -c %i /project 2>/dev/null)"
+grep -qs '^[[:space:]]*directory = /project/\*$' /etc/gitconfig && trusted=yes || trusted=no
+echo trusted "$trusted"
 echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
@@ -80,7 +82,7 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a guest says it has. `user`: uid and gid of who logs in."""
+    """What a guest says it has. `user`: uid and gid of who logs in; `trusted`: /project, by git."""
 
     hostname: str | None = None
     cpus: int | None = None
@@ -89,6 +91,7 @@ class Facts:
     gateway: IPv4Address | None = None
     user: tuple[int, int] | None = None
     project: Mounted | None = None
+    trusted: bool | None = None
     provisioned: str | None = None  # provision.fingerprint of what was done
     root_kib: int | None = None
     beside_kib: int | None = None
@@ -195,5 +198,6 @@ _READERS: dict[str, Callable[[str], object]] = {
     "gateway": IPv4Address,
     "user": _user,
     "project": _project,
+    "trusted": _yes_or_no,
     "provisioned": _digest,
 }

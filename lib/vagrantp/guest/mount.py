@@ -9,8 +9,11 @@ from pathlib import Path
 
 from vagrantp_guard.contract import PROJECT
 
+from vagrantp.core import documents
+from vagrantp.core.places import SCRIPTS
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
+from vagrantp.core.text import plain
 from vagrantp.guest import session, shell
 from vagrantp.guest.facts import FOLDER_SCRIPT, Facts, OfFolder, of_folder
 from vagrantp.instance import guard
@@ -18,6 +21,8 @@ from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
 PLACE = PROJECT
+GIT = SCRIPTS / "git.sh"
+MAX_PATH = 4096 + len("gitdir: \n")  # bytes (linux/limits.h)
 WARNING = (
     "MOUNT=rw, unprotected: the guest can write .git/config and .git/hooks, so git in this folder "
     "may run its programs on this host: docs/howto.md says how to review safely"
@@ -58,12 +63,12 @@ def check_kept(
     answer = session.tolerant(host, ssh, script, cwd) if is_protected or settings.hide else None
     found = of_folder(answer.stdout if answer else "", len(settings.hide))
     return [
-        *([_protected(settings.protect, is_protected, found)] if settings.mount == "rw" else []),
-        *([_hidden(instance.folder, settings.hide, found)] if settings.hide else []),
+        *([check_protect(settings.protect, is_protected, found)] if settings.mount == "rw" else []),
+        *([check_hide(instance.folder, settings.hide, found)] if settings.hide else []),
     ]
 
 
-def _protected(promised: bool, is_protected: bool, found: OfFolder) -> Check:
+def check_protect(promised: bool, is_protected: bool, found: OfFolder) -> Check:
     yes_or_no = {True: "yes", False: "no"}
     if is_protected and found.refuses is None:
         return Check(
@@ -72,7 +77,7 @@ def _protected(promised: bool, is_protected: bool, found: OfFolder) -> Check:
     return compare("protect", yes_or_no[promised], yes_or_no[is_protected and bool(found.refuses)])
 
 
-def _hidden(folder: Path, paths: tuple[str, ...], found: OfFolder) -> Check:
+def check_hide(folder: Path, paths: tuple[str, ...], found: OfFolder) -> Check:
     """Compare files: what is hidden is another file in the guest, which may have written it."""
     inodes = zip(paths, found.inodes, strict=True)
     kept = [path for path, inode in inodes if inode not in (None, _inode(folder / path))]
@@ -115,9 +120,33 @@ def ensure(
 ) -> Facts:
     """Mount the folder in a running VM, or unmount it, as promised; return its facts then.
 
-    `ssh`: the argv that reaches it, from `cwd`. A container has the folder from its start.
+    In any guest that has it, have git work there. `ssh`: the argv that reaches it, from `cwd`. A
+    container has the folder from its start.
     """
+    if settings.mount != "none" and not facts.trusted:
+        session.as_root(host, ssh, GIT.read_text(encoding="utf-8"), f"git in {PLACE}", cwd)
     if instance.infra_type == "container" or _found(instance, facts) == settings.mount:
         return facts
     session.as_root(host, ssh, shell.mount_inside(settings.mount), f"mounting {PLACE}", cwd)
     return session.ask(host, ssh, cwd)[0]
+
+
+def why_no_repository(folder: Path) -> str:
+    """Return why git finds no repository at /project in a guest, "" where it may.
+
+    A linked worktree and a submodule have a file in place of .git, which names another folder.
+    """
+    try:
+        link = documents.text(folder / ".git", documents.without_links, at_most=MAX_PATH)
+    except documents.Unreadable:
+        return ""
+    target, top = link.removeprefix("gitdir:").strip(), Path(os.path.realpath(folder))
+    if target == link or target.startswith(f"{PLACE}/"):  # it is no such file, or a guest's
+        return ""
+    is_within = Path(os.path.realpath(f"{top}/{target}")).is_relative_to(top)
+    if is_within and not target.startswith("/"):  # else the guest has another path for it
+        return ""
+    return (
+        f".git leads out of this folder, to {plain(target)}, so git in the guest finds no "
+        "repository: put .env into the main repository's folder, or make this one a clone"
+    )

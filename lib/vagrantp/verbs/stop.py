@@ -10,6 +10,7 @@ from vagrantp.instance.plan import WantStopped, decide
 from vagrantp.providers import provider_for
 from vagrantp.settings import env
 from vagrantp.verbs import steps
+from vagrantp.verbs.steps import report
 from vagrantp.verbs.steps.find import find, locked
 from vagrantp.verbs.tasks import here, verb
 
@@ -22,6 +23,8 @@ def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = Tr
         found = find(host, folder)
         plan = decide(found, [], WantStopped(force))
         steps.take(host, plan, found)
+        if not host.dry:
+            report.stopped(host, found)
         if not plan:
             show(f"{found.name} is stopped already")
         elif host.dry:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 
 from vagrantp_guard.contract import LanNic
 
-from vagrantp.core.errors import VagrantpError
+from vagrantp.core.errors import VagrantpError, cleaned_up_by
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.guest import mount
@@ -19,6 +20,7 @@ from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.settings import saved
 from vagrantp.verbs import steps
+from vagrantp.verbs.steps import report
 from vagrantp.verbs.steps.find import find, locked
 from vagrantp.verbs.steps.grant import granted
 from vagrantp.verbs.tasks import accepts, here, not_built, verb
@@ -62,7 +64,11 @@ def up(
         has = found.instance.settings if found.live in UP else None  # until its next start
         if mount.is_unprotected(has or settings):
             host.progress.say(f"warning: {mount.WARNING}")
-        steps.take(host, plan, found, settings=settings, wanted=instance)
+        if settings.mount != "none" and (why := mount.why_no_repository(instance.folder)):
+            host.progress.say(f"warning: {why}")
+        seen = report.look(folder, settings)
+        with cleaned_up_by(partial(report.started, host, found, instance, seen)):
+            steps.take(host, plan, found, settings=settings, wanted=instance)
         if host.dry:
             show(f"{instance.full_name} would be running")
         elif found.state == "running":
