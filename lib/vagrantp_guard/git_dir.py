@@ -20,6 +20,7 @@ PARTS = {
     *("branches", "branchless", "glab-cli", "hooks", "info", "logs", "modules", "objects", "refs"),
     *("remotes", "worktrees"),
 }
+FILES = {"config", "config.worktree", "commondir", "git-rebase-todo", "index"}
 # Unicode's Default_Ignorable_Code_Point, which HFS+ and ext4's casefold leave out of comparisons.
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"

@@ -19,7 +19,9 @@ from time import monotonic
 
 from vagrantp_guard.git_config import config_problem
 from vagrantp_guard.git_dir import (
+    FILES,
     GIT,
+    PARTS,
     Rule,
     commondir_problem,
     fold,
@@ -133,7 +135,8 @@ class Policy:
             at = folded.index(GIT)
             below = folded[at + 1 :]
             rule = self._git_rule(parts, below) if below else Rule.GITFILE
-            is_spelled = parts[at] == GIT and parts[-1] == folded[-1]  # as git itself does
+            is_name = folded[-1] in (*PARTS, *FILES)
+            is_spelled = parts[at] == GIT and (not is_name or parts[-1] == folded[-1])  # git's way
             return rule if is_spelled or rule in ANYTHING else Rule.CLOSED
         if folded[-1] == "head":  # else a folder could become a bare repository, with a config
             return Rule.FOLDER

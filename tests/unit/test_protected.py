@@ -112,10 +112,15 @@ NAMES = {
         *("__pycache__/fabfile.cpython-311.pyc", ".tmuxp.yaml", ".exrc", ".vimrc", ".npmrc"),
         *(".cargo/config", ".cargo/config.toml", "crates/x/.cargo/config.toml"),
     ),
+    Rule.INDEX: (".git/index", ".git/modules/a/b/index", ".git/worktrees/w/index"),
+    Rule.TODO: (
+        ".git/rebase-merge/git-rebase-todo",
+        ".git/worktrees/w/rebase-merge/git-rebase-todo",
+    ),
     NO_LINK: (
-        *(".git/HEAD", ".git/index", ".git/config.lock", ".git/info/exclude", ".git/shallow"),
+        *(".git/HEAD", ".git/config.lock", ".git/info/exclude", ".git/shallow"),
         *(".git/hooks/pre-commit.sample", ".git/modules/a/hooks/update.sample"),
-        *(".git/packed-refs", ".git/FETCH_HEAD", ".git/rebase-merge/git-rebase-todo"),
+        *(".git/packed-refs", ".git/FETCH_HEAD", ".git/rebase-merge/done"),
         *(".git/worktrees/w/HEAD", ".git/worktrees/w/gitdir", ".git/modules/a/b/HEAD"),
         *(".git/objects/ab", ".git/objects/ab/cd", ".git/objects/pack/x.pack"),
         *(".git/objects/info/commit-graph", ".git/lfs/objects/ab/cd", ".git/modules/a/b"),
@@ -179,9 +184,10 @@ SPELLINGS = (
 
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_another_spelling_of_a_git_dir(name: str) -> None:
-    assert rule(name) is GITFILE
+    assert rule(name) is CLOSED
     assert rule(f"sub/{name}/HOOKS/x") is CLOSED
-    assert rule(f"{name}/Config") is CONFIG
+    assert rule(f"{name}/Config") is CLOSED
+    assert rule(".git/Config") is CLOSED
 
 
 IGNORED = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u034f\ufe0f\u180e"
@@ -209,7 +215,7 @@ def test_no_spelling_gets_by(name: str, data: st.DataObject) -> None:
         )
     policy = Policy(frozenset(), lambda folder: len(folder) == 1 and folder[0].startswith("m"))
     if not name.startswith("mine.git"):
-        assert policy.rule(tuple(spelled)) is rule(name)
+        assert policy.rule(tuple(spelled)) in (rule(name), CLOSED)
 
 
 ignorable = st.sampled_from(IGNORED)
@@ -235,7 +241,6 @@ def test_names_in_head_are_reported_only() -> None:
             (n, True)
             for n in ("package.json", ".github/workflows/ci.yml", "MAKEFILE", "a/tasks.py")
         ),
-        (".git/rebase-merge/git-rebase-todo", True),
         *((n, False) for n in ("README.md", ".git/refs/heads/Makefile", "node_modules/x/Makefile")),
         *((n, False) for n in (".github", ".venv/lib/x/setup.py", ".git/config", ".git")),
     ],
