@@ -20,20 +20,23 @@ PARTS = {
     *("branches", "branchless", "glab-cli", "hooks", "info", "logs", "modules", "objects", "refs"),
     *("remotes", "worktrees"),
 }
-FILES = {"config", "config.worktree", "commondir", "git-rebase-todo", "index"}
+# What has a rule at the top of a git dir.
+OBEYED = PARTS | {"commondir", "config", "config.worktree", "index", "lazygit.yml"}
 # Unicode's Default_Ignorable_Code_Point, which HFS+ and ext4's casefold leave out of comparisons.
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
+# A second name that FAT and NTFS give to a file with a long one: TASKS~1.JSO
+SHORT = re.compile(r"[^.~]{1,6}~[0-9]{1,6}(\.[^.]{1,3})?")
 
 
 class Rule(Enum):
     """What a guest may do with a name. It may read all of them."""
 
     FREE = "anything"
-    NO_LINK = "anything but make a symbolic link"
+    NO_LINK = "make files and folders, but no symbolic links, FIFOs and the like"
     FOLDER = "make a folder, and remove it when it is empty"
     CLOSED = "nothing"
     CONFIG = "put a file in its place of which git_config.config_problem says nothing"
@@ -47,14 +50,14 @@ class Rule(Enum):
 def fold(name: str) -> str:
     """Return one spelling for all names that a file system may take for the same.
 
-    NTFS has dots and blanks at the end, streams (`.git::$INDEX_ALLOCATION`) and short names.
+    NTFS ignores dots and blanks at the end, and has streams: `.git::$INDEX_ALLOCATION`.
     """
     if not name.isascii():
         for _ in range(2):  # what was ignored can have kept marks apart
             name = IGNORED.sub("", unicodedata.normalize("NFKD", name)).upper().casefold()
         name = unicodedata.normalize("NFKD", name)
     name = name.partition(":")[0].rstrip(". ").lower()
-    return GIT if re.fullmatch("git~[0-9]+", name) else name
+    return GIT if name.startswith("git~") else name
 
 
 def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:

@@ -1,4 +1,4 @@
-"""PROTECT: which names in a project folder a guest must not change. docs/adr/ says why so.
+"""PROTECT: which names in a project folder a guest must not change, and of which to report changes.
 
 protected.toml lists names with reasons; what git obeys in a git dir is in git_dir.py.
 """
@@ -6,12 +6,11 @@ protected.toml lists names with reasons; what git obeys in a git dir is in git_d
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase, translate
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from threading import Timer
@@ -19,9 +18,9 @@ from time import monotonic
 
 from vagrantp_guard.git_config import config_problem
 from vagrantp_guard.git_dir import (
-    FILES,
     GIT,
-    PARTS,
+    OBEYED,
+    SHORT,
     Rule,
     commondir_problem,
     fold,
@@ -68,23 +67,37 @@ MOST_BYTES = 64 << 20  # of names that git lists
 MOST_SECONDS = 30.0
 
 
-def _patterns(kind: str) -> tuple[Parts, ...]:
-    """Read the names of a kind, as parts that fnmatch(3) compares with folded ones."""
-    listed = tomllib.loads(LIST.read_text(encoding="utf-8"))[kind]
-    names = [name for entry in listed for name in entry["names"]]
-    return tuple(tuple(map(str.lower, name.split("/"))) for name in names)
+class Names:
+    """The names of a list in protected.toml, as patterns of folded parts."""
 
+    def __init__(self, kind: str) -> None:
+        self.by_start: dict[str, list[Parts]] = {}
+        for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))[kind]:
+            for name in entry["names"]:
+                pattern = tuple(name.lower().split("/"))
+                self.by_start.setdefault(pattern[0], []).append(pattern)
+        self.globs = [start for start in self.by_start if "*" in start]
+        self.starting_with = lru_cache(1 << 14)(self._starting_with)
 
-CLOSED, FREE, REPORTED = map(_patterns, ("closed", "free", "reported"))
+    def _starting_with(self, name: str) -> list[Parts]:
+        starts = [name, *(start for start in self.globs if fnmatchcase(name, start))]
+        return [pattern for start in starts for pattern in self.by_start.get(start, ())]
 
-
-@lru_cache(1 << 16)
-def _starting_with(patterns: tuple[Parts, ...], name: str) -> tuple[Parts, ...]:
-    return tuple(pattern for pattern in patterns if fnmatchcase(name, pattern[0]))
+    def rule(self, folded: Parts) -> Rule:
+        """Return CLOSED for what is listed, FOLDER for a folder that leads there, or FREE."""
+        rule = Rule.FREE
+        for at, name in enumerate(folded):
+            for pattern in self.starting_with(name):
+                found = _match(pattern, folded[at:])
+                if found is Rule.CLOSED:
+                    return found
+                rule = found if rule is Rule.FREE else rule
+            if name in OF_PACKAGES:
+                break
+        return rule
 
 
 def _match(pattern: Parts, parts: Parts) -> Rule:
-    """Return CLOSED for what a pattern means, FOLDER for a folder that leads there, or FREE."""
     length = len(pattern)
     if pattern[-1] == "**" and len(parts) >= length:
         parts = (*parts[: length - 1], "**")
@@ -93,18 +106,7 @@ def _match(pattern: Parts, parts: Parts) -> Rule:
     return Rule.CLOSED if len(parts) == length else Rule.FOLDER
 
 
-def _rule_in(patterns: tuple[Parts, ...], folded: Parts) -> Rule:
-    """Return what a list says of a path: CLOSED, FOLDER or FREE."""
-    rule = Rule.FREE
-    for at, name in enumerate(folded):
-        for pattern in _starting_with(patterns, name):
-            found = _match(pattern, folded[at:])
-            if found is Rule.CLOSED:
-                return found
-            rule = found if rule is Rule.FREE else rule
-        if name in OF_PACKAGES:
-            break
-    return rule
+CLOSED, FREE, REPORTED = map(Names, ("closed", "free", "reported"))
 
 
 ANYTHING = {Rule.FREE, Rule.NO_LINK}
@@ -112,9 +114,8 @@ ANYTHING = {Rule.FREE, Rule.NO_LINK}
 
 def _listed(folded: Parts) -> Rule:
     """Return the rule of a path that is in no git dir and that HEAD does not have."""
-    rule = _rule_in(CLOSED, folded)
-    asks = rule is Rule.CLOSED and _rule_in(FREE, folded) is Rule.CLOSED
-    return Rule.FREE if asks else rule
+    rule = CLOSED.rule(folded)
+    return Rule.FREE if rule is Rule.CLOSED is FREE.rule(folded) else rule
 
 
 @dataclass(frozen=True)
@@ -131,17 +132,19 @@ class Policy:
     def rule(self, parts: Parts) -> Rule:
         """Return the rule for a path, which is not the project folder itself."""
         folded = tuple(map(fold, parts))
+        if any("~" in name and SHORT.fullmatch(name) for name in folded):
+            return Rule.CLOSED  # whichever file it is
         if GIT in folded:
             at = folded.index(GIT)
             below = folded[at + 1 :]
             rule = self._git_rule(parts, below) if below else Rule.GITFILE
-            is_name = folded[-1] in (*PARTS, *FILES)
+            is_name = folded[-1] in OBEYED or folded[-1] == "git-rebase-todo"
             is_spelled = parts[at] == GIT and (not is_name or parts[-1] == folded[-1])  # git's way
             return rule if is_spelled or rule in ANYTHING else Rule.CLOSED
         if folded[-1] == "head":  # else a folder could become a bare repository, with a config
             return Rule.FOLDER
-        for at in range(len(parts)):
-            rule = git_rule(folded[at:])
+        for at, name in enumerate(folded):
+            rule = git_rule(folded[at:]) if name in OBEYED else Rule.NO_LINK
             if rule not in ANYTHING and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
         return Rule.FREE if parts in self.tracked else _listed(folded)
@@ -163,30 +166,15 @@ class Policy:
         """Say whether a person should hear of a change: a guest may write what the person runs."""
         folded = tuple(map(fold, parts))
         if GIT in folded:
-            below = folded[folded.index(GIT) :]
-            return any(_match(p, below) is Rule.CLOSED for p in _starting_with(REPORTED, GIT))
+            return False
         is_released = parts in self.tracked and _listed(folded) is Rule.CLOSED
-        return is_released or _rule_in(REPORTED, folded) is Rule.CLOSED
+        return is_released or REPORTED.rule(folded) is Rule.CLOSED
 
 
 def is_listed(parts: Parts) -> bool:
     """Say whether a name is closed or reported, tracked or not; git's own state is neither."""
-    folded = tuple(map(_fold, parts))
-    if not any(map(_starts, folded)):
-        return False
-    return any(_rule_in(patterns, folded) is Rule.CLOSED for patterns in (CLOSED, REPORTED))
-
-
-_fold = lru_cache(1 << 16)(fold)
-
-
-@lru_cache(1 << 16)
-def _starts(name: str) -> bool:
-    """Say whether any pattern starts with this name; most do not, and a folder has many."""
-    return bool(_FIRST.fullmatch(name))
-
-
-_FIRST = re.compile("|".join(sorted({translate(one[0]) for one in (*CLOSED, *REPORTED)})))
+    folded = tuple(map(fold, parts))
+    return Rule.CLOSED in (CLOSED.rule(folded), REPORTED.rule(folded))
 
 
 def tracked_names(folder: Path) -> frozenset[Parts]:

@@ -94,6 +94,8 @@ NAMES = {
         # other tools' settings in a git dir
         *(".git/lazygit.yml", ".git/glab-cli/config.yml", ".git/branchless/config"),
         *(".git/modules/sub/lazygit.yml", ".git/modules/a/glab-cli/config.yml"),
+        # FAT's and NTFS's other name of a file
+        *("VSCODE~1/tasks.json", ".vscode/TASKS~1.JSO", ".git/COMMON~1", "CLAUDE~1/hooks/x"),
         # a bare repository of the person's
         *("mine.git/config", "mine.git/hooks/update", "mine.git/info/attributes"),
         *("mine.git/objects/info/alternates", "mine.git/commondir", "mine.git/config.worktree"),
@@ -134,7 +136,18 @@ NAMES = {
         *(".git/reftable/tables.list", ".git/worktrees/w/refs/bisect/bad"),
     ),
     FREE: (
-        *("README.md", "src/main.rs", "config", "hooks/useState.ts", "src/config/hooks/x.py"),
+        *(
+            "README.md",
+            "src/main.rs",
+            "main.rs~",
+            "a.b~1.c",
+            "foo_1.0~1.deb",
+            "x.~1~",
+            "~/x",
+            "config",
+            "hooks/useState.ts",
+            "src/config/hooks/x.py",
+        ),
         *("app/tasks.py", "info/attributes", "modules/a/config", "objects/info/alternates"),
         *(".gitignore", ".gitattributes", ".gitmodules", ".github/workflows/ci.yml", "Makefile"),
         *("package.json", "package-lock.json", "pyproject.toml", "manage.py", "tasks.py"),

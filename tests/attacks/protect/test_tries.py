@@ -5,7 +5,6 @@ The tries are in tries/*.toml; README.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
