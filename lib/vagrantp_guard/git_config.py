@@ -38,7 +38,7 @@ NAME = r"(?![./-])(?!.*(\.\.|//))[\w.+@#/-]+"  # of a remote or a branch
 # Without `helper::address`, which runs git-remote-helper, and without options in a host's place.
 URL = (
     rf"(?!-)(?!.*%0[ad])((https?|ssh|git)://(?!-){TEXT}+|file:///{TEXT}+"
-    rf"|[^-:/\x00-\x20\x7f][^:/\x00-\x20\x7f]*:(?!:){TEXT}+|[^-:\x00-\x1f\x7f][^:\x00-\x1f\x7f]*)"
+    rf"|[^-:/\x00-\x20\x7f][^:/\x00-\x20\x7f]*:(?!:|//){TEXT}+|[^-:\x00-\x1f\x7f][^:\x00-\x1f\x7f]*)"
 )
 ALLOWED = {
     "branch.*.description": r"[^\x00-\x09\x0b-\x1f\x7f]*",
@@ -78,7 +78,7 @@ def config_problem(old: bytes | None, new: bytes, parts: tuple[str, ...]) -> str
     What it may not set must be in both, in the same order. `old` None: there is none yet.
     """
     try:
-        before, after = _pairs(old or b""), _pairs(new)
+        before, after = _pairs(old) if old else [], _pairs(new)
     except ValueError as error:
         return str(error)
     kept, found = ([p for p in pairs if not _may_set(p, parts)] for pairs in (before, after))
@@ -94,6 +94,15 @@ def config_problem(old: bytes | None, new: bytes, parts: tuple[str, ...]) -> str
         if line not in known and not PLAIN_LINE.fullmatch(text):
             return f"{text[:200]!r} is no line that `git config` writes"
     return ""
+
+
+def object_format(config: bytes) -> str:
+    """Return the object format of a repository with this config: sha1, sha256 or an unknown one."""
+    try:
+        found = dict(_pairs(config)).get("extensions.objectformat", "sha1")
+    except ValueError:
+        found = None
+    return (found or "unknown").lower()
 
 
 def _pairs(config: bytes) -> list[Pair]:
@@ -128,11 +137,11 @@ def _may_set(pair: Pair, parts: tuple[str, ...]) -> bool:
     section, _, rest = key.partition(".")
     subsection, _, name = rest.rpartition(".")
     listed = f"{section}.*.{name}" if subsection else key
-    if key == "core.worktree":
-        return value is not None and _is_worktree(value, parts)
-    if listed not in ALLOWED or "\n" in subsection:
+    if value is None:  # `git config` writes no such lines
         return False
-    return bool(VALUES[listed].fullmatch("true" if value is None else value))
+    if key == "core.worktree":
+        return _is_worktree(value, parts)
+    return listed in VALUES and bool(VALUES[listed].fullmatch(value))
 
 
 def _is_worktree(value: str, parts: tuple[str, ...]) -> bool:

@@ -17,8 +17,10 @@ from vagrantp_guard.contract import PROJECT
 GIT = ".git"
 # What names a part of a git dir, and so ends the name of a module, which may have slashes.
 PARTS = {
-    *("branches", "hooks", "info", "logs", "modules", "objects", "refs", "remotes", "worktrees"),
+    *("branches", "branchless", "glab-cli", "hooks", "info", "logs", "modules", "objects", "refs"),
+    *("remotes", "worktrees"),
 }
+FILES = {"config", "config.worktree", "commondir", "git-rebase-todo", "index"}
 # Unicode's Default_Ignorable_Code_Point, which HFS+ and ext4's casefold leave out of comparisons.
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
@@ -37,6 +39,8 @@ class Rule(Enum):
     CONFIG = "put a file in its place of which git_config.config_problem says nothing"
     GITFILE = "like FOLDER, or put a file there of which gitfile_problem says nothing"
     COMMONDIR = "put a file there of which commondir_problem says nothing"
+    INDEX = "put a file in its place of which git_state.index_problem says nothing"
+    TODO = "write a file of which git_state.todo_problem says nothing"
 
 
 @lru_cache(1 << 16)
@@ -67,8 +71,14 @@ def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:
             return Rule.FOLDER
         case [*folder, "head"] if not _may_have_head(folder):
             return Rule.CLOSED
+        case [name] if re.fullmatch("t[a-z0-9]{6}", name):
+            return Rule.FREE  # `git init` tries whether there can be symbolic links
         case ["config" | "config.worktree"]:
             return Rule.CONFIG
+        case ["index"]:
+            return Rule.INDEX
+        case ["rebase-merge", "git-rebase-todo"]:
+            return Rule.TODO
         case ["commondir"]:
             return Rule.COMMONDIR if is_worktree else Rule.CLOSED
         case [name] if name in PARTS:
@@ -77,6 +87,8 @@ def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:
             return Rule.NO_LINK
         case ["hooks" | "branches" | "remotes", *_]:  # gitremotes: files with URLs of any kind
             return Rule.CLOSED
+        case ["lazygit.yml"] | ["glab-cli" | "branchless", "config" | "config.yml"]:
+            return Rule.CLOSED  # other tools keep settings there that name programs
         case ["info", "attributes"] | ["objects", "info", "alternates" | "http-alternates"]:
             return Rule.CLOSED
         case ["worktrees", _, *rest]:

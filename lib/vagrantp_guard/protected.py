@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
@@ -19,7 +19,9 @@ from time import monotonic
 
 from vagrantp_guard.git_config import config_problem
 from vagrantp_guard.git_dir import (
+    FILES,
     GIT,
+    PARTS,
     Rule,
     commondir_problem,
     fold,
@@ -33,6 +35,7 @@ __all__ = [
     "Rule",
     "commondir_problem",
     "config_problem",
+    "fold",
     "gitfile_problem",
     "is_listed",
     "tracked_names",
@@ -40,8 +43,12 @@ __all__ = [
 Parts = tuple[str, ...]
 
 LIST = Path(__file__).with_name("protected.toml")
-# Packages bring names that are closed (.vscode and the like). Nobody works in these folders.
-OF_PACKAGES = {"node_modules", "site-packages", "vendor"}
+# Where package managers put packages and repositories of others, which bring names that are closed.
+# Nobody works there.
+OF_PACKAGES = {
+    *("node_modules", "site-packages", "venv", ".venv"),
+    *("vendor", "_deps", ".build", ".terraform"),
+}
 # What reads a repository and neither fetches nor runs anything, whatever its config says.
 GIT_READS = (
     *("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"),
@@ -62,13 +69,13 @@ MOST_SECONDS = 30.0
 
 
 def _patterns(kind: str) -> tuple[Parts, ...]:
-    """Read the names of a kind as folded parts, in which * and ** stand for others."""
+    """Read the names of a kind, as parts that fnmatch(3) compares with folded ones."""
     listed = tomllib.loads(LIST.read_text(encoding="utf-8"))[kind]
     names = [name for entry in listed for name in entry["names"]]
     return tuple(tuple(map(str.lower, name.split("/"))) for name in names)
 
 
-CLOSED, REPORTED = _patterns("closed"), _patterns("reported")
+CLOSED, FREE, REPORTED = map(_patterns, ("closed", "free", "reported"))
 
 
 @lru_cache(1 << 16)
@@ -76,29 +83,38 @@ def _starting_with(patterns: tuple[Parts, ...], name: str) -> tuple[Parts, ...]:
     return tuple(pattern for pattern in patterns if fnmatchcase(name, pattern[0]))
 
 
-def _match(pattern: Sequence[str], parts: Sequence[str]) -> Rule:
-    """Return CLOSED if a pattern is of these parts, FOLDER if of what may be below them."""
-    if not parts or not pattern:
-        return Rule.FREE if parts else Rule.FOLDER if pattern else Rule.CLOSED
-    if pattern == ("**",):
-        return Rule.CLOSED
-    if pattern[0] == "**":
-        found = {_match(pattern[1:], parts[at:]) for at in range(len(parts) + 1)}
-        return next(rule for rule in (Rule.CLOSED, Rule.FOLDER, Rule.FREE) if rule in found)
-    return _match(pattern[1:], parts[1:]) if fnmatchcase(parts[0], pattern[0]) else Rule.FREE
+def _match(pattern: Parts, parts: Parts) -> Rule:
+    """Return CLOSED for what a pattern means, FOLDER for a folder that leads there, or FREE."""
+    length = len(pattern)
+    if pattern[-1] == "**" and len(parts) >= length:
+        parts = (*parts[: length - 1], "**")
+    if len(parts) > length or not all(map(fnmatchcase, parts, pattern)):
+        return Rule.FREE
+    return Rule.CLOSED if len(parts) == length else Rule.FOLDER
 
 
 def _rule_in(patterns: tuple[Parts, ...], folded: Parts) -> Rule:
     """Return what a list says of a path: CLOSED, FOLDER or FREE."""
     rule = Rule.FREE
-    if OF_PACKAGES.isdisjoint(folded[:-1]):
-        for at, name in enumerate(folded):
-            for pattern in _starting_with(patterns, name):
-                found = _match(pattern, folded[at:])
-                if found is Rule.CLOSED:
-                    return found
-                rule = found if rule is Rule.FREE else rule
+    for at, name in enumerate(folded):
+        for pattern in _starting_with(patterns, name):
+            found = _match(pattern, folded[at:])
+            if found is Rule.CLOSED:
+                return found
+            rule = found if rule is Rule.FREE else rule
+        if name in OF_PACKAGES:
+            break
     return rule
+
+
+ANYTHING = {Rule.FREE, Rule.NO_LINK}
+
+
+def _listed(folded: Parts) -> Rule:
+    """Return the rule of a path that is in no git dir and that HEAD does not have."""
+    rule = _rule_in(CLOSED, folded)
+    asks = rule is Rule.CLOSED and _rule_in(FREE, folded) is Rule.CLOSED
+    return Rule.FREE if asks else rule
 
 
 @dataclass(frozen=True)
@@ -116,15 +132,32 @@ class Policy:
         """Return the rule for a path, which is not the project folder itself."""
         folded = tuple(map(fold, parts))
         if GIT in folded:
-            below = folded[folded.index(GIT) + 1 :]
-            return git_rule(below) if below else Rule.GITFILE
+            at = folded.index(GIT)
+            below = folded[at + 1 :]
+            rule = self._git_rule(parts, below) if below else Rule.GITFILE
+            is_name = folded[-1] in (*PARTS, *FILES)
+            is_spelled = parts[at] == GIT and (not is_name or parts[-1] == folded[-1])  # git's way
+            return rule if is_spelled or rule in ANYTHING else Rule.CLOSED
         if folded[-1] == "head":  # else a folder could become a bare repository, with a config
             return Rule.FOLDER
         for at in range(len(parts)):
             rule = git_rule(folded[at:])
-            if rule is not Rule.NO_LINK and self.is_git_dir(parts[:at]):
+            if rule not in ANYTHING and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
-        return Rule.FREE if parts in self.tracked else _rule_in(CLOSED, folded)
+        return Rule.FREE if parts in self.tracked else _listed(folded)
+
+    def _git_rule(self, parts: Parts, below: Parts) -> Rule:
+        """Return the rule for what is in a git dir; `below`: the folded parts after that.
+
+        The name of a module that a person made can have parts that are a git dir's own, too:
+        `.git/modules/data/objects`.
+        """
+        start = 0
+        for end in range(1, len(below)) if "modules" in below else ():
+            may_have_head = git_rule((*below[start:end], "head")) is not Rule.CLOSED
+            if not may_have_head and self.is_git_dir(parts[: end - len(below)]):
+                start = end
+        return git_rule(below[start:])
 
     def reported(self, parts: Parts) -> bool:
         """Say whether a person should hear of a change: a guest may write what the person runs."""
@@ -132,8 +165,8 @@ class Policy:
         if GIT in folded:
             below = folded[folded.index(GIT) :]
             return any(_match(p, below) is Rule.CLOSED for p in _starting_with(REPORTED, GIT))
-        listed = (REPORTED, CLOSED) if parts in self.tracked else (REPORTED,)
-        return any(_rule_in(patterns, folded) is Rule.CLOSED for patterns in listed)
+        is_released = parts in self.tracked and _listed(folded) is Rule.CLOSED
+        return is_released or _rule_in(REPORTED, folded) is Rule.CLOSED
 
 
 def is_listed(parts: Parts) -> bool:
@@ -172,7 +205,7 @@ def _tracked(top: Path, parent: Parts, end: float) -> Iterator[Parts]:
         parts = (*parent, *name.split("/"))
         path = top.joinpath(*parts)
         is_submodule = kind == "commit"
-        if not is_submodule and _rule_in(CLOSED, tuple(map(fold, parts))) is Rule.FREE:
+        if not is_submodule and _listed(tuple(map(fold, parts))) is Rule.FREE:
             continue
         place = path if is_submodule else path.parent
         if {"", ".", ".."} & {*parts} or os.path.realpath(place) != str(place):
