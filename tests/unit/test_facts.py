@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import struct
 import subprocess
 from dataclasses import fields, replace
+from errno import EACCES
 from ipaddress import IPv4Address
 from pathlib import Path
+from shutil import which
 
 import pytest
 from hypothesis import given
@@ -85,6 +90,35 @@ def test_the_script_of_the_folder_leaves_no_trace(tmp_path: Path, head: str) -> 
     refuses = False if head in ("none", "file") else None
     inode = (tmp_path / "it's a").stat().st_ino
     assert facts.of_folder(done.stdout, 2) == OfFolder(refuses, (inode, 0))
+
+
+def no_files_are_made() -> None:
+    """Have this process and its children refused what openat(2) would make, as PROTECT does."""
+    number = {"x86_64": 257, "aarch64": 56}[os.uname().machine]
+    program = [
+        (0x20, 0, 0, 0),  # load the call's number
+        (0x15, 0, 3, number),
+        (0x20, 0, 0, 32),  # its flags
+        (0x45, 0, 1, os.O_CREAT),
+        (0x06, 0, 0, 0x00050000 | EACCES),
+        (0x06, 0, 0, 0x7FFF0000),  # allow
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    filters = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, ctypes.create_string_buffer(filters)) == 0  # PR_SET_SECCOMP
+
+
+@pytest.mark.parametrize("shell", [name for name in ("dash", "bash", "busybox") if which(name)])
+def test_the_script_of_the_folder_sees_a_refusal(tmp_path: Path, shell: str) -> None:
+    script = facts.FOLDER_SCRIPT.replace("/project", str(tmp_path))
+    argv = [shell, *(["sh"] if shell == "busybox" else []), "-c", script]
+    environment = {**os.environ, "LC_ALL": "de_DE.UTF-8"}
+    done = subprocess.run(
+        argv, preexec_fn=no_files_are_made, env=environment, capture_output=True, check=True
+    )  # fmt: skip
+    assert facts.of_folder(done.stdout.decode(), 0) == OfFolder(True, ())
 
 
 def test_what_a_guest_says_of_the_folder() -> None:

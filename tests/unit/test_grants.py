@@ -122,7 +122,8 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
                 "among them",
             ],
         ),
-        ({"PROTECT": "yes"}, []),
+        ({"MOUNT": "rw", "PROTECT": "yes"}, ["MOUNT=rw: the guest changes this folder"]),
+        ({"MOUNT": "ro", "PROTECT": "no"}, ["MOUNT=ro: the guest reads this folder"]),
         ({"AUTOSTART": "yes"}, ["AUTOSTART=yes: the guest starts with this host"]),
         (
             {"SSH_KEY": "key.pub,../elsewhere/key.pub"},
@@ -258,8 +259,6 @@ def test_what_a_terminal_could_obey_is_escaped(project: Path) -> None:
         ("LAN_ACCESS", "yes", "yes", []),
         ("LAN_ACCESS", "no", "yes", ["yes"]),
         ("AUTOSTART", "no", "yes", ["yes"]),
-        ("PROTECT", "no", "yes", []),
-        ("PROTECT", "yes", "no", ["no"]),
     ],
 )
 def test_only_what_gives_more_is_asked(
@@ -268,6 +267,15 @@ def test_only_what_gives_more_is_asked(
     had = grants.together(grants.asked(settings(project, **{key: before}), project, {}))
     asks = grants.asked(settings(project, **{key: now}), project, had)
     assert [one.part for one in grants.wider(had, asks)] == expected
+
+
+def test_less_protection_is_asked(project: Path) -> None:
+    yes, no = ({"MOUNT": "rw", "PROTECT": value} for value in ("yes", "no"))
+    had = grants.together(grants.asked(settings(project, **yes), project, {}))
+    asks = grants.asked(settings(project, **no), project, had)
+    assert [str(one) for one in grants.wider(had, asks)] == ["PROTECT=no"]
+    had = grants.together(asks)
+    assert grants.wider(had, grants.asked(settings(project, **yes), project, had)) == []
 
 
 @pytest.mark.parametrize(

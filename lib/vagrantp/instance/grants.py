@@ -145,8 +145,10 @@ def _parts(
     """Yield what is to be granted of a value, and what it lets."""
     if not (grant := key.grant) or (grant.by_bridge and settings.network_type != "bridge"):
         return
+    if grant.by_mount and settings.mount not in grant.by_mount:
+        return
     if grant.as_a_whole:
-        if settings.mount != "none" and (value or key.name in granted):
+        if value or key.name in granted:
             yield as_written(value) if value else "", str(grant.lets)
         return
     for part in value if isinstance(value, tuple) else (value,):

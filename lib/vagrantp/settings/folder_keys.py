@@ -36,6 +36,7 @@ PROTECT = key(
     grant=Grant(
         "the guest writes what programs on this host run in this folder, git among them",
         is_plain=bool,
+        by_mount=("rw",),
     ),
     applies=NEXT_START,
     verified="protect",
@@ -52,6 +53,7 @@ HIDE = key(
     grant=Grant(
         "the guest sees what was hidden from it before, if it is not among this",
         covers=parsers.hides_no_less,
+        by_mount=("ro", "rw"),
         only_wider=True,
         as_a_whole=True,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec
 
@@ -36,7 +36,7 @@ class Grant:
     - `is_plain`: of a part of a typed value (an item of a list), whether it gives nothing
     - `covers`: of two parts as text, whether the first gives all that the second does
     - `within`: another key, of whose granted parts `covers` is asked as well
-    - `by_bridge`: only with NETWORK_TYPE=bridge
+    - `by_bridge`: only with NETWORK_TYPE=bridge; `by_mount`: only with one of these in MOUNT
     - `only_wider`: only where an instance, or one before it, had less
     - `as_a_whole`: the value is one part, and asks where `.env` does not have the key, too
     """
@@ -46,6 +46,7 @@ class Grant:
     covers: Callable[[str, str], bool] = operator.eq
     within: str = ""
     by_bridge: bool = False
+    by_mount: Collection[str] = ()
     only_wider: bool = False
     as_a_whole: bool = False
 

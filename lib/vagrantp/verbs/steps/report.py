@@ -50,4 +50,4 @@ def stopped(host: Host, found: Found) -> None:
 
 def _say(host: Host, found: list[Changed], seen: Seen | None) -> None:
     if text := habits.text(found, is_whole=seen is None or seen.is_whole):
-        host.progress.say(text)
+        host.progress.say(text.replace("\n", "\n  "))  # as far in as what is said
