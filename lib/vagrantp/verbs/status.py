@@ -16,7 +16,7 @@ from vagrantp.instance.found import Found
 from vagrantp.net import isolation, ports
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
-from vagrantp.verbs.ls import SCHEMA, facts_of
+from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
 
@@ -35,7 +35,8 @@ def status(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 def _text(host: Host, folder: Path, as_json: bool) -> str:
     """Return the status of a project's instance."""
-    facts = _facts(host, folder)
+    found = find(host, folder)
+    facts = _facts(host, folder, found)
     if as_json:
         return jsons.dumps({"schema": SCHEMA, **facts}, indent=2)
     closed = "" if facts.get("state") != "running" else " (nothing carries it: fab up)"
@@ -52,6 +53,8 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
         for one in facts.get("kept", [])
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
+    if is_disk_unlimited(found):
+        facts["disk_gib"], units["disk_gib"] = NOT_LIMITED, ""
     shown = {
         key.removesuffix("_mib").removesuffix("_gib"): escaped(
             f"{value} {units.get(key, '')}".strip(), keep=""
@@ -63,8 +66,7 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in shown.items())
 
 
-def _facts(host: Host, folder: Path) -> dict[str, Any]:
-    found = find(host, folder)
+def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     if found.state == "absent":
         return {"state": "absent", "folder": str(folder.resolve())}
     settings = found.instance.settings
