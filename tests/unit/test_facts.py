@@ -136,12 +136,12 @@ def test_a_lie_about_the_folder(lie: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("lie", LIES, ids=ascii)
-def test_a_lie_spoils_its_own_fact_at_most(name: str, lie: str) -> None:
-    lines = [f"{name} {lie}" if line.startswith(f"{name} ") else line for line in LINES]
-    found = parse("\n".join(lines))
-    assert sound(found)
-    assert replace(found, **{name: getattr(HONEST, name)}) == HONEST
+def test_a_lie_spoils_its_own_fact_at_most(name: str) -> None:
+    for lie in LIES:
+        lines = [f"{name} {lie}" if line.startswith(f"{name} ") else line for line in LINES]
+        found = parse("\n".join(lines))
+        assert sound(found), ascii(lie)
+        assert replace(found, **{name: getattr(HONEST, name)}) == HONEST, ascii(lie)
 
 
 LINES = PRINTED.splitlines()

@@ -167,6 +167,10 @@ class Instance:
         """
         return _machine(self.machine_json)
 
+    def is_disk_limited(self) -> bool:
+        """Say whether it was made with a limit for DISK, which a container need not have."""
+        return self.infra_type == "vm" or bool(self.machine().get("provider", {}).get("has_quota"))
+
     @property
     def settings(self) -> Settings | None:
         """What it was made with, as far as machine.json can be read."""

@@ -17,7 +17,7 @@ from vagrantp.instance.habits import Changed
 from vagrantp.net import isolation, ports
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
-from vagrantp.verbs.ls import SCHEMA, facts_of
+from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
 from vagrantp.verbs.steps import report
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
@@ -38,7 +38,8 @@ def status(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 def _text(host: Host, folder: Path, as_json: bool) -> str:
     """Return the status of a project's instance."""
-    facts = _facts(host, folder)
+    found = find(host, folder)
+    facts = _facts(host, folder, found)
     if as_json:
         return jsons.dumps({"schema": SCHEMA, **facts}, indent=2)
     files = [Changed(**one) for one in facts.pop("files_changed", [])]
@@ -59,6 +60,8 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
         for one in facts.get("kept", [])
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
+    if is_disk_unlimited(found):
+        facts["disk_gib"], units["disk_gib"] = NOT_LIMITED, ""
     shown = {
         key.removesuffix("_mib").removesuffix("_gib"): escaped(
             f"{value} {units.get(key, '')}".strip(), keep=""
@@ -71,8 +74,7 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     return "\n".join([*lines, *filter(None, [habits.text(files)])])
 
 
-def _facts(host: Host, folder: Path) -> dict[str, Any]:
-    found = find(host, folder)
+def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     if found.state == "absent":
         return {"state": "absent", "folder": str(folder.resolve())}
     settings = found.instance.settings

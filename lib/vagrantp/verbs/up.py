@@ -94,8 +94,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     shared = mount.shown(settings)
     cpus = f"{settings.cpus} CPU" + ("s" if settings.cpus != 1 else "")
     memory = naturalsize(settings.memory * 1024**2, binary=True)
-    is_limited = settings.infra_type == "vm" or provider.get("has_quota")
-    disk = f"{settings.disk} GiB disk" if is_limited else "disk not limited"
+    disk = f"{settings.disk} GiB disk" if instance.is_disk_limited() else "disk not limited"
     took = ""
     if seconds is not None:
         took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
