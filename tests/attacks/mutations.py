@@ -1,0 +1,89 @@
+"""What each line of the rules is for: it is removed, and the probes say what gets through then.
+
+    .venv/bin/python -m tests.attacks.mutations
+
+writes mutations.md and exits with 1 when no probe misses a line. It needs root, no guest, and a minute.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.attacks.probes import SCENES, Scene
+from tests.attacks.street import Street
+
+TABLE = Path(__file__).with_suffix(".md")
+QUIET = 20  # milliseconds
+SETS = ("private", "on_link", "lan_closed")  # whose elements are removed in turn, too
+HEAD = """\
+# What each line of the rules is for
+
+Written by `python -m tests.attacks.mutations`: a line, or a network of a set, is removed, and probes.py sends.
+How many probes end otherwise, and the first of them.
+
+| where | line | probes | for example |
+| --- | --- | --- | --- |
+"""
+
+
+def mutations(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each line of a chain, and each network of SETS: where, what, the text without it."""
+    family = place = ""
+    for found in re.finditer(r"(?:[^\n\\]|\\\n?)*\n", text):
+        line = " ".join(found[0].replace("\\\n", " ").split())
+        if start := re.match(r"(table|chain|set) (\w+)", line):
+            family = start[2] if start[1] == "table" else family
+            place = f"{family} {start[2]}"
+        if place.split()[-1] in SETS and (listed := re.search(r"elements = {([^}]*)}", found[0])):
+            for element in (items := listed[1].split(",")):
+                rest = ",".join(item for item in items if item is not element)
+                line = found[0].replace(listed[0], f"elements = {{{rest}}}" if rest else "")
+                yield place, element.strip(), _without(text, found, line)
+        elif not start and line != "}" and f"chain {place.split()[-1]} " in text:
+            yield place, line, _without(text, found, "")
+
+
+def _without(text: str, found: re.Match[str], line: str) -> str:
+    return text[: found.start()] + line + text[found.end() :]
+
+
+def failures(street: Street, scene: Scene, text: str, quiet: int = QUIET) -> list[str]:
+    """Return the probes of a scene that end otherwise than they should."""
+    ends = street.ends(scene.text(text), scene.rounds, quiet)
+    wanted = {probe.name: probe.end for each in scene.rounds for probe in each.probes}
+    return [
+        f"{name}: {end}, not {wanted[name]}" for name, end in ends.items() if end != wanted[name]
+    ]
+
+
+def listed(found: dict[tuple[str, str], list[str]]) -> str:
+    """Return the table."""
+    rows = (
+        f"| {where} | `{line.replace('|', chr(92) + '|')}` | {len(which)} | {(*which, '-')[0]} |"
+        for (where, line), which in found.items()
+    )
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def main() -> int:
+    street = Street()
+    text = street.text()
+    broken = [each for scene in SCENES for each in failures(street, scene, text, 200)]
+    if broken and "--anyway" not in sys.argv:
+        print("The rules are not what the probes want:", *broken, sep="\n")
+        return 1
+    found = {
+        (where, line): [each for scene in SCENES for each in failures(street, scene, mutated)]
+        for where, line, mutated in mutations(text)
+    }
+    TABLE.write_text(listed(found), encoding="utf-8")
+    missed = [f"{where}: {line}" for (where, line), which in found.items() if not which]
+    print(f"{len(found)} lines, {len(missed)} without a probe", *missed, sep="\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
