@@ -180,7 +180,8 @@ class Street(Lab):
         )
         self.host.run(
             "ip address add 192.0.2.1/24 dev club; ip link set out mtu 1400"
-            "; echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables || true"
+            "; for kind in iptables ip6tables; do"
+            " echo 0 > /proc/sys/net/bridge/bridge-nf-call-$kind || true; done"
             "; echo 0 > /proc/sys/net/ipv4/icmp_ratemask"
             "; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
             "; ip address add fd77::1/64 dev lan nodad; ip address add fd78::1/64 dev vagrantp1 nodad"
@@ -212,7 +213,7 @@ class Street(Lab):
 
     def text(self) -> str:
         """Return the rules for the guests here."""
-        return rules(map(Guest.from_json, GUESTS), self.networks)
+        return rules(map(Guest.from_json, GUESTS), *self.networks)
 
     def ends(self, text: str, rounds: Sequence[Round], quiet: int) -> dict[str, str]:
         """Send all probes through the rules `text`; return how each ended, by its name.
