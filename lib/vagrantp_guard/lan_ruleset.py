@@ -106,7 +106,6 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
     meta l4proto {{ tcp, udp }} update @asked {{ \
       ip saddr . ip daddr . ip protocol . th sport . th dport }} accept
     meta l4proto {{ tcp, udp }} drop
-    accept
   }}
   chain from_lan {{
     type filter hook prerouting priority -350; policy accept;

@@ -113,7 +113,6 @@ table bridge vagrantp {{
   }}
   chain forward {{
     type filter hook forward priority -350; policy accept;
-    iifname "{TAPS}*" drop
     oifname "{TAPS}*" drop
     iifname @ports drop
     oifname @ports drop

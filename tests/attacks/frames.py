@@ -30,7 +30,7 @@ def raw(mac: str) -> bytes:
 def checksum(data: bytes) -> int:
     """Return the checksum of RFC 1071."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return 0xFFFF - ((total + (total >> 16)) & 0xFFFF)
 
@@ -83,7 +83,7 @@ def dhcp(mac: str, number: int, op: int = 1, given: str = NOBODY) -> bytes:
 
 
 def number_of(frame: bytes) -> tuple[int, str] | None:
-    """Return a frame's number, and "", or how it was refused: "reset", "prohibited", "unreachable"."""
+    """Return a frame's number, and how it was refused: "reset", "prohibited", "unreachable", ""."""
     kind, body = frame[12:14], frame[14:]
     while kind in (VLAN[:2], QINQ[:2]):
         kind, body = body[2:4], body[4:]

@@ -1,4 +1,4 @@
-"""What is sent through the rules, and how each probe ends: read from docs/isolation.md, not from them."""
+"""What is sent through the rules, and how it ends, by docs/isolation.md and not by the rules."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from dataclasses import dataclass
 
 from tests.attacks import frames
 from tests.attacks.frames import ALL, ALL_MACS, NOBODY, SYN
-from tests.attacks.lab import BRIDGE_MAC, CONTAINER, LAN_CARD, VM
-from tests.attacks.street import BR0_MAC, LEASE, STATIONS, Frame, Probe, Round, Station
+from tests.attacks.lab import CONTAINER, VM
+from tests.attacks.street import (
+    BR0_MAC,
+    BY_DEVICE,
+    BY_ROUTER,
+    BY_RULE,
+    LEASE,
+    NEW,
+    STATIONS,
+    Frame,
+    Probe,
+    Round,
+    Station,
+)
 
 OTHER = "52:54:00:00:00:99"
 LLDP, EAPOL = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # a bridge hands these to its host
 INTERNET = "198.51.100.9"
 GATEWAY, GATEWAY1 = "10.201.0.1", "10.201.128.1"
 PEER = "192.168.78.9"
+RANGES = ("10.9.9.9", "100.64.9.9", "169.254.9.9", "172.16.9.9", "192.0.0.9", "192.168.9.9")
+DROPPED = "dropped"
 INTERNET_PORTS = {"vm": 9000, "container": 9001}
 
 
@@ -96,57 +110,56 @@ def junk(kind: str) -> Frame:
 
 def before() -> Iterator[Probe]:
     """What the later ones answer, or what may not help them."""
-    yield Probe("Docker to a network that the host is on", "docker", ip("192.0.2.9"), "club")
-    yield Probe("a container of ours asks there first", "container", ip("192.0.2.8"), "prohibited")
+    for place, there in (("192.0.2.9", "club"), (BY_DEVICE, "club"), ("198.18.77.2", "internet")):
+        yield Probe("docker", f"to {place}, which the host is on", ip(place), there)
+    yield Probe("container", "asks there first", ip("192.0.2.8"), "prohibited")
     for guest in ("vm", "container"):
         own = STATIONS[guest].ip
         call, end = ip(own, 7101, sport=7100), {"vm": "port+vm"}.get(guest, guest)
-        yield Probe(f"the host calls {guest}", "host", call, end)
+        yield Probe("host", f"calls {guest}", call, end)
         call = ip(INTERNET, 90, sport=INTERNET_PORTS[guest])
-        yield Probe(f"{guest} calls the internet", guest, call, "internet")
-        end = "internet mss 1360"
-        yield Probe(f"{guest} connects", guest, ip(INTERNET, 80, "tcp", sport=9100), end)
+        yield Probe(guest, "calls the internet", call, "internet")
+        connects = ip(INTERNET, 80, "tcp", sport=INTERNET_PORTS[guest] + 100)
+        yield Probe(guest, "connects", connects, "internet mss 1360")
     mac = STATIONS["leased"].mac
     answer = dhcp("192.168.78.1", LEASE, client=mac, given=LEASE, to=mac)
-    yield Probe("a DHCP server gives an address", "peer", answer, "leased")
+    yield Probe("peer", "a DHCP server gives an address", answer, "leased")
     foreign = dhcp("192.168.78.1", "192.168.78.61", client=OTHER, given="192.168.78.61", to=mac)
-    yield Probe("a DHCP server gives another's MAC an address", "peer", foreign, "leased")
+    yield Probe("peer", "a DHCP server gives another's MAC an address", foreign, "leased")
     card = STATIONS["card"].ip
-    yield Probe("the LAN calls by UDP", "peer", ip(card, 5001, sport=5000), "card")
-    yield Probe("the LAN calls by TCP", "peer", ip(card, 5003, "tcp", sport=5002), "card")
-    yield Probe("the LAN pings", "peer", ip(card, kind="ping"), "card")
+    yield Probe("peer", "calls by UDP", ip(card, 5001, sport=5000), "card")
+    yield Probe("peer", "calls by TCP", ip(card, 5003, "tcp", sport=5002), "card")
+    yield Probe("peer", "pings", ip(card, kind="ping"), "card")
 
 
 def of_guests() -> Iterator[Probe]:
     """Both kinds of guests on our own network."""
     for guest, gateway in (("vm", GATEWAY), ("container", GATEWAY1)):
-        own = STATIONS[guest]
         far = {"vm": "container", "container": "vm"}[guest]
-        yield Probe(f"{guest}: ARP", guest, arp(), "bridge")
-        yield Probe(f"{guest}: ARP as another address", guest, arp(sender=gateway), "dropped")
-        yield Probe(f"{guest}: ARP as another MAC", guest, arp(sender_mac=OTHER), "dropped")
-        yield Probe(f"{guest}: ARP from another MAC", guest, arp(mac=OTHER), "dropped")
-        yield Probe(
-            f"{guest}: as another address", guest, ip(INTERNET, source="10.201.0.99"), "dropped"
-        )
-        yield Probe(f"{guest}: as another MAC", guest, ip(INTERNET, mac=OTHER), "dropped")
+        yield Probe(guest, "ARP", arp(), "bridge")
+        yield Probe(guest, "ARP as another address", arp(sender=gateway), DROPPED)
+        yield Probe(guest, "ARP as another MAC", arp(sender_mac=OTHER), DROPPED)
+        yield Probe(guest, "ARP from another MAC", arp(mac=OTHER), DROPPED)
+        yield Probe(guest, "as another address", ip(INTERNET, source="10.201.0.99"), DROPPED)
+        yield Probe(guest, "as another MAC", ip(INTERNET, mac=OTHER), DROPPED)
         for name, tag in (("802.1Q", frames.VLAN), ("802.1ad", frames.QINQ)):
             tagged = ip(INTERNET, tag=tag + frames.IP)
-            yield Probe(f"{guest}: in a tag of {name}", guest, tagged, "dropped")
-        yield Probe(f"{guest}: IPv6", guest, ip6("fd77::9", 53, "fd78::5"), "dropped")
-        yield Probe(f"{guest}: another ethertype", guest, junk("88b5"), "dropped")
+            yield Probe(guest, f"in a tag of {name}", tagged, DROPPED)
+        yield Probe(guest, "IPv6", ip6("fd77::9", 53, "fd78::5"), DROPPED)
+        yield Probe(guest, "another ethertype", junk("88b5"), DROPPED)
         # the resolver, and the internet
         port = {"vm": 53, "container": 53053}[guest]
         for kind in ("udp", "tcp"):
             asked = ip(gateway, 53, kind)
-            yield Probe(f"{guest}: DNS by {kind}", guest, asked, f"host:{port}")
-        yield Probe(f"{guest}: to the internet", guest, ip(INTERNET), "internet")
-        yield Probe(f"{guest}: pings the internet", guest, ip(INTERNET, kind="ping"), "internet")
-        # what the host says to whoever has called
+            yield Probe(guest, f"DNS by {kind}", asked, f"host:{port}")
+        yield Probe(guest, "to the internet", ip(INTERNET), "internet")
+        yield Probe(guest, "pings the internet", ip(INTERNET, kind="ping"), "internet")
+        routed = ip(BY_ROUTER)
+        yield Probe(guest, "to a network behind a router", routed, "club")
         answer = ip(gateway, 7100, sport=7101)
         if guest == "container":
             answer = ip("10.201.0.1", 7100, sport=7101)
-        yield Probe(f"{guest}: answers the host", guest, answer, "host:7100")
+        yield Probe(guest, "answers the host", answer, "host:7100")
         # the host
         for kind, end in (("tcp", "reset"), ("udp", "prohibited"), ("ping", "prohibited")):
             places = (
@@ -158,16 +171,14 @@ def of_guests() -> Iterator[Probe]:
                 "192.0.2.1",
             )
             for address in dict.fromkeys(places):
-                name = f"{guest}: the host at {address} by {kind}"
-                yield Probe(name, guest, ip(address, 22, kind), end)
-        yield Probe(
-            f"{guest}: another resolver of the host", guest, ip("192.168.77.1", 53), "prohibited"
-        )
-        yield Probe(f"{guest}: a port of Docker's", guest, ip(gateway, 8080, "tcp"), "reset")
+                name = f"the host at {address} by {kind}"
+                yield Probe(guest, name, ip(address, 22, kind), end)
+        yield Probe(guest, "another resolver of the host", ip("192.168.77.1", 53), "prohibited")
+        yield Probe(guest, "a port of Docker's", ip(gateway, 8080, "tcp"), "reset")
         redirected = ip("198.51.100.77", 80, "tcp")
-        yield Probe(f"{guest}: what DNAT sends to the host", guest, redirected, "reset")
-        yield Probe(f"{guest}: port 53053 of the host", guest, ip(gateway, 53053), "prohibited")
-        yield Probe(f"{guest}: the host's DHCP server", guest, ip("192.168.77.1", 67), "dropped")
+        yield Probe(guest, "what DNAT sends to the host", redirected, "reset")
+        yield Probe(guest, "port 53053 of the host", ip(gateway, 53053), "prohibited")
+        yield Probe(guest, "the host's DHCP server", ip("192.168.77.1", 67), DROPPED)
         # the LAN, and all that is no internet
         for kind, end in (("tcp", "reset"), ("udp", "prohibited"), ("ping", "prohibited")):
             for place in (
@@ -175,65 +186,70 @@ def of_guests() -> Iterator[Probe]:
                 "172.17.0.2",
                 "192.0.2.9",
                 "198.18.77.2",
+                BY_DEVICE,
+                BY_RULE,
+                NEW,
                 STATIONS[far].ip,
             ):
-                yield Probe(f"{guest}: {place} by {kind}", guest, ip(place, 53, kind), end)
-        for place in ("10.9", "100.64", "169.254", "172.16", "192.0.0", "192.168"):
-            address = f"{place}.9.9"[: len(place) + 4] if place.count(".") < 2 else f"{place}.9"
-            yield Probe(f"{guest}: {address}", guest, ip(address), "prohibited")
-        for place in ("0.0.0.9", "127.0.0.1", "240.0.0.9"):
-            yield Probe(f"{guest}: {place}", guest, ip(place), "prohibited")
-        yield Probe(
-            f"{guest}: 224.0.0.9", guest, ip("224.0.0.9"), "bridge"
-        )  # which no host forwards
+                yield Probe(guest, f"{place} by {kind}", ip(place, 53, kind), end)
+        for address in (*RANGES, "0.0.0.9", "127.0.0.1", "240.0.0.9"):
+            yield Probe(guest, f"{address}", ip(address), "prohibited")
+        yield Probe(guest, "224.0.0.9", ip("224.0.0.9"), "bridge")  # which no host forwards
         for sport in (22, 53, 67, 68, 80):
             answer = ip("192.168.77.9", 7000, "tcp", sport=sport)
-            yield Probe(f"{guest}: the LAN from port {sport}", guest, answer, "reset")
+            yield Probe(guest, f"the LAN from port {sport}", answer, "reset")
     # a bridge hands these to its host as if they had come to the port itself
     for name, to in (("LLDP", LLDP), ("EAPOL", EAPOL)):
         for guest in ("vm", "card"):
-            yield Probe(f"{guest}: to the address of {name}", guest, ip(INTERNET, to=to), "dropped")
+            yield Probe(guest, f"to the address of {name}", ip(INTERNET, to=to), DROPPED)
     for guest in ("vm", "container", "card"):
         forged = arp(sender_mac=OTHER, to=EAPOL)
-        yield Probe(f"{guest}: ARP as another MAC, to EAPOL", guest, forged, "dropped")
+        yield Probe(guest, "ARP as another MAC, to EAPOL", forged, DROPPED)
     # past the host, to another port of the bridge
     to, back = STATIONS["port"].mac, STATIONS["vm"].mac
-    yield Probe("vm: to another port", "vm", ip(STATIONS["port"].ip, to=to), "dropped")
-    yield Probe("vm: to all ports", "vm", ip(ALL, to=ALL_MACS), "bridge")
+    yield Probe("vm", "to another port", ip(STATIONS["port"].ip, to=to), DROPPED)
+    yield Probe("vm", "to all ports", ip(ALL, to=ALL_MACS), "bridge")
     yield Probe(
-        "container: to another port",
         "container",
+        "to another port",
         ip("10.201.128.66", to=STATIONS["foreign"].mac),
-        "dropped",
+        DROPPED,
     )
-    yield Probe("another port: to vm", "port", ip(VM["ip"], to=back), "dropped")
-    yield Probe(
-        "another port: to container", "foreign", ip(CONTAINER["ip"], to=CONTAINER["mac"]), "dropped"
-    )
-    yield Probe("another port: to all ports", "port", ip(ALL, to=ALL_MACS), "bridge")
+    yield Probe("port", "to vm", ip(VM["ip"], to=back), DROPPED)
+    yield Probe("foreign", "to container", ip(CONTAINER["ip"], to=CONTAINER["mac"]), DROPPED)
+    yield Probe("port", "to all ports", ip(ALL, to=ALL_MACS), "bridge")
     # what the host sends reaches the guest that has this MAC
-    yield Probe("the host: to vm", "vagrantp0", ip(VM["ip"]), "vm")
-    yield Probe("the host: to all", "vagrantp0", ip(ALL, to=ALL_MACS), "open+port+tap+vm")
-    yield Probe("the host: to a MAC of nobody", "vagrantp0", ip(VM["ip"], to=OTHER), "port")
+    yield Probe("vagrantp0", "to vm", ip(VM["ip"]), "vm")
+    yield Probe("vagrantp0", "to all", ip(ALL, to=ALL_MACS), "open+port+tap+vm")
+    nobody = ip(VM["ip"], to=OTHER)
+    yield Probe("vagrantp0", "to a MAC of nobody", nobody, "port")
+    yield Probe("vagrantp1", "to a MAC of nobody, vagrantp1", nobody, "foreign")
+    # nobody takes another's MAC from it
+    for guest, other, bridge in (
+        ("vm", "open", "vagrantp0"),
+        ("container", "foreign", "vagrantp1"),
+    ):
+        theirs = STATIONS[other]
+        yield Probe(other, "is there", arp(), "bridge")
+        yield Probe(guest, f"from the MAC of {other}", arp(mac=theirs.mac), DROPPED)
+        yield Probe(bridge, f"to {other}", ip(theirs.ip, to=theirs.mac), other)
 
 
 def of_vms() -> Iterator[Probe]:
     """DHCP, exceptions, LAN_ACCESS=yes."""
     own = VM["ip"]
-    yield Probe("vm: DHCP to all", "vm", dhcp(), "host:67")
-    yield Probe("vm: DHCP to all from its address", "vm", dhcp(own), "host:67")
-    yield Probe("vm: DHCP to the gateway", "vm", dhcp(own, GATEWAY), "host:67")
+    yield Probe("vm", "DHCP to all", dhcp(), "host:67")
+    yield Probe("vm", "DHCP to all from its address", dhcp(own), "host:67")
+    yield Probe("vm", "DHCP to the gateway", dhcp(own, GATEWAY), "host:67")
     yield Probe(
-        "vm: DHCP to another address of the host", "vm", dhcp(own, "192.168.77.1"), "prohibited"
+        "vm", "DHCP to another address of the host", dhcp(own, "192.168.77.1"), "prohibited"
     )
-    yield Probe("vm: DHCP for another's MAC", "vm", dhcp(own, GATEWAY, client=OTHER), "dropped")
-    yield Probe("vm: DHCP for another's MAC from nobody", "vm", dhcp(client=OTHER), "dropped")
-    yield Probe("vm: DHCP from another MAC", "vm", dhcp(mac=OTHER), "dropped")
-    yield Probe("vm: DHCP from another address", "vm", dhcp("10.201.0.99", GATEWAY), "dropped")
-    yield Probe("container: DHCP", "container", dhcp(), "dropped")
-    yield Probe(
-        "container: DHCP to the gateway", "container", dhcp(CONTAINER["ip"], GATEWAY1), "dropped"
-    )
+    yield Probe("vm", "DHCP for another's MAC", dhcp(own, GATEWAY, client=OTHER), DROPPED)
+    yield Probe("vm", "DHCP for another's MAC from nobody", dhcp(client=OTHER), DROPPED)
+    yield Probe("vm", "DHCP from another MAC", dhcp(mac=OTHER), DROPPED)
+    yield Probe("vm", "DHCP from another address", dhcp("10.201.0.99", GATEWAY), DROPPED)
+    yield Probe("container", "DHCP", dhcp(), DROPPED)
+    yield Probe("container", "DHCP to the gateway", dhcp(CONTAINER["ip"], GATEWAY1), DROPPED)
     for name, frame, end in (
         ("a machine", ip("192.168.77.8", 5, "tcp"), "lan"),
         ("a machine by UDP", ip("192.168.77.8", 5), "lan"),
@@ -242,7 +258,7 @@ def of_vms() -> Iterator[Probe]:
         ("a port of the host", ip("192.168.77.1", 7000, "tcp"), "host:7000"),
         ("the host's port by UDP", ip("192.168.77.1", 7000), "prohibited"),
     ):
-        yield Probe(f"vm: LAN_ALLOW opens {name}", "vm", frame, end)
+        yield Probe("vm", f"LAN_ALLOW opens {name}", frame, end)
     for name, frame, end in (
         ("the LAN", ip("192.168.77.9", 22, "tcp"), "lan"),
         ("the club", ip("192.0.2.9"), "club"),
@@ -251,81 +267,77 @@ def of_vms() -> Iterator[Probe]:
         ("the host", ip("192.168.77.1", 22, "tcp"), "reset"),
         ("a port of Docker's", ip("192.168.77.1", 8080, "tcp"), "reset"),
         ("a VM", ip(VM["ip"], 22, "tcp"), "reset"),
-        ("a VM past the host", ip(VM["ip"], 22, "tcp", to=VM["mac"]), "dropped"),
+        ("a VM past the host", ip(VM["ip"], 22, "tcp", to=VM["mac"]), DROPPED),
         ("a container", ip(CONTAINER["ip"], 22, "tcp"), "reset"),
     ):
-        yield Probe(f"open: {name}", "open", frame, end)
+        yield Probe("open", f"{name}", frame, end)
 
 
 def of_others() -> Iterator[Probe]:
     """Whoever was not admitted, and whoever is no guest."""
-    yield Probe("tap: to the internet", "tap", ip(INTERNET), "dropped")
-    yield Probe("tap: ARP", "tap", arp(), "dropped")
-    yield Probe("tap: DHCP", "tap", dhcp(), "dropped")
-    yield Probe("the host: to tap", "vagrantp0", ip("10.201.0.66", to=STATIONS["tap"].mac), "port")
-    yield Probe("lantap: to the internet", "lantap", ip(INTERNET), "dropped")
-    yield Probe("lantap: ARP", "lantap", arp(), "dropped")
-    yield Probe(
-        "peer: to lantap", "peer", ip("192.168.78.66", to=STATIONS["lantap"].mac), "dropped"
-    )
-    yield Probe("foreign: to the internet", "foreign", ip(INTERNET), "bridge")
-    yield Probe("foreign: to the LAN", "foreign", ip("192.168.77.9"), "bridge")
-    yield Probe("foreign: DNS", "foreign", ip(GATEWAY1, 53), "bridge")
-    yield Probe("foreign: to the LAN by IPv6", "foreign", ip6("fd77::9", 53, "fd78::5"), "bridge")
-    yield Probe("foreign: DNS by IPv6", "foreign", ip6("fd78::1", 53, "fd78::5"), "bridge")
-    yield Probe("port: DHCP", "port", dhcp("10.201.0.67", GATEWAY), "bridge")
-    yield Probe("the LAN to Docker", "lan", ip("172.17.0.2", 80), "docker")
-    yield Probe("the LAN to a port of Docker's", "lan", ip("192.168.77.1", 8080, "tcp"), "docker")
+    yield Probe("tap", "to the internet", ip(INTERNET), DROPPED)
+    yield Probe("tap", "ARP", arp(), DROPPED)
+    yield Probe("tap", "ARP to the address of EAPOL", arp(to=EAPOL), DROPPED)
+    yield Probe("tap", "DHCP", dhcp(), DROPPED)
+    yield Probe("vagrantp0", "to tap", ip("10.201.0.66", to=STATIONS["tap"].mac), "port")
+    yield Probe("lantap", "to the internet", ip(INTERNET), DROPPED)
+    yield Probe("lantap", "ARP", arp(), DROPPED)
+    yield Probe("peer", "to lantap", ip("192.168.78.66", to=STATIONS["lantap"].mac), DROPPED)
+    yield Probe("foreign", "to the internet", ip(INTERNET), "bridge")
+    yield Probe("foreign", "to the LAN", ip("192.168.77.9"), "bridge")
+    yield Probe("foreign", "DNS", ip(GATEWAY1, 53), "bridge")
+    yield Probe("foreign", "to the LAN by IPv6", ip6("fd77::9", 53, "fd78::5"), "bridge")
+    yield Probe("foreign", "DNS by IPv6", ip6("fd78::1", 53, "fd78::5"), "bridge")
+    yield Probe("port", "DHCP", dhcp("10.201.0.67", GATEWAY), "bridge")
+    yield Probe("lan", "to Docker", ip("172.17.0.2", 80), "docker")
+    yield Probe("lan", "to a port of Docker's", ip("192.168.77.1", 8080, "tcp"), "docker")
     for guest in ("vm", "container"):
         own = STATIONS[guest].ip
-        yield Probe(f"the LAN to {guest}", "lan", ip(own, 22), "prohibited")
-        yield Probe(f"the LAN connects to {guest}", "lan", ip(own, 22, "tcp"), "reset")
+        yield Probe("lan", f"to {guest}", ip(own, 22), "prohibited")
+        yield Probe("lan", f"connects to {guest}", ip(own, 22, "tcp"), "reset")
         port = INTERNET_PORTS[guest]
-        yield Probe(f"Docker to {guest}", "docker", ip(own, port, sport=90), "prohibited")
+        yield Probe("docker", f"to {guest}", ip(own, port, sport=90), "prohibited")
         answer = ip("198.18.77.1", port, sport=90)
-        yield Probe(f"the internet answers {guest}", "internet", answer, guest)
+        yield Probe("internet", f"answers {guest}", answer, guest)
+        accepts = ip("198.18.77.1", port + 100, "tcp", sport=80, flags=frames.SYN | frames.ACK)
+        end = f"{guest} mss 1360"
+        yield Probe("internet", f"accepts {guest}'s connection", accepts, end)
 
 
 def of_cards() -> Iterator[Probe]:
     """Cards on a bridge of the host."""
-    card, mac = STATIONS["card"], STATIONS["leased"].mac
-    yield Probe("card: ARP", "card", arp(), "lantap+leased+peer")
-    yield Probe("card: ARP for its own address", "card", arp(sender=NOBODY), "lantap+leased+peer")
-    yield Probe("card: ARP as another address", "card", arp(sender=PEER), "dropped")
-    yield Probe("card: ARP as another MAC", "card", arp(sender_mac=OTHER), "dropped")
-    yield Probe("card: ARP from another MAC", "card", arp(mac=OTHER), "dropped")
-    yield Probe("leased: ARP", "leased", arp(), "card+lantap+peer")
+    card = STATIONS["card"]
+    yield Probe("card", "ARP", arp(), "lantap+leased+peer")
+    yield Probe("card", "ARP for its own address", arp(sender=NOBODY), "lantap+leased+peer")
+    yield Probe("card", "ARP as another address", arp(sender=PEER), DROPPED)
+    yield Probe("card", "ARP as another MAC", arp(sender_mac=OTHER), DROPPED)
+    yield Probe("card", "ARP from another MAC", arp(mac=OTHER), DROPPED)
+    yield Probe("leased", "ARP", arp(), "card+lantap+peer")
     yield Probe(
-        "leased: ARP as an address that was another's",
         "leased",
+        "ARP as an address that was another's",
         arp(sender="192.168.78.61"),
-        "dropped",
+        DROPPED,
     )
-    yield Probe("card: as another address", "card", ip(INTERNET, source=PEER), "dropped")
-    yield Probe("card: as another MAC", "card", ip(INTERNET, mac=OTHER), "dropped")
-    yield Probe(
-        "leased: as another address", "leased", ip(INTERNET, source="192.168.78.61"), "dropped"
-    )
+    yield Probe("card", "as another address", ip(INTERNET, source=PEER), DROPPED)
+    yield Probe("card", "as another MAC", ip(INTERNET, mac=OTHER), DROPPED)
+    yield Probe("leased", "as another address", ip(INTERNET, source="192.168.78.61"), DROPPED)
     for name, tag in (("802.1Q", frames.VLAN), ("802.1ad", frames.QINQ)):
-        yield Probe(
-            f"card: in a tag of {name}", "card", ip(INTERNET, tag=tag + frames.IP), "dropped"
-        )
-    yield Probe("card: IPv6", "card", ip6("fd77::9", 53, "fd78::5"), "dropped")
-    yield Probe("card: another ethertype", "card", junk("88b5"), "dropped")
-    yield Probe("card: to the internet", "card", ip(INTERNET), "peer")
-    yield Probe("leased: to the internet", "leased", ip(INTERNET), "peer")
+        yield Probe("card", f"in a tag of {name}", ip(INTERNET, tag=tag + frames.IP), DROPPED)
+    yield Probe("card", "IPv6", ip6("fd77::9", 53, "fd78::5"), DROPPED)
+    yield Probe("card", "another ethertype", junk("88b5"), DROPPED)
+    yield Probe("card", "to the internet", ip(INTERNET), "peer")
+    yield Probe("leased", "to the internet", ip(INTERNET), "peer")
     # DHCP
-    yield Probe("card: DHCP from nobody", "card", dhcp(), "host:67+lantap+leased+peer")
-    yield Probe("card: DHCP from its address", "card", dhcp(card.ip, PEER), "peer")
-    yield Probe("leased: DHCP from its address", "leased", dhcp(LEASE, PEER), "peer")
-    yield Probe("card: DHCP from another address", "card", dhcp("192.168.78.99", PEER), "dropped")
-    yield Probe("card: DHCP for another's MAC", "card", dhcp(client=OTHER), "dropped")
-    yield Probe(
-        "leased: DHCP for another's MAC", "leased", dhcp(LEASE, PEER, client=OTHER), "dropped"
-    )
-    yield Probe("card: as a DHCP server", "card", ip(INTERNET, 68, sport=67), "dropped")
-    yield Probe("leased: as a DHCP server", "leased", ip(PEER, 68, sport=67), "dropped")
-    yield Probe("card: to a DHCP server of the internet", "card", ip(INTERNET, 67), "dropped")
+    yield Probe("card", "DHCP from nobody", dhcp(), "host:67+lantap+leased+peer")
+    yield Probe("card", "DHCP from its address", dhcp(card.ip, PEER), "peer")
+    yield Probe("leased", "DHCP from its address", dhcp(LEASE, PEER), "peer")
+    yield Probe("card", "DHCP from another address", dhcp("192.168.78.99", PEER), DROPPED)
+    yield Probe("card", "DHCP for another's MAC", dhcp(client=OTHER), DROPPED)
+    yield Probe("leased", "DHCP for another's MAC", dhcp(LEASE, PEER, client=OTHER), DROPPED)
+    yield Probe("card", "as a DHCP server", ip(INTERNET, 68, sport=67), DROPPED)
+    yield Probe("leased", "as a DHCP server", ip(PEER, 68, sport=67), DROPPED)
+    yield Probe("card", "to a DHCP server of the internet", ip(INTERNET, 67), DROPPED)
     # the LAN
     for kind in ("tcp", "udp", "ping", "pong"):
         for place in (
@@ -335,57 +347,45 @@ def of_cards() -> Iterator[Probe]:
             "192.168.77.9",
             "192.0.2.9",
             "198.18.77.2",
+            BY_DEVICE,
+            BY_RULE,
         ):
-            yield Probe(f"card: {place} by {kind}", "card", ip(place, 22, kind), "dropped")
+            yield Probe("card", f"{place} by {kind}", ip(place, 22, kind), DROPPED)
         if kind != "pong":
-            yield Probe(f"card: {PEER} by {kind}", "card", ip(PEER, 22, kind), "dropped")
+            yield Probe("card", f"{PEER} by {kind}", ip(PEER, 22, kind), DROPPED)
         yield Probe(
-            f"card: the host by {kind}", "card", ip("192.168.78.5", 22, kind, to=BR0_MAC), "dropped"
+            "card", f"the host by {kind}", ip("192.168.78.5", 22, kind, to=BR0_MAC), DROPPED
         )
-    for place in (
-        "0.0.0.9",
-        "10.9.9.9",
-        "100.64.9.9",
-        "127.0.0.1",
-        "169.254.9.9",
-        "172.16.9.9",
-        "192.0.0.9",
-    ):
-        yield Probe(f"card: {place}", "card", ip(place), "dropped")
-    for place in ("192.168.9.9", "224.0.0.9", "240.0.0.9"):
-        yield Probe(f"card: {place}", "card", ip(place), "dropped")
-    yield Probe("card: its resolver", "card", ip("192.168.78.1", 53), "peer")
-    yield Probe("card: LAN_ALLOW opens a machine", "card", ip("192.168.78.8", 5), "peer")
-    yield Probe("card: LAN_ALLOW opens a port", "card", ip(PEER, 80, "tcp"), "peer")
+    for place in (*RANGES, "0.0.0.9", "127.0.0.1", "224.0.0.9", "240.0.0.9"):
+        yield Probe("card", f"{place}", ip(place), DROPPED)
+    yield Probe("card", "its resolver", ip("192.168.78.1", 53), "peer")
+    yield Probe("card", "LAN_ALLOW opens a machine", ip("192.168.78.8", 5), "peer")
+    yield Probe("card", "LAN_ALLOW opens a port", ip(PEER, 80, "tcp"), "peer")
     host = ip("192.168.78.5", 7000, "tcp", to=BR0_MAC)
-    yield Probe("card: LAN_ALLOW opens a port of the host", "card", host, "host:7000")
+    yield Probe("card", "LAN_ALLOW opens a port of the host", host, "host:7000")
     # who has called is answered, from the very port
-    yield Probe("card: answers UDP", "card", ip(PEER, 5000, sport=5001), "peer")
-    yield Probe("card: answers TCP", "card", ip(PEER, 5002, "tcp", sport=5003), "peer")
-    yield Probe("card: answers a ping", "card", ip(PEER, kind="pong"), "peer")
-    yield Probe("card: answers from another port", "card", ip(PEER, 5000, sport=5009), "dropped")
-    yield Probe(
-        "card: answers another machine", "card", ip("192.168.78.7", 5000, sport=5001), "dropped"
-    )
-    yield Probe(
-        "card: answers by TCP what was UDP", "card", ip(PEER, 5000, "tcp", sport=5001), "dropped"
-    )
+    yield Probe("card", "answers UDP", ip(PEER, 5000, sport=5001), "peer")
+    yield Probe("card", "answers TCP", ip(PEER, 5002, "tcp", sport=5003), "peer")
+    yield Probe("card", "answers a ping", ip(PEER, kind="pong"), "peer")
+    yield Probe("card", "answers from another port", ip(PEER, 5000, sport=5009), DROPPED)
+    yield Probe("card", "answers another machine", ip("192.168.78.7", 5000, sport=5001), DROPPED)
+    yield Probe("card", "answers by TCP what was UDP", ip(PEER, 5000, "tcp", sport=5001), DROPPED)
     # LAN_ACCESS=yes
-    yield Probe("leased: asks the LAN", "leased", ip(PEER, 6001, sport=6000), "peer")
-    yield Probe("leased: asks the LAN by TCP", "leased", ip(PEER, 6003, "tcp", sport=6002), "peer")
-    yield Probe("leased: pings the LAN", "leased", ip(PEER, kind="ping"), "peer")
+    yield Probe("leased", "asks the LAN", ip(PEER, 6001, sport=6000), "peer")
+    yield Probe("leased", "asks the LAN by TCP", ip(PEER, 6003, "tcp", sport=6002), "peer")
+    yield Probe("leased", "pings the LAN", ip(PEER, kind="ping"), "peer")
     # to a card
-    yield Probe("peer: IPv6 to card", "peer", ip6("fd78::5", 53, "fd77::9"), "dropped")
-    yield Probe("peer: to a MAC of nobody", "peer", ip(card.ip, to=OTHER), "dropped")
-    yield Probe("peer: to all", "peer", ip(ALL, to=ALL_MACS), "card+host:9+lantap+leased")
+    yield Probe("peer", "IPv6 to card", ip6("fd78::5", 53, "fd77::9"), DROPPED)
+    yield Probe("peer", "to a MAC of nobody", ip(card.ip, to=OTHER), DROPPED)
+    yield Probe("peer", "to all", ip(ALL, to=ALL_MACS), "card+host:9+lantap+leased")
 
 
 def after() -> Iterator[Probe]:
     """LAN_ACCESS=no once more."""
     to = STATIONS["leased"].mac
     yield Probe(
-        "leased: its answer comes after LAN_ACCESS is no",
         "peer",
+        "leased: its answer comes after LAN_ACCESS is no",
         ip(LEASE, 6000, sport=6001, to=to),
         "leased",
     )
@@ -393,10 +393,10 @@ def after() -> Iterator[Probe]:
 
 def at_last() -> Iterator[Probe]:
     yield Probe(
-        "leased: an answer to what it asked opens nothing",
         "leased",
+        "an answer to what it asked opens nothing",
         ip(PEER, 6001, sport=6000),
-        "dropped",
+        DROPPED,
     )
 
 
@@ -416,4 +416,53 @@ class Scene:
     text: Callable[[str], str] = str
 
 
-SCENES = (Scene(ROUNDS),)
+def small(text: str) -> str:
+    """Return the rules with memories of a few packets."""
+    return text.replace(
+        "size 65535; flags dynamic,timeout; timeout 6h",
+        f"size {SMALL}; flags dynamic,timeout; timeout 6h",
+    )
+
+
+def unremembered() -> Iterator[Probe]:
+    """What nobody has to answer, and so is not remembered."""
+    card = STATIONS["card"].ip
+    for number in range(SMALL + 1):
+        yield Probe(
+            "peer", f"the internet calls a card, {number}", ip(card, source=INTERNET), "card"
+        )
+        yield Probe(
+            "peer",
+            f"calls all, {number}",
+            ip(ALL, to=ALL_MACS),
+            "card+host:9+lantap+leased",
+        )
+    mac = STATIONS["leased"].mac
+    answer = dhcp("192.168.78.1", LEASE, client=mac, given=LEASE, to=mac)
+    yield Probe("peer", "a DHCP server gives an address", answer, "leased")
+
+
+def many() -> Iterator[Probe]:
+    """More than is remembered. A caller arrives all the same."""
+    card = STATIONS["card"].ip
+    for n in range(SMALL + 1):
+        yield Probe("peer", f"calls a card, {n}", ip(card, 5000, sport=5000 + n), "card")
+    for n in range(SMALL + 1):
+        end = "peer" if n < SMALL else DROPPED
+        asks = ip(PEER, 7000 + n, sport=7000)
+        yield Probe("leased", f"asks the LAN, {n}", asks, end)
+    yield Probe("leased", "pings the LAN", ip(PEER, kind="ping"), "peer")
+
+
+def many_answers() -> Iterator[Probe]:
+    for n in range(SMALL + 1):
+        end = "peer" if n < SMALL - 1 else DROPPED  # what the DHCP server said is remembered, too
+        answer = ip(PEER, 5000 + n, sport=5000)
+        yield Probe("card", f"answers, {n}", answer, end)
+
+
+SMALL = 3
+SCENES = (
+    Scene(ROUNDS),
+    Scene((Round([*unremembered()]), Round([*many()]), Round([*many_answers()])), small),
+)

@@ -1,9 +1,9 @@
 """The lab with whoever may send in it, and one pass of probes through the rules.
 
 On vagrantp0: vm (LAN_ACCESS=no), open (LAN_ACCESS=yes), tap (a VM whose hook did not run), port
-(somebody else's). On vagrantp1: container, foreign (Podman's --network vagrantp). On br0: card of vm,
-by FIXED_IP, leased of open, by DHCP, lantap (no hook), and peer, who is the LAN, its router and its DHCP
-server. club is a network with public addresses that the host is directly on.
+(somebody else's). On vagrantp1: container, foreign (Podman's --network vagrantp). On br0: card of
+vm, by FIXED_IP, leased of open, by DHCP, lantap (no hook), and peer, who is the LAN, its router and
+its DHCP server. club is a network with public addresses that the host is directly on.
 """
 
 from __future__ import annotations
@@ -63,9 +63,12 @@ STATIONS = {
     "club": Station(_mac("d4"), "192.0.2.9", HOST_MAC, "club"),
     # the host: at its cards on the bridges, and behind them, by sockets
     "vagrantp0": Station(BRIDGE_MAC, "10.201.0.1", VM["mac"]),
+    "vagrantp1": Station(BRIDGE_MAC, "10.201.128.1", CONTAINER["mac"]),
     "host": Station("", "10.201.0.1", ""),
 }
 REFUSALS = {"reset", "prohibited", "unreachable"}
+# behind club, and how the host knows of it
+BY_DEVICE, BY_RULE, BY_ROUTER, NEW = (f"198.18.{n}.9" for n in (97, 96, 95, 94))
 BRIDGES = ("vagrantp0", "vagrantp1", LAN_BRIDGE)
 
 
@@ -109,12 +112,12 @@ table inet seen {
   }
   chain at_port {
     type filter hook prerouting priority -440;
-    iifname "vg*" add @at_port { ip id }
+    iifname { $ports } add @at_port { ip id }
   }
 }
 table arp seen {
   set asked { type ipv4_addr; flags dynamic; size 9999; }
-  chain input { type filter hook input priority 0; iifname "vg*" add @asked { arp daddr ip }; }
+  chain input { type filter hook input priority 0; iifname { $ports } add @asked { arp daddr ip }; }
 }
 """
 RESET = "".join(f"flush set inet seen {name}\n" for name in ("came", "came6", "at_port"))
@@ -126,6 +129,8 @@ table inet mute {
 }
 """
 
+PORTS = (VM["port"], CONTAINER["port"], *(s.port for s in STATIONS.values() if s.port))
+
 Frame = Callable[[Station, int], bytes]
 
 
@@ -133,15 +138,19 @@ Frame = Callable[[Station, int], bytes]
 class Probe:
     """A frame that somebody sends, and how it ends.
 
-    `end`: the places that it arrives at, sorted, with + between them: a namespace, host:PORT, "port"
-    for the host past all hooks of its bridge, "bridge" where it came no further than the host's card
-    on a bridge. Or "reset" (TCP) or "prohibited" (ICMP), at once; else "dropped".
+    `end`: the places that it arrives at, sorted, with + between them: a namespace, host:PORT,
+    "port" for the host past all hooks of its bridge, "bridge" where it came to the host's card on a
+    bridge and no further. Or "reset" (TCP) or "prohibited" (ICMP), at once; else "dropped".
     """
 
-    name: str
     origin: str
+    what: str
     frame: Frame
     end: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.origin}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -184,7 +193,8 @@ class Street(Lab):
             " echo 0 > /proc/sys/net/bridge/bridge-nf-call-$kind || true; done"
             "; echo 0 > /proc/sys/net/ipv4/icmp_ratemask"
             "; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
-            "; ip address add fd77::1/64 dev lan nodad; ip address add fd78::1/64 dev vagrantp1 nodad"
+            "; ip address add fd77::1/64 dev lan nodad"
+            "; ip address add fd78::1/64 dev vagrantp1 nodad"
         )
         known = [(s.link, s.ip, s.mac) for n, s in STATIONS.items() if n != "internet" and s.link]
         known += [("out", "198.18.77.2", STATIONS["internet"].mac)]
@@ -192,6 +202,8 @@ class Street(Lab):
             ("lan", "fd77::9", STATIONS["lan"].mac),
             ("lan", "192.168.77.8", STATIONS["lan"].mac),
         ]
+        club = STATIONS["club"].mac
+        known += [("club", address, club) for address in (BY_DEVICE, BY_RULE, BY_ROUTER, NEW)]
         for device, address, mac in known:
             self.host.run(f"ip neigh replace {address} lladdr {mac} dev {device} nud permanent")
         for bridge in BRIDGES[:2]:
@@ -199,13 +211,20 @@ class Street(Lab):
                 f"ip rule add priority 77 iif {bridge} lookup main suppress_prefixlength 1"
                 f" realms {REALM}"
             )
-        self.host.run("nft -f -", OTHERS)
+        self.host.run(
+            f"ip route add {BY_DEVICE[:-1]}0/24 dev club"
+            f"; ip route add {BY_RULE[:-1]}0/24 dev club table 52; ip rule add pref 5270 lookup 52"
+            f"; ip route add {BY_ROUTER[:-1]}0/24 via {STATIONS['club'].ip}"
+        )
+        ports = ", ".join(f'"{port}"' for port in PORTS)
+        self.host.run("nft -f -", OTHERS.replace("$ports", ports))
         self.links = {name: there.sniff() for name, there in self.places.items()}
         self.links |= {bridge: self.host.sniff(bridge) for bridge in BRIDGES}
         with self.host.inside():
             self.conntrack = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
             self.raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
             self.networks = networks_of_host()
+        self.host.run(f"ip address add {NEW[:-1]}1/24 dev club")  # and the rules do not know yet
         self.poll = select.poll()
         for link in self.links.values():
             self.poll.register(link, select.POLLIN)
