@@ -41,6 +41,16 @@ while ! nft list table inet vagrantp > /dev/null 2>&1; do sleep 0.05; done
 guard load
 guard check
 
+on_link() { nft list set inet vagrantp on_link | grep -q "$1"; }
+ip link add club type bridge && ip link set club up
+ip address add 192.0.2.1/24 dev club
+until on_link 192.0.2.0/24; do sleep 0.05; done
+ip route add 198.51.100.0/24 dev club
+until on_link 198.51.100.0/24; do sleep 0.05; done
+ip link delete club
+while on_link 192.0.2.0/24 || on_link 198.51.100.0/24; do sleep 0.05; done
+guard check
+
 kill -KILL "$(cat "/run/vagrantp/watch.lock")"
 while [ "$(resolver)" ]; do sleep 0.05; done
 guard check || true
@@ -53,7 +63,7 @@ guard check
 """
 
 
-def test_the_resolver_of_containers_runs_while_they_do() -> None:
+def test_the_watcher_keeps_rules_resolver_and_networks() -> None:
     own = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     names = {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
     done = subprocess.run(
@@ -66,4 +76,4 @@ def test_the_resolver_of_containers_runs_while_they_do() -> None:
     assert done.returncode == 0, done.stderr
     found = [json.loads(line)["problems"] for line in done.stdout.splitlines()]
     unwatched = ["nothing is at work that would put lost rules back"]
-    assert found == [[], ["no resolver answers containers"], [], unwatched, [], []]
+    assert found == [[], ["no resolver answers containers"], [], [], unwatched, [], []]
