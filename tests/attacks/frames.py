@@ -15,6 +15,7 @@ IP, ARP, VLAN, QINQ, IPV6 = (
 NOBODY, ALL, ALL_MACS = "0.0.0.0", "255.255.255.255", "ff:ff:ff:ff:ff:ff"
 FIRST_SEQUENCE = 0x50000000  # of TCP; each number has 256 of them
 ASKED = "10.99"  # ARP asks for an address in it, which is the number
+ICMPV6, UNREACHABLE6, ADMIN_PROHIBITED6 = 58, 1, 1  # RFC 4443
 MSS = 2
 WORD = re.compile(rb"#(\d{4})#")
 
@@ -95,6 +96,8 @@ def number_of(frame: bytes) -> tuple[int, str] | None:
     if kind == IP and body[9] == ICMP and body[20] == UNREACHABLE:
         refusal = "prohibited" if body[21] == ADMIN_PROHIBITED else "unreachable"
         body = body[28:]
+    if kind == IPV6 and body[6] == ICMPV6 and body[40] == UNREACHABLE6:
+        refusal = "prohibited" if body[41] == ADMIN_PROHIBITED6 else "unreachable"
     if kind == IP and body[9] == TCP:
         sequence, acknowledged, _, flags = struct.unpack(">IIBB", body[24:34])
         if flags & RST and not refusal:

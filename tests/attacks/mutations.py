@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from vagrantp_guard.lan_ruleset import PRIVATE
 
-from tests.attacks.probes import SCENES, Scene
+from tests.attacks.lookout import Lookout, Scene
+from tests.attacks.pod import POD_SCENES, Pod
+from tests.attacks.probes import SCENES
 from tests.attacks.street import Street
 
 TABLE = Path(__file__).with_suffix(".md")
-QUIET = 20  # milliseconds
+QUIET, PATIENT = 20, 200  # milliseconds until a round is over; on a busy host
 SETS = ("private", "on_link", "lan_closed")  # whose elements are removed in turn, too
 HEAD = """\
 # What each line of the rules is for
@@ -32,8 +34,13 @@ removed in turn, and probes.py sends. So many probes end otherwise, and this is 
 """
 
 
-def mutations(text: str) -> Iterator[tuple[str, str, str]]:
+def mutations(there: Lookout) -> Iterator[tuple[str, str, str]]:
     """Yield each line of a chain, and each network of SETS: where, what, the text without it."""
+    for place, line, text in _mutations(there.text()):
+        yield there.prefix + place, line, text
+
+
+def _mutations(text: str) -> Iterator[tuple[str, str, str]]:
     family = place = ""
     for found in re.finditer(r"(?:[^\n\\]|\\\n?)*\n", text):
         line = " ".join(found[0].replace("\\\n", " ").split())
@@ -62,9 +69,9 @@ def _without(text: str, found: re.Match[str], line: str) -> str:
     return text[: found.start()] + line + text[found.end() :]
 
 
-def failures(street: Street, scene: Scene, text: str, quiet: int = QUIET) -> list[str]:
+def failures(there: Lookout, scene: Scene, text: str, quiet: int = QUIET) -> list[str]:
     """Return the probes of a scene that end otherwise than they should."""
-    ends = street.ends(scene.text(text), scene.rounds, quiet)
+    ends = there.ends(scene.text(text), scene.rounds, quiet)
     wanted = {probe.name: probe.end for each in scene.rounds for probe in each.probes}
     return [
         f"{name}: {end}, not {wanted[name]}" for name, end in ends.items() if end != wanted[name]
@@ -81,15 +88,21 @@ def listed(found: dict[tuple[str, str], list[str]]) -> str:
 
 
 def main() -> int:
-    street = Street()
-    text = street.text()
-    broken = [each for scene in SCENES for each in failures(street, scene, text, 200)]
-    if broken and "--anyway" not in sys.argv:
+    """Write the table, and print the lines that no probe misses."""
+    subjects: list[tuple[Lookout, Sequence[Scene]]] = [(Street(), SCENES), (Pod(), POD_SCENES)]
+    broken = [
+        each
+        for there, scenes in subjects
+        for scene in scenes
+        for each in failures(there, scene, there.text(), PATIENT)
+    ]
+    if broken:
         print("The rules are not what the probes want:", *broken, sep="\n")
         return 1
     found = {
-        (where, line): [each for scene in SCENES for each in failures(street, scene, mutated)]
-        for where, line, mutated in mutations(text)
+        (where, line): [each for scene in scenes for each in failures(there, scene, mutated)]
+        for there, scenes in subjects
+        for where, line, mutated in mutations(there)
     }
     TABLE.write_text(listed(found), encoding="utf-8")
     missed = [f"{where}: {line}" for (where, line), which in found.items() if not which]

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from tests.attacks import frames
 from tests.attacks.frames import ALL, ALL_MACS, NOBODY, SYN
 from tests.attacks.lab import CONTAINER, VM
-from tests.attacks.street import (
-    BR0_MAC,
-    BY_DEVICE,
-    BY_ROUTER,
-    BY_RULE,
-    LEASE,
-    NEW,
-    STATIONS,
-    Frame,
-    Probe,
-    Round,
-    Station,
-)
+from tests.attacks.lookout import Frame, Probe, Round, Scene, Station
+from tests.attacks.street import BR0_MAC, BY_DEVICE, BY_ROUTER, BY_RULE, LEASE, NEW, STATIONS
 
 OTHER = "52:54:00:00:00:99"
 LLDP, EAPOL = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # a bridge hands these to its host
@@ -68,6 +56,8 @@ def ip6(target: str, port: int, source: str) -> Frame:
     def frame(own: Station, number: int) -> bytes:
         body = frames.udp(20_000 + number, port, frames.word(number))
         packet = frames.ipv6(source, target, body, number)
+        if not own.mac:
+            return packet
         return frames.raw(own.to) + frames.raw(own.mac) + frames.IPV6 + packet
 
     return frame
@@ -406,14 +396,6 @@ ROUNDS = (
     Round([*after()], first="flush set bridge vagrantp lan_open"),
     Round([*at_last()]),
 )
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Probes, and what is changed in the rules for them."""
-
-    rounds: Sequence[Round]
-    text: Callable[[str], str] = str
 
 
 def small(text: str) -> str:

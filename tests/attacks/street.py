@@ -9,12 +9,8 @@ its DHCP server. club is a network with public addresses that the host is direct
 from __future__ import annotations
 
 import re
-import select
 import socket
 import struct
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from vagrantp_guard.contract import Guest
 from vagrantp_guard.ruleset import REALM, rules
@@ -22,24 +18,11 @@ from vagrantp_guard.tables import networks_of_host
 
 from tests.attacks import frames
 from tests.attacks.lab import BRIDGE_MAC, CONTAINER, LAN_BRIDGE, LAN_CARD, VM, Lab, Namespace
+from tests.attacks.lookout import Found, Lookout, Probe, Station
 
 HOST_MAC, BR0_MAC, PEER_MAC = (f"52:54:00:00:00:f{n}" for n in (1, 2, 9))
 LEASE = "192.168.78.60"
 NETFILTER, FLUSH_CONNTRACK = 12, struct.pack("=IHHIIBBH", 20, 0x102, 5, 1, 0, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Station:
-    """Who sends: its MAC and address, and the MAC that its packets go to.
-
-    `link`: the bridge, or other device, of the host that it is behind; `port`: its port there.
-    """
-
-    mac: str
-    ip: str
-    to: str
-    link: str = ""
-    port: str = ""
 
 
 def _mac(end: str, start: str = "52:54") -> str:
@@ -66,7 +49,6 @@ STATIONS = {
     "vagrantp1": Station(BRIDGE_MAC, "10.201.128.1", CONTAINER["mac"]),
     "host": Station("", "10.201.0.1", ""),
 }
-REFUSALS = {"reset", "prohibited", "unreachable"}
 # behind club, and how the host knows of it
 BY_DEVICE, BY_RULE, BY_ROUTER, NEW = (f"198.18.{n}.9" for n in (97, 96, 95, 94))
 BRIDGES = ("vagrantp0", "vagrantp1", LAN_BRIDGE)
@@ -131,41 +113,12 @@ table inet mute {
 
 PORTS = (VM["port"], CONTAINER["port"], *(s.port for s in STATIONS.values() if s.port))
 
-Frame = Callable[[Station, int], bytes]
 
-
-@dataclass(frozen=True)
-class Probe:
-    """A frame that somebody sends, and how it ends.
-
-    `end`: the places that it arrives at, sorted, with + between them: a namespace, host:PORT,
-    "port" for the host past all hooks of its bridge, "bridge" where it came to the host's card on a
-    bridge and no further. Or "reset" (TCP) or "prohibited" (ICMP), at once; else "dropped".
-    """
-
-    origin: str
-    what: str
-    frame: Frame
-    end: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.origin}: {self.what}"
-
-
-@dataclass(frozen=True)
-class Round:
-    """Probes that are sent together, after `first`, input for nft(8)."""
-
-    probes: Sequence[Probe]
-    first: str = ""
-
-
-class Street(Lab):
+class Street(Lookout, Lab):
     """The lab, its neighbours, and what they see."""
 
     def __init__(self) -> None:
-        super().__init__()
+        Lab.__init__(self)
         self.places: dict[str, Namespace] = {}
         self.host.run(f"ip link add {LAN_BRIDGE} address {BR0_MAC} type bridge")
         self.host.run(
@@ -218,72 +171,42 @@ class Street(Lab):
         )
         ports = ", ".join(f'"{port}"' for port in PORTS)
         self.host.run("nft -f -", OTHERS.replace("$ports", ports))
-        self.links = {name: there.sniff() for name, there in self.places.items()}
-        self.links |= {bridge: self.host.sniff(bridge) for bridge in BRIDGES}
         with self.host.inside():
             self.conntrack = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
             self.raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
             self.networks = networks_of_host()
         self.host.run(f"ip address add {NEW[:-1]}1/24 dev club")  # and the rules do not know yet
-        self.poll = select.poll()
-        for link in self.links.values():
-            self.poll.register(link, select.POLLIN)
-        self.by_file = {link.fileno(): name for name, link in self.links.items()}
+        links = {name: there.sniff() for name, there in self.places.items()}
+        links |= {bridge: self.host.sniff(bridge) for bridge in BRIDGES}
+        Lookout.__init__(self, links)
 
     def text(self) -> str:
         """Return the rules for the guests here."""
         return rules(map(Guest.from_json, GUESTS), *self.networks)
 
-    def ends(self, text: str, rounds: Sequence[Round], quiet: int) -> dict[str, str]:
-        """Send all probes through the rules `text`; return how each ended, by its name.
+    def send(self, probe: Probe, number: int) -> None:
+        """Send a probe."""
+        data = probe.frame(STATIONS[probe.origin], number)
+        if probe.origin == "host":
+            self.raw.sendto(data, (socket.inet_ntoa(data[16:20]), 0))
+        else:
+            self.links[probe.origin].send(data)
 
-        `quiet`: milliseconds without a frame after which a round is over.
-        """
-        self._load(text)
-        found = defaultdict[int, set[str]](set)
-        number, names = 0, {}
-        for each in rounds:
-            if each.first:
-                self.host.run("nft -f -", each.first)
-            for probe in each.probes:
-                number += 1
-                names[number] = probe.name
-                data = probe.frame(STATIONS[probe.origin], number)
-                if probe.origin == "host":
-                    self.raw.sendto(data, (socket.inet_ntoa(data[16:20]), 0))
-                else:
-                    self.links[probe.origin].send(data)
-            self._collect(found, quiet)
-        self._ask_host(found)
-        return {name: _end(found[number]) for number, name in names.items()}
+    def nft(self, text: str) -> None:
+        """Run nft(8) on the host."""
+        self.host.run("nft -f -", text)
 
-    def _load(self, text: str) -> None:
+    def load_text(self, text: str) -> None:
         """Write the rules, and forget connections, routes and who is where."""
         tables = ("table bridge vagrantp", "table inet vagrantp")
-        self.host.run("nft -f -", RESET + "".join(f"{t}\ndelete {t}\n" for t in tables) + text)
+        self.nft(RESET + "".join(f"{t}\ndelete {t}\n" for t in tables) + text)
         flush = "".join(f"link set dev {b} type bridge fdb_flush\n" for b in BRIDGES)
         self.host.run("ip -batch -", flush + "route flush cache\n")
         self.conntrack.send(FLUSH_CONNTRACK)
         self.conntrack.recv(65536)
-        self._collect(defaultdict(set), 0)
 
-    def _collect(self, found: defaultdict[int, set[str]], quiet: int) -> None:
-        while ready := self.poll.poll(quiet):
-            for file, _ in ready:
-                place = self.by_file[file]
-                data, origin = self.links[place].recvfrom(65536)
-                known = frames.number_of(data)
-                if known and origin[2] != socket.PACKET_OUTGOING:
-                    number, refusal = known
-                    size = frames.segment_size(data)
-                    is_narrow = size not in (None, 1460)
-                    found[number].add(
-                        refusal
-                        or ("bridge" if place in BRIDGES else place)
-                        + (f" mss {size}" if is_narrow and place not in BRIDGES else "")
-                    )
-
-    def _ask_host(self, found: defaultdict[int, set[str]]) -> None:
+    def ask(self, found: Found) -> None:
+        """Add what the host itself has received."""
         listed = self.host.run("nft list table inet seen; nft list table arp seen")
         for name, body in re.findall(r"set (\w+) {[^}]*?elements = {([^}]*)}", listed):
             for element in body.split(","):
@@ -299,15 +222,8 @@ class Street(Lab):
                     found[number].add(f"{place}:{parts[2].strip()}" if is_service else place)
 
     def close(self) -> None:
-        for each in (*self.links.values(), self.conntrack, self.raw):
-            each.close()
-        super().close()
-
-
-def _end(found: set[str]) -> str:
-    """Return how a probe ended, by all that was seen of it."""
-    arrived = found - REFUSALS - {"bridge"}
-    for ends in (arrived, found & REFUSALS, found):
-        if ends:
-            return "+".join(sorted(ends))
-    return "dropped"
+        """Remove the namespaces."""
+        self.conntrack.close()
+        self.raw.close()
+        Lookout.close(self)
+        Lab.close(self)

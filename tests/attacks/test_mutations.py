@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from vagrantp_guard.contract import Policy
 
-from tests.attacks.mutations import TABLE, failures, mutations
+from tests.attacks.mutations import PATIENT, TABLE, failures, mutations
+from tests.attacks.pod import POD_SCENES, POLICY, Pod, opened, pod_rules
 from tests.attacks.probes import ROUNDS, SCENES
 from tests.attacks.street import Street
-
-PATIENT = 200  # milliseconds, on a busy host
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,15 @@ def street() -> Iterator[Street]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def pod() -> Iterator[Pod]:
+    made = Pod()
+    yield made
+    made.close()
+
+
 def test_each_probe_has_a_name_of_its_own() -> None:
-    for scene in SCENES:
+    for scene in (*SCENES, *POD_SCENES):
         names = Counter(probe.name for each in scene.rounds for probe in each.probes)
         assert [name for name, times in names.items() if times > 1] == []
 
@@ -31,6 +38,16 @@ def test_each_probe_has_a_name_of_its_own() -> None:
 def test_each_probe_ends_as_it_should(street: Street) -> None:
     for scene in SCENES:
         assert failures(street, scene, street.text(), PATIENT) == []
+
+
+def test_each_probe_of_a_users_container_ends_as_it_should(pod: Pod) -> None:
+    for scene in POD_SCENES:
+        assert failures(pod, scene, pod.text(), PATIENT) == []
+
+
+def test_the_rules_of_a_users_container_with_lan_access() -> None:
+    policy = Policy(lan_access=True, lan_allow=POLICY.lan_allow)
+    assert opened(pod_rules(POLICY)) == pod_rules(policy)
 
 
 def test_through_iptables_too(street: Street) -> None:
@@ -47,10 +64,11 @@ def test_through_iptables_too(street: Street) -> None:
             assert ends[probe.name] in same, probe.name
 
 
-def test_the_table_has_every_line_of_the_rules(street: Street) -> None:
+def test_the_table_has_every_line_of_the_rules(street: Street, pod: Pod) -> None:
     rows = re.findall(r"^\| (.*?) \| `(.*)` \| (\d+) \|", TABLE.read_text(), re.MULTILINE)
     known = {(where, line.replace("\\|", "|")) for where, line, probes in rows if int(probes)}
-    assert {(where, line) for where, line, _ in mutations(street.text())} == known
+    now = [*mutations(street), *mutations(pod)]
+    assert {(where, line) for where, line, _ in now} == known
 
 
 def test_how_long_a_card_remembers(street: Street) -> None:
