@@ -1,8 +1,6 @@
 """What each line of the rules is for: it is removed, and the probes say what gets through then.
 
-    .venv/bin/python -m tests.attacks.mutations
-
-writes mutations.md, and exits with 1 when no probe misses a line. It needs root, and a minute.
+`make mutations` writes mutations.md, and fails if no probe misses a line. As root, in a minute.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ SETS = ("private", "on_link", "lan_closed")  # whose elements are removed in tur
 HEAD = """\
 # What each line of the rules is for
 
-Written by `python -m tests.attacks.mutations`: each line of a chain, and each network of a set, is
+Written by `make mutations`: each line of a chain, and each network of a set, is
 removed in turn, and probes.py sends. So many probes end otherwise, and this is the first of them.
 
 | where | line | probes | for example |
