@@ -4,7 +4,7 @@ set -e
 export GIT_OPTIONAL_LOCKS=0
 # For a moment a submodule that is being cloned has a path of the guest, and a new worktree no HEAD.
 again() {
-  for _ in $(seq 9); do
+  for _ in $(seq 30); do
     ! "$@" >/dev/null 2>&1 || return 0
     sleep 0.3
   done

@@ -21,7 +21,8 @@ git commit --quiet --all --allow-empty --message look
 """
 AT_THE_TOP = """\
 git status
-git diff HEAD~1
+git diff HEAD~2
+echo mine >>src/file
 git log -p --max-count 2 --show-signature
 script --quiet --command 'git log' /dev/null
 script --quiet --command 'git branch' /dev/null
@@ -31,7 +32,7 @@ git stash pop
 git commit --quiet --amend --all --allow-empty
 git commit --quiet --allow-empty --message look --trailer seen=me
 git rebase --quiet --interactive HEAD~1
-git difftool --no-prompt HEAD~1
+git difftool --no-prompt HEAD~3
 git help log
 git archive --format=t HEAD
 printf 'protocol=https\\nhost=example.test\\n\\n' | git credential fill
@@ -45,7 +46,6 @@ git checkout --quiet main
 git merge --quiet --no-edit --no-ff side
 git merge --quiet --no-edit --no-ff names
 git submodule status
-git submodule update --force
 git worktree list
 git pack-refs --all
 git -C rebasing rebase --continue
@@ -82,7 +82,7 @@ def run(line: str, folder: str) -> None:
 
 
 top = Path(sys.argv[1])
-for line in (EVERYWHERE + AT_THE_TOP).splitlines():
+for line in ("git submodule update --force\n" + EVERYWHERE + AT_THE_TOP).splitlines():
     run(line, str(top))
 for each in repositories(top):
     run(EVERYWHERE, each)

@@ -27,6 +27,7 @@ rm -rf .git/modules/late
 git checkout --quiet -b names
 echo '{"editor.tabSize": 4}' >.vscode/settings.json
 printf 'repos: []\nfail_fast: true\n' >.pre-commit-config.yaml
+sed -i '1s/one/uno/' src/file
 git commit --quiet -a -m names
 git checkout --quiet main
 echo four >>src/file
