@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EEXIST
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -55,7 +56,7 @@ class Folder:
     def __init__(self, root: Path, protect: bool, hidden: list[Parts]) -> None:
         """`hidden`: paths that are empty for the guest; what it writes there is lost."""
         self.root = os.open(root, os.O_PATH | os.O_DIRECTORY)
-        self.policy = Policy(tracked_names(root), self._holds_head) if protect else None
+        self.policy = self._policy(root) if protect else None
         self.hidden = {tuple(map(fold, parts)): number for number, parts in enumerate(hidden)}
         self.hides = os.open(HIDDEN, os.O_PATH | os.O_DIRECTORY) if hidden else -1
         for number, parts in enumerate(hidden):
@@ -127,14 +128,18 @@ class Folder:
         with self.place(os.fsencode("/".join((*git_dir, "config")))) as place:
             return place.content()[0]
 
-    def _holds_head(self, parts: Parts) -> bool:
-        """Say whether a folder holds a HEAD, so that git may take it for a repository."""
+    def _policy(self, root: Path) -> Policy:
+        tracked = tracked_names(root)
+        return Policy(tracked, partial(self._holds, "HEAD"), partial(self._holds, ".git"))
+
+    def _holds(self, name: str, parts: Parts) -> bool:
+        """Say whether a folder holds a file or folder of this name."""
         try:
             folder = open_folder(self.root, b"/".join(map(os.fsencode, parts)) or b".")
         except OSError:
             return False
         try:
-            os.stat("HEAD", dir_fd=folder, follow_symlinks=False)
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError:
             return False
         finally:

@@ -123,11 +123,13 @@ class Policy:
     """What a guest may do with the names in a project folder.
 
     A path is the names that lead to it from the project folder, as os.fsdecode gives them.
-    `tracked`: see tracked_names. `is_git_dir` says whether a folder holds a HEAD.
+    `tracked`: see tracked_names. `is_git_dir` says whether a folder holds a
+    HEAD, `is_worktree` whether it holds a `.git`.
     """
 
     tracked: frozenset[Parts]
     is_git_dir: Callable[[Parts], bool]
+    is_worktree: Callable[[Parts], bool] = lambda _: False
 
     def rule(self, parts: Parts) -> Rule:
         """Return the rule for a path, which is not the project folder itself."""
@@ -147,7 +149,15 @@ class Policy:
             rule = git_rule(folded[at:]) if name in OBEYED else Rule.NO_LINK
             if rule not in ANYTHING and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
-        return Rule.FREE if parts in self.tracked else _listed(folded)
+        rule = _listed(folded)
+        return Rule.FREE if rule is not Rule.FREE and self._is_tracked(parts) else rule
+
+    def _is_tracked(self, parts: Parts) -> bool:
+        """Say whether HEAD has a path, from the project folder or from a worktree in it."""
+        return parts in self.tracked or any(
+            parts[at:] in self.tracked and self.is_worktree(parts[:at])
+            for at in range(1, len(parts))
+        )
 
     def _git_rule(self, parts: Parts, below: Parts) -> Rule:
         """Return the rule for what is in a git dir; `below`: the folded parts after that.

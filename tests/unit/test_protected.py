@@ -243,6 +243,14 @@ def test_names_in_head_are_reported_only() -> None:
     assert not policy.reported(parts(".husky/pre-push"))
 
 
+def test_names_in_head_are_in_a_worktree_as_well() -> None:
+    tracked = frozenset([parts(".vscode/settings.json")])
+    policy = Policy(tracked, lambda _: False, lambda folder: folder == ("tree",))
+    assert policy.rule(parts("tree/.vscode/settings.json")) is FREE
+    assert policy.rule(parts("tree/.vscode/tasks.json")) is CLOSED
+    assert policy.rule(parts("other/.vscode/settings.json")) is CLOSED
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

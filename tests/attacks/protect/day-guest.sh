@@ -55,7 +55,7 @@ commit based
 GIT_SEQUENCE_EDITOR=true GIT_EDITOR=true git rebase --quiet -i work
 echo x >>agent-based
 git commit --quiet --all --fixup HEAD
-GIT_SEQUENCE_EDITOR=true git rebase --quiet -i --autosquash --exec true HEAD~2
+GIT_SEQUENCE_EDITOR=true git rebase --quiet -i --autosquash HEAD~2
 git checkout --quiet picked
 git stash pop --quiet
 git commit --quiet --all --message 'from the stash'

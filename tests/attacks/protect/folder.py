@@ -116,11 +116,17 @@ class Folder:
         names = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
         tracked = {f"{tree}{name}" for tree in ("", "tree/", "agent-tree/") for name in names}
         return {
-            path: content(self.project / path)
+            path: self.set_in(path) if path.endswith("/config") else content(self.project / path)
             for path in self.paths()
             if path not in tracked and (is_of_git(path) or "closed" in kinds(path))
             if is_of_git(path) or not (self.project / path).is_dir()
         }
+
+    def set_in(self, config: str) -> str:
+        """Return what a config says, but for what git itself writes; and who else may write it."""
+        pairs = self.as_person("git", "config", "-f", config, "--list", "-z").stdout.split("\0")
+        kept = [pair for pair in pairs if not HARMLESS.fullmatch(pair.partition("\n")[0])]
+        return f"{(self.project / config).stat().st_mode & 0o022} {kept}"
 
     def is_harmless(self, path: str) -> bool:
         """Return whether a closed path that appeared is what git itself makes there."""
