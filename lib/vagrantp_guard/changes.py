@@ -33,6 +33,7 @@ LINKED_MAX = 100_000
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 FREE = {Rule.FREE, Rule.NO_LINK}
 MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
+REMOVABLE = {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO, Rule.STRATEGY, Rule.EMPTY}
 VETTED = {*REPLACED, Rule.INDEX}
 MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
 
@@ -178,7 +179,7 @@ class Changes:
         with self.folder.place(path) as place:
             if self.folder.holds_hidden(place.parts):
                 refuse(EBUSY)
-            removable = place.rule in {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO}
+            removable = place.rule in REMOVABLE
             removable |= place.rule is Rule.GITFILE and len(place.parts) > 1
             if not removable and place.parts not in self.made:
                 refuse()

@@ -49,6 +49,21 @@ def git(folder: Path, *argv: str) -> str:
 
 
 NAMES = {
+    Rule.INDEX: (
+        *(".git/index", ".git/modules/a/b/index", ".git/worktrees/w/index"),
+        *(".git/sharedindex.0123", ".git/modules/a/b/sharedindex.0123"),
+    ),
+    Rule.EMPTY: (".git/MERGE_RR", ".git/worktrees/w/MERGE_RR", ".git/modules/a/MERGE_RR"),
+    Rule.TODO: (
+        *(".git/rebase-merge/git-rebase-todo", ".git/worktrees/w/rebase-merge/git-rebase-todo"),
+        *(
+            ".git/modules/a/rebase-merge/git-rebase-todo",
+            ".git/modules/a/b/rebase-merge/git-rebase-todo",
+        ),
+    ),
+    Rule.STRATEGY: (
+        *(".git/rebase-merge/strategy", ".git/sequencer/opts", ".git/modules/a/sequencer/opts"),
+    ),
     # git's own state
     GITFILE: (".git", "sub/.git", "a/b/c/.git", "node_modules/x/.git", ".venv/src/x/.git"),
     CONFIG: (
