@@ -333,7 +333,8 @@ def _movable(this: Place, that: Place) -> os.stat_result:
 
 def _text(call: Call, start: int) -> bytes:
     """Return the text at an address of whoever calls. Raises OSError."""
-    found, end, _ = read_memory(call.pid, start, PATH_MAX).partition(b"\0")
-    if not end:
-        refuse(ENAMETOOLONG)
-    return found
+    for size in (256, PATH_MAX):  # nearly all are short
+        found, end, _ = read_memory(call.pid, start, size).partition(b"\0")
+        if end:
+            return found
+    refuse(ENAMETOOLONG)

@@ -6,10 +6,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from errno import EACCES, EEXIST
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from vagrantp_guard.notify import open_folder
 from vagrantp_guard.protected import Parts, Policy, Rule, fold, tracked_names
@@ -24,8 +23,7 @@ def refuse(errno: int = EACCES) -> NoReturn:
     raise OSError(errno, os.strerror(errno))
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A name in an open folder. `parts`: from the project's root."""
 
     folder: int

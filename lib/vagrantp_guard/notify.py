@@ -10,8 +10,8 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import EINVAL, EIO, ENOENT
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -35,8 +35,7 @@ class Fd(int):
     at: int | None = None
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A call that waits for its answer: its number, its arguments, and who makes it."""
 
     pid: int

@@ -162,10 +162,12 @@ def test_what_is_protected_hidden_and_reported(
     assert (app.folder / "private").read_text() == "secret\n"
     assert [path.name for path in (app.folder / "secrets").iterdir()] == ["key"]
 
-    # git, of whoever is in the guest
+    # git, of whoever is in the guest; sudo's variable would have git trust the user's folder
+    assert "\tdirectory = /project/*\n" in guest(app, "cat /etc/gitconfig")
     get_git = "command -v git || { apt-get -q update && apt-get -qy install git; }"
     guest(app, f"sudo sh -c {quote(get_git)} >/dev/null")
-    assert guest(app, "sudo -i git -C /project rev-parse --is-inside-work-tree") == "true\n"
+    of_root = "sudo -i env -u SUDO_UID git -C /project rev-parse --is-inside-work-tree"
+    assert guest(app, of_root) == "true\n"
 
     assert status(app)["files_changed"] == []
     guest(

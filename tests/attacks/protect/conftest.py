@@ -6,24 +6,33 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.attacks.protect.folder import Folder
-from tests.attacks.protect.guests import Lab, mount
+from tests.attacks.protect.guests import Namespaces, mount
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """Return a person's folder, with all that git has."""
+def base() -> Iterator[Path]:
+    """Return a folder that, unlike pytest's, an ordinary user gets to; and not by a link."""
     if os.geteuid() != 0:
         pytest.skip("only root is another user, and mounts")
-    return Folder(tmp_path / "host").prepare()
+    with TemporaryDirectory(prefix="vagrantp-tests-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made).resolve()
 
 
 @pytest.fixture
-def shared_folder(folder: Folder, tmp_path: Path) -> Iterator[Lab]:
+def folder(base: Path) -> Folder:
+    """Return a person's folder, with all that git has."""
+    return Folder(base).prepare()
+
+
+@pytest.fixture
+def shared_folder(folder: Folder) -> Iterator[Namespaces]:
     """Mount that folder, protected, at a place of its own."""
-    target = tmp_path / "project"
-    yield mount(folder, target, tmp_path / "lib")
+    target = folder.base / "project"
+    yield mount(folder, target, folder.base / "lib")
     subprocess.run(("umount", "--lazy", target), check=True)

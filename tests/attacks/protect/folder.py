@@ -20,8 +20,8 @@ LOOKED_FOR = re.compile(rb"canary[ -]([\w-]+)")
 CANARY = '#!/bin/sh\ntouch "$CANARIES/$1"\n'
 # Below any git dir, its paths by their folded names.
 OF_GIT = re.compile(
-    r"(.*/)?\.git(/(modules|worktrees)/((?!/(refs|logs|objects)/).)+)?"
-    r"(|/(config|config\.worktree|commondir|info/attributes|objects/info/(http-)?alternates"
+    r"(.*/)?\.git(|(/(modules|worktrees)/((?!/(refs|logs|objects)/).)+)?"
+    r"/(config|config\.worktree|commondir|info/attributes|objects/info/(http-)?alternates"
     r"|hooks|hooks/.*(?<!\.sample)))"
 )
 # What git itself writes into the configuration of a new repository, submodule, worktree or branch.
@@ -67,6 +67,7 @@ class Folder:
                 "LC_ALL": "C.UTF-8",
                 "GIT_TERMINAL_PROMPT": "0",
                 "TERM": "dumb",
+                "PAGER": "cat",
             },
             input=stdin,
             capture_output=True,
@@ -76,12 +77,10 @@ class Folder:
         )
 
     def prepare(self) -> Folder:
-        """Make all of it, in a folder of root's."""
-        for path in (self.base, self.home, self.base / "bin", self.base / "canaries"):
+        """Make all of it, in a folder that others may pass."""
+        for path in (self.base, self.project, self.home, self.base / "bin", self.base / "canaries"):
             path.mkdir(exist_ok=True)
             os.chown(path, PERSON, PERSON)
-        for parent in (self.base, *self.base.parents):  # pytest's are for root alone
-            parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o011)
         for name, text in {"canary": CANARY, "ssh": "#!/bin/sh\nexit 255\n"}.items():
             (self.base / "bin" / name).write_text(text)
             (self.base / "bin" / name).chmod(0o755)
@@ -114,7 +113,8 @@ class Folder:
 
     def closed(self) -> dict[str, str]:
         """Return what is at each closed path, but for what is tracked: that is reported."""
-        tracked = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
+        names = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
+        tracked = {f"{tree}{name}" for tree in ("", "tree/", "agent-tree/") for name in names}
         return {
             path: content(self.project / path)
             for path in self.paths()
@@ -133,9 +133,11 @@ class Folder:
             keys = self.as_person("git", "config", "-f", str(there), "--list", "--name-only")
             return all(HARMLESS.fullmatch(key) for key in keys.stdout.split())
         if name == ".git":
-            leads_to = there.read_text().removeprefix("gitdir: ").strip()
-            inside = os.path.relpath(there.parent / leads_to.replace("/project", str(self.project)))
-            return bool(re.search(r"/app/\.git/(modules|worktrees)/[\w-]+$", f"/{inside}"))
+            leads_to = re.sub(
+                "^/project/", f"{self.project}/", there.read_text()[len("gitdir: ") :]
+            )
+            at = os.path.relpath(there.parent / leads_to.strip(), self.project)
+            return bool(re.fullmatch(r"\.git/(modules|worktrees)/[\w-]+", at))
         return name == "commondir" and there.read_text().strip() == "../.."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,30 @@ class Guest(Protocol):
         ...
 
 
-def _run(script: str, project: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ("sh",),
-        input=script,
-        cwd="/",
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PROJECT": str(project)},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+@dataclass(frozen=True)
+class Namespaces:
+    """Root in namespaces of this host, with all its rights, where `shared` is /project."""
+
+    shared: Path
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of sh(1). Nothing that it starts outlives it."""
+        argv = (
+            *("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent"),
+            *("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--tmpfs", "/tmp"),
+            *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+            *("--symlink", "usr/lib64", "/lib64", "--dev", "/dev", "--proc", "/proc"),
+            *("--bind", str(self.shared), "/project", "--cap-add", "ALL", "sh"),
+        )
+        return subprocess.run(
+            argv,
+            input=script,
+            env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "PROJECT": "/project"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -44,21 +56,10 @@ class Plain:
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script of sh(1)."""
-        done = _run(script, self.folder.project)
+        done = Namespaces(self.folder.project).run(script)
         owner = ("chown", "--no-dereference", "--recursive", f"{PERSON}:{PERSON}")
         subprocess.run((*owner, str(self.folder.project)), check=True)
         return done
-
-
-@dataclass(frozen=True)
-class Lab:
-    """The folder is mounted on this host as it would be in a guest."""
-
-    mounted: Path
-
-    def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of sh(1)."""
-        return _run(script, self.mounted)
 
 
 SHARE = """\
@@ -70,7 +71,7 @@ share(pathlib.Path(sys.argv[2]), Mount.from_json(json.loads(sys.argv[3])), (0, 0
 """
 
 
-def mount(folder: Folder, target: Path, lib: Path) -> Lab:
+def mount(folder: Folder, target: Path, lib: Path) -> Namespaces:
     """Mount a folder as root's projects are, protected, by this version installed at `lib`."""
     target.mkdir()
     lib.mkdir()
@@ -78,4 +79,4 @@ def mount(folder: Folder, target: Path, lib: Path) -> Lab:
     how = {"mode": "rw", "folder": str(folder.project), "uid": 0, "gid": 0, "protect": True}
     argv = ("python3", "-IS", "-c", SHARE, lib / version(), target, json.dumps(how))
     subprocess.run(argv, check=True)
-    return Lab(target)
+    return Namespaces(target)

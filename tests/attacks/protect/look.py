@@ -42,7 +42,7 @@ git pull --quiet --no-rebase
 git push --quiet --force origin HEAD:refs/heads/look
 git merge --quiet --no-edit --no-ff side
 git merge --quiet --no-edit --no-ff names
-git for-each-ref --format='%(refname:short)' refs/heads | while read -r name; do git checkout --quiet "$name"; done
+git for-each-ref --format='%(refname:short)' refs/heads | xargs -n1 -d'\\n' git checkout --quiet
 git checkout --quiet main
 git submodule status
 git submodule update --force
@@ -72,9 +72,11 @@ def repositories(top: Path) -> list[str]:
 
 def run(line: str, folder: str) -> None:
     """Run a line of a shell there; how it ends is of no interest."""
+    argv, nothing = ("sh", "-c", line), subprocess.DEVNULL
     try:
-        quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "check": False}
-        subprocess.run(("sh", "-c", line), cwd=folder, timeout=10, **quiet)
+        subprocess.run(
+            argv, cwd=folder, stdin=nothing, capture_output=True, timeout=10, check=False
+        )
     except (subprocess.TimeoutExpired, OSError) as error:
         print(f"{line} in {folder}: {error}")
 

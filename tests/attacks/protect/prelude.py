@@ -33,7 +33,7 @@ def program(path: str) -> None:
 
 def rename(old: str, new: str, flags: int) -> int:
     """Call renameat2(2)."""
-    return LIBC.renameat2(AT_FDCWD, old.encode(), AT_FDCWD, new.encode(), flags)
+    return int(LIBC.renameat2(AT_FDCWD, old.encode(), AT_FDCWD, new.encode(), flags))
 
 
 def write_index(path: str, blobs: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.attacks.protect import TRIES, Try, in_one_go
 from tests.attacks.protect.folder import Folder, changed
-from tests.attacks.protect.guests import Guest, Lab, Plain
+from tests.attacks.protect.guests import Guest, Namespaces, Plain
 
 
 def attack(folder: Folder, guest: Guest) -> None:
@@ -28,16 +28,16 @@ def attack(folder: Folder, guest: Guest) -> None:
     assert problems == {"changed": [], "obeyed": [], "ran": []}
 
 
-def test_nothing_that_a_guest_writes_is_obeyed(folder: Folder, shared_folder: Lab) -> None:
+def test_nothing_that_a_guest_writes_is_obeyed(folder: Folder, shared_folder: Namespaces) -> None:
     attack(folder, shared_folder)
 
 
 @pytest.mark.soak
-def test_each_try_is_one(tmp_path: Path) -> None:
+def test_each_try_is_one(base: Path) -> None:
     """Without protection it runs, or changes what is obeyed, on this very host."""
 
     def has_effect(each: Try) -> bool:
-        folder = Folder(tmp_path / each.name).prepare()
+        folder = Folder(base / each.name).prepare()
         before = folder.closed()
         Plain(folder).run(in_one_go([each], folder.environment))
         effects = (changed(before, folder), folder.obeyed("closed"), folder.obeyed("reported"))
