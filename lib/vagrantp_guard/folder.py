@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from vagrantp_guard.notify import open_folder
-from vagrantp_guard.protected import Parts, Policy, Rule, fold, tracked_names
+from vagrantp_guard.protected import (
+    Parts,
+    Policy,
+    Rule,
+    configured_names,
+    fold,
+    tracked_names,
+)
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
 NAMES_MAX = 20_000
@@ -55,7 +62,9 @@ class Folder:
     def __init__(self, root: Path, protect: bool, hidden: list[Parts]) -> None:
         """`hidden`: paths that are empty for the guest; what it writes there is lost."""
         self.root = os.open(root, os.O_PATH | os.O_DIRECTORY)
-        self.policy = Policy(tracked_names(root), self._holds_head) if protect else None
+        self.policy = None
+        if protect:
+            self.policy = Policy(tracked_names(root), self._holds_head, configured_names(root))
         self.hidden = {tuple(map(fold, parts)): number for number, parts in enumerate(hidden)}
         self.hides = os.open(HIDDEN, os.O_PATH | os.O_DIRECTORY) if hidden else -1
         for number, parts in enumerate(hidden):

@@ -18,6 +18,7 @@ from vagrantp_guard.protected import (
     Rule,
     commondir_problem,
     config_problem,
+    configured_names,
     gitfile_problem,
     tracked_names,
 )
@@ -592,6 +593,44 @@ def test_tracked_names(tmp_path: Path) -> None:
     git(project, "add", ".idea/x")
     names = (".husky/pre-commit", ".claude", "zwei\n/.npmrc", "libs/ü/.husky/pre-commit")
     assert tracked_names(project) == {parts(name) for name in names}
+
+
+def test_what_a_config_names_is_closed(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    for name in ("tools/Hooks/pre-commit", "scripts/clean.py", "src/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    git(tmp_path, "add", "tools", "src")
+    git(tmp_path, "commit", "-m", "x")
+    settings = {
+        "core.hooksPath": "tools/Hooks",
+        "include.path": "../shared.cfg",
+        "includeIf.gitdir:x.path": "extra",
+        "filter.x.clean": "python3 'scripts/clean.py' %f",
+        "core.attributesFile": "/etc/x",
+        "user.name": "src",
+    }
+    for key, value in settings.items():
+        git(tmp_path, "config", key, value)
+    configured = configured_names(tmp_path)
+    names = ("tools/hooks", "shared.cfg", ".git/extra", "scripts/clean.py")
+    assert configured == {parts(name) for name in names}
+    policy = Policy(tracked_names(tmp_path), lambda _: False, configured)
+    for name in ("tools/Hooks/pre-push", "shared.cfg", ".git/extra", "scripts/clean.py"):
+        assert policy.rule(parts(name)) is CLOSED
+        assert protected.is_listed(parts(name), configured)
+    assert policy.rule(parts("tools/Hooks/pre-commit")) is FREE
+    assert policy.reported(parts("tools/Hooks/pre-commit"))
+    assert policy.rule(parts("tools")) is FOLDER
+    assert policy.rule(parts("scripts/other.py")) is FREE
+    assert policy.rule(parts("src/x")) is FREE
+
+
+def test_a_config_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert configured_names(tmp_path) == frozenset()
+    os.mkfifo(tmp_path / ".git/config")
+    assert configured_names(tmp_path) == frozenset()
 
 
 def test_tracked_names_of_a_tree_with_odd_names(tmp_path: Path) -> None:
