@@ -142,7 +142,7 @@ class Changes:
     def mknod(self, _: Call, path: bytes, mode: int, __: int) -> int:
         """Make a FIFO, a socket or an empty file."""
         with self.folder.place(path) as place:
-            if place.rule not in FREE:
+            if place.rule is not Rule.FREE and not (place.rule in FREE and stat.S_ISREG(mode)):
                 refuse()
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
                 refuse(EPERM)
