@@ -33,6 +33,7 @@ REMEMBERED = 100_000  # at most
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 FREE = {Rule.FREE, Rule.NO_LINK}
 MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
+REMOVABLE = {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO, Rule.STRATEGY, Rule.EMPTY}
 VETTED = {*REPLACED, Rule.INDEX}
 MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
 
@@ -151,7 +152,7 @@ class Changes:
     def mknod(self, _: Call, path: bytes, mode: int, __: int) -> int:
         """Make a FIFO, a socket or an empty file."""
         with self.folder.place(path) as place:
-            if place.rule not in FREE:
+            if place.rule is not Rule.FREE and not (place.rule in FREE and stat.S_ISREG(mode)):
                 refuse()
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
                 refuse(EPERM)
@@ -188,7 +189,7 @@ class Changes:
         with self.folder.place(path) as place:
             if self.folder.holds_hidden(place.parts):
                 refuse(EBUSY)
-            removable = place.rule in {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO}
+            removable = place.rule in REMOVABLE
             removable |= place.rule is Rule.GITFILE and len(place.parts) > 1
             if not removable and place.parts not in self.made:
                 refuse()
@@ -239,11 +240,7 @@ class Changes:
             problem = REPLACED[that.rule](old, new, that.parts)
         if problem:
             refuse()
-        os.unlink(this.name, dir_fd=this.folder)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        file = os.open(this.name, flags, facts.st_mode & 0o755, dir_fd=this.folder)
-        with os.fdopen(file, "wb") as draft:
-            draft.write(new)
+        this.make_again(new, facts.st_mode & 0o755)
         os.rename(this.name, that.name, src_dir_fd=this.folder, dst_dir_fd=that.folder)
         if old is None:
             self.made.add(that.parts)

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from vagrantp_guard.notify import open_folder
-from vagrantp_guard.protected import Parts, Policy, Rule, fold, tracked_names
+from vagrantp_guard.protected import (
+    Parts,
+    Policy,
+    Rule,
+    configured_names,
+    fold,
+    tracked_names,
+)
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
 NAMES_MAX = 20_000
@@ -48,6 +55,13 @@ class Place(NamedTuple):
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > CONTENT_MAX:
                 refuse()
             return file.read(CONTENT_MAX + 1), facts
+
+    def make_again(self, content: bytes, mode: int) -> None:
+        """Remove the file, and make one with this content, which nobody has open. Raises OSError."""
+        os.unlink(self.name, dir_fd=self.folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.name, flags, mode, dir_fd=self.folder), "wb") as file:
+            file.write(content)
 
 
 class Folder:
@@ -130,7 +144,8 @@ class Folder:
 
     def _policy(self, root: Path) -> Policy:
         tracked = tracked_names(root)
-        return Policy(tracked, partial(self._holds, "HEAD"), partial(self._holds, ".git"))
+        holds_head, holds_git = partial(self._holds, "HEAD"), partial(self._holds, ".git")
+        return Policy(tracked, holds_head, configured_names(root), holds_git)
 
     def _holds(self, name: str, parts: Parts) -> bool:
         """Say whether a folder holds a file or folder of this name."""
