@@ -81,6 +81,5 @@ git -C made commit --quiet --message made
 git -C made remote add origin "$SCRATCH/library.git"
 git -C made fetch --quiet
 git gc --quiet
-git fsck --strict
 git status --porcelain >/dev/null
 git for-each-ref

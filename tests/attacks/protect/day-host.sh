@@ -2,7 +2,7 @@
 set -e
 # As editors do: the lock of the index is the agent's. Two who refresh it disturb git anywhere.
 export GIT_OPTIONAL_LOCKS=0
-# A submodule that is just being cloned has a path of the guest for a moment.
+# For a moment a submodule that is being cloned has a path of the guest, and a new worktree no HEAD.
 again() {
   for _ in $(seq 9); do
     ! "$@" >/dev/null 2>&1 || return 0
@@ -17,4 +17,4 @@ again git submodule status
 echo more >>tree/of-the-person
 git -C tree add of-the-person
 git -C tree commit --quiet --message 'by the person'
-! git show-ref --quiet refs/heads/work || git -C tree pull --quiet --no-rebase --no-edit . work
+! git show-ref --quiet refs/heads/work || again git -C tree pull --quiet --no-rebase --no-edit . work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 from tests.attacks.protect import AGENT, HERE
 from tests.attacks.protect.folder import Folder, changed
@@ -25,6 +26,7 @@ def day(folder: Folder, guest: Guest) -> None:
             done = folder.as_person("sh", stdin=on_host)
             assert done.returncode == 0, done.stderr
             rounds += 1
+            sleep(0.2)
         agent = running.result()
     assert agent.returncode == 0, agent.stderr
     assert rounds > 1
