@@ -16,7 +16,7 @@ chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e soak hosts attacks-old bench clean lint docs link link-global uninstall
+.PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml \
@@ -44,6 +44,9 @@ hosts: # other hosts, in namespaces: an upgrade from an older version, and the d
 
 attacks-old: # tests/attacks against the version before them, in a host of its own: what fails there
 	tests/attacks/old
+
+mutations: .venv/installed-dev # each line of the packet filter removed in turn, in namespaces; a minute
+	.venv/bin/python -m tests.attacks.mutations
 
 bench: .venv/installed-dev # how long it takes, beside what one would type without it; writes docs/benchmarks.md
 	.venv/bin/python -m tests.bench.bench

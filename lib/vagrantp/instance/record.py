@@ -106,6 +106,11 @@ class Instance:
         return self.mac.replace("52:54:", "56:54:", 1)
 
     @property
+    def habits(self) -> Path:
+        """What its guest could change in the folder for programs on this host: habits.py."""
+        return self.state_dir / "habits.json"
+
+    @property
     def forwards(self) -> Path:
         """What vagrantp_guard/forward.py carries; its lock file is beside it."""
         return self.state_dir / contract.FORWARDS
