@@ -335,9 +335,8 @@ def _let_no_other_write(facts: os.stat_result, mode: int) -> None:
 def _movable(this: Place, that: Place) -> os.stat_result:
     """Return the facts of a file or folder that may get another name. Raises OSError."""
     facts = os.stat(this.name, dir_fd=this.folder, follow_symlinks=False)
-    if not {this.rule, that.rule} <= FREE:
-        refuse()
-    if that.rule is Rule.NO_LINK and stat.S_ISLNK(facts.st_mode):
+    is_link = that.rule is Rule.NO_LINK and stat.S_ISLNK(facts.st_mode)
+    if is_link or not {this.rule, that.rule} <= FREE:
         refuse()
     return facts
 

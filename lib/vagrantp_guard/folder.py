@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EEXIST
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -57,7 +56,7 @@ class Place(NamedTuple):
             return file.read(CONTENT_MAX + 1), facts
 
     def make_again(self, content: bytes, mode: int) -> None:
-        """Remove the file, and make one with this content, which nobody has open. Raises OSError."""
+        """Replace the file by one that nobody has open. Raises OSError."""
         os.unlink(self.name, dir_fd=self.folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(self.name, flags, mode, dir_fd=self.folder), "wb") as file:
@@ -143,20 +142,27 @@ class Folder:
             return place.content()[0]
 
     def _policy(self, root: Path) -> Policy:
-        tracked = tracked_names(root)
-        holds_head, holds_git = partial(self._holds, "HEAD"), partial(self._holds, ".git")
-        return Policy(tracked, holds_head, configured_names(root), holds_git)
+        tracked, configured = tracked_names(root), configured_names(root)
+        return Policy(tracked, self._holds_head, configured, self._is_worktree)
 
-    def _holds(self, name: str, parts: Parts) -> bool:
-        """Say whether a folder holds a file or folder of this name."""
+    def _holds_head(self, parts: Parts) -> bool:
+        """Say whether a folder holds a HEAD, so that git may take it for a repository."""
+        with suppress(OSError), self._within(parts, "HEAD") as head:
+            os.stat(head.name, dir_fd=head.folder, follow_symlinks=False)
+            return True
+        return False
+
+    def _is_worktree(self, parts: Parts) -> bool:
+        """Say whether a folder is a linked worktree of a repository. gitrepository-layout(5)"""
+        with suppress(OSError), self._within(parts, ".git") as file:
+            return b"/.git/worktrees/" in file.content()[0]
+        return False
+
+    @contextmanager
+    def _within(self, parts: Parts, name: str) -> Iterator[Place]:
+        """Find a name in a folder, whatever the policy says of it. Raises OSError."""
+        folder = open_folder(self.root, b"/".join(map(os.fsencode, parts)) or b".")
         try:
-            folder = open_folder(self.root, b"/".join(map(os.fsencode, parts)) or b".")
-        except OSError:
-            return False
-        try:
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except OSError:
-            return False
+            yield Place(folder, name.encode(), (*parts, name), Rule.CLOSED)
         finally:
             os.close(folder)
-        return True

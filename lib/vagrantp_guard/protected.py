@@ -140,6 +140,8 @@ class Policy:
         folded = tuple(map(fold, parts))
         if any("~" in name and SHORT.fullmatch(name) for name in folded):
             return Rule.CLOSED  # whichever file it is
+        if any("\\" in name and GIT in map(fold, name.split("\\")) for name in parts):
+            return Rule.CLOSED  # where this is a separator
         if parts not in self.tracked and _is_in(self.configured, folded):
             return Rule.CLOSED
         if GIT in folded:

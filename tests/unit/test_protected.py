@@ -205,7 +205,18 @@ def test_a_persons_module_with_a_name_like_a_part_of_a_git_dir() -> None:
 
 
 SPELLINGS = (
-    *(".GIT", ".Git", ".git.", ".git ", ".git . .", "git~1", "GIT~1", "git~2"),
+    *(
+        ".git\\config",
+        "x\\.GIT",
+        ".GIT",
+        ".Git",
+        ".git.",
+        ".git ",
+        ".git . .",
+        "git~1",
+        "GIT~1",
+        "git~2",
+    ),
     *(".git::$INDEX_ALLOCATION", ".git:x", ".g\u200cit", "\ufeff.git", ".gi\u034ft", ".gi\ufe0ft"),
     *(".ɢit".replace("ɢ", "\uff27"), ".g\u0131t", ".gi\u00adt", "\uff0egit"),
 )

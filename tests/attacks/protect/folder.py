@@ -28,6 +28,7 @@ OF_GIT = re.compile(
 HARMLESS = re.compile(
     r"core\.(repositoryformatversion|filemode|bare|logallrefupdates)|remote\.[^.]+\.(url|fetch)"
     r"|core\.worktree|branch\..*|submodule\..*\.(url|active)"
+    r"|extensions\.worktreeconfig"  # that config is vetted just so
 )
 
 
@@ -135,6 +136,8 @@ class Folder:
             return False
         if there.is_dir():
             return name in (".git", "hooks")
+        if name in (".git", "commondir") and not there.stat().st_size:
+            return True  # made, and what was to be written into it was refused
         if name == "config":
             keys = self.as_person("git", "config", "-f", str(there), "--list", "--name-only")
             return all(HARMLESS.fullmatch(key) for key in keys.stdout.split())
@@ -143,7 +146,7 @@ class Folder:
                 "^/project/", f"{self.project}/", there.read_text()[len("gitdir: ") :]
             )
             at = os.path.relpath(there.parent / leads_to.strip(), self.project)
-            return bool(re.fullmatch(r"\.git/(modules|worktrees)/[\w-]+", at))
+            return bool(re.fullmatch(r"\.git/(modules|worktrees)/[\w/-]+", at))
         return name == "commondir" and there.read_text().strip() == "../.."
 
 
