@@ -24,11 +24,13 @@ OF_GIT = re.compile(
     r"/(config|config\.worktree|commondir|info/attributes|objects/info/(http-)?alternates"
     r"|hooks|hooks/.*(?<!\.sample)))"
 )
+# Where a `.git` that is a file may lead to: a git dir that is closed as well.
+LINKED = re.compile(r"(.*/)?\.git/(modules|worktrees)(/(?!(refs|logs|objects|\.\.)/)[^/]+)+")
 # What git itself writes into the configuration of a new repository, submodule, worktree or branch.
 HARMLESS = re.compile(
-    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates)|remote\.[^.]+\.(url|fetch)"
-    r"|core\.worktree|branch\..*|submodule\..*\.(url|active)"
-    r"|extensions\.worktreeconfig"  # that config is vetted just so
+    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates)\n\w+|core\.worktree\n(\.\./)+\w+"
+    r"|remote\.[^.]+\.(url\n(?!-|.*::)|fetch\n).*|branch\.[^\n]+\n(?!-|.*::).*"
+    r"|submodule\..*\.(url\n(?!-|.*::)|active\n).*|extensions\.worktreeconfig\n.*"
 )
 
 
@@ -116,18 +118,27 @@ class Folder:
         """Return what is at each closed path, but for what is tracked: that is reported."""
         names = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
         tracked = {f"{tree}{name}" for tree in ("", "tree/", "agent-tree/") for name in names}
-        return {
-            path: self.set_in(path) if path.endswith("/config") else content(self.project / path)
-            for path in self.paths()
-            if path not in tracked and (is_of_git(path) or "closed" in kinds(path))
-            if is_of_git(path) or not (self.project / path).is_dir()
-        }
+        found = {}
+        for path in self.paths():
+            is_folder = (self.project / path).is_dir()
+            if is_of_git(path) or ("closed" in kinds(path) and not is_folder):
+                found[path] = self.content(path)
+        return {path: content for path, content in found.items() if path not in tracked}
 
-    def set_in(self, config: str) -> str:
-        """Return what a config says, but for what git itself writes; and who else may write it."""
-        pairs = self.as_person("git", "config", "-f", config, "--list", "-z").stdout.split("\0")
-        kept = [pair for pair in pairs if not HARMLESS.fullmatch(pair.partition("\n")[0])]
-        return f"{(self.project / config).stat().st_mode & 0o022} {kept}"
+    def content(self, path: str) -> str:
+        """Return what is at a path, links not followed; of git's configuration, what may run."""
+        there = self.project / path
+        facts = there.lstat()
+        kind = stat.filemode(facts.st_mode)
+        if stat.S_ISLNK(facts.st_mode):
+            return f"{kind} {there.readlink()}"
+        if not stat.S_ISREG(facts.st_mode):
+            return kind
+        if there.name == "config":
+            done = self.as_person("git", "config", "-zf", str(there), "--list")
+            keys = [pair for pair in done.stdout.split("\0") if not HARMLESS.fullmatch(pair)]
+            return f"{kind} {done.returncode} {keys}"
+        return f"{kind} {hashlib.sha256(there.read_bytes()).hexdigest()}"
 
     def is_harmless(self, path: str) -> bool:
         """Return whether a closed path that appeared is what git itself makes there."""
@@ -136,18 +147,15 @@ class Folder:
             return False
         if there.is_dir():
             return name in (".git", "hooks")
-        if name in (".git", "commondir") and not there.stat().st_size:
-            return True  # made, and what was to be written into it was refused
         if name == "config":
-            keys = self.as_person("git", "config", "-f", str(there), "--list", "--name-only")
-            return all(HARMLESS.fullmatch(key) for key in keys.stdout.split())
+            return self.content(path).endswith(" 0 ['']")
         if name == ".git":
             leads_to = re.sub(
                 "^/project/", f"{self.project}/", there.read_text()[len("gitdir: ") :]
             )
             at = os.path.relpath(there.parent / leads_to.strip(), self.project)
-            return bool(re.fullmatch(r"\.git/(modules|worktrees)/[\w/-]+", at))
-        return name == "commondir" and there.read_text().strip() == "../.."
+            return not leads_to or bool(LINKED.fullmatch(at))
+        return name == "commondir" and there.read_text().strip() in ("", "../..")
 
 
 @cache
@@ -165,7 +173,7 @@ def folded(path: str) -> str:
     """Return a path as file systems that ignore case and some characters understand it."""
     decomposed = unicodedata.normalize("NFKD", path).casefold()
     text = "".join(each for each in decomposed if unicodedata.category(each) != "Cf")
-    text = re.sub(r"::\$index_allocation", "", text.replace("\\", "/").replace("git~1", ".git"))
+    text = re.sub(r"::\$index_allocation", "", text.replace("git~1", ".git"))
     return re.sub(r"(?<=\w)[. ]+(?=/|$)", "", text)
 
 
@@ -186,17 +194,6 @@ def is_of_git(path: str) -> bool:
 def is_spelled_by_git(path: str) -> bool:
     """Return whether git itself spells a path this way."""
     return bool(OF_GIT.fullmatch(path))
-
-
-def content(path: Path) -> str:
-    """Return what is at a path, links not followed."""
-    facts = path.lstat()
-    kind = stat.filemode(facts.st_mode)
-    if stat.S_ISLNK(facts.st_mode):
-        return f"{kind} {path.readlink()}"
-    if stat.S_ISREG(facts.st_mode):
-        return f"{kind} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    return kind
 
 
 def canaries(data: bytes) -> set[str]:

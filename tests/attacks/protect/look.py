@@ -40,10 +40,10 @@ git fetch backup
 git fetch daemon
 git pull --quiet --no-rebase
 git push --quiet --force origin HEAD:refs/heads/look
-git merge --quiet --no-edit --no-ff side
-git merge --quiet --no-edit --no-ff names
 git for-each-ref --format='%(refname:short)' refs/heads | xargs -n1 -d'\\n' git checkout --quiet
 git checkout --quiet main
+git merge --quiet --no-edit --no-ff side
+git merge --quiet --no-edit --no-ff names
 git submodule status
 git submodule update --force
 git worktree list

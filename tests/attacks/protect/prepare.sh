@@ -44,7 +44,7 @@ sed -i '1i # kept by hand: a comment' .git/config
 git worktree add --quiet -b side tree
 git init --quiet nested
 git -C nested commit --quiet --allow-empty -m nested
-for name in victim rebasing merging; do
+for name in victim spare rebasing merging; do
   git init --quiet $name
   git -C $name commit --quiet --allow-empty -m one
 done
