@@ -16,8 +16,9 @@ from random import Random
 import pytest
 from vagrantp.settings.env import id_from
 
+from tests.certificates import ONE, TWO
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project
-from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, wait_for
+from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, trusts_them, wait_for
 
 BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
 SIZES = {"MEMORY": 1536, "CPUS": 2, "DISK": 6}
@@ -74,6 +75,27 @@ def test_a_user_and_a_key_of_ones_own(guests: MakeProject, tmp_path: Path) -> No
     assert app.fab("rm", "--force").returncode == 0
     assert app.fab("up").returncode == 0
     assert guest(app, "id -un") == "root\n"
+
+
+@BOTH
+def test_authorities_of_ones_own(guests: MakeProject, values: dict[str, object]) -> None:
+    app = guests().write({**values, "CA_CERTS": 'ca.pem,"it\'s two.pem"'})
+    (app.folder / "ca.pem").write_text(f"# a comment\n{ONE}")
+    (app.folder / "it's two.pem").write_text(TWO)
+    assert app.fab("up").returncode == 0
+    trusts_them(app, [ONE, TWO])
+    app.write({**values, "CA_CERTS": "ca.pem"})
+    done = app.fab("up")
+    assert (done.returncode, "CA_CERTS: " in done.stderr) == (0, True)
+    trusts_them(app, [ONE])
+    (app.folder / "ca.pem").write_text(TWO)  # the same name
+    assert app.fab("verify").returncode == 9
+    assert app.fab("up").returncode == 0
+    trusts_them(app, [TWO])
+    assert app.fab("stop").returncode == 0
+    app.write(values)
+    assert app.fab("up").returncode == 0
+    trusts_them(app, [])
 
 
 def test_what_another_instance_has_is_told(guests: MakeProject) -> None:

@@ -13,6 +13,7 @@ from vagrantp.instance.drift import Change, drift
 from vagrantp.settings import env
 from vagrantp.settings.keys import KEYS
 
+from tests.certificates import ONE
 from tests.conftest import CONTAINER, MASTER, VM, env_text
 from tests.unit import samples
 
@@ -28,6 +29,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for name in ("one", "two"):
         (tmp_path / f"{name}.yml").write_text("#cloud-config\n")
+        (tmp_path / f"{name}.pem").write_text(ONE)
         (tmp_path / f"{name}.pub").write_text("ssh-ed25519 AAAAC3\n")
 
     def tell(old: Values, new: Values) -> list[Change]:

@@ -27,6 +27,12 @@ echo user "$(id -u) $(id -g)"
 echo project "$(awk '$2 == "/project" {print $3, substr($4, 1, 2)}' /proc/mounts)" \
     "$(stat -c %i /project 2>/dev/null)"
 echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
+own=/etc/ssl/vagrantp.pem # of trust.sh
+echo certificates $([ ! -e "$own" ] || sha256sum "$own" | cut -c 1-64; [ ! -e "$own" ] || awk '
+    /^-----BEGIN/ {text = ""; next}
+    /^-----END/ {if (FILENAME == ARGV[1]) missing[text]; else delete missing[text]; next}
+    {text = text $0}
+    END {for (one in missing) count++; print count + 0}' "$own" "${SSL_CERT_FILE:-/dev/null}")
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
 # from the root file system through LVM down to the disk; what else is on them is not for it
@@ -62,6 +68,14 @@ class Mounted:
 
 
 @dataclass(frozen=True)
+class Trusted:
+    """The file of CA_CERTS in a guest, and how many of them its system's store lacks."""
+
+    digest: str
+    missing: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a guest says it has. `user`: uid and gid of who logs in."""
 
@@ -72,6 +86,7 @@ class Facts:
     gateway: IPv4Address | None = None
     user: tuple[int, int] | None = None
     project: Mounted | None = None
+    certificates: Trusted | None = None
     provisioned: str | None = None  # provision.fingerprint of what was done
     root_kib: int | None = None
     beside_kib: int | None = None
@@ -129,6 +144,11 @@ def _project(text: str) -> Mounted:
     return Mounted(kind, "ro" if mode == "ro" else "rw", int(inode))
 
 
+def _certificates(text: str) -> Trusted:
+    digest, missing = _match(r"([0-9a-f]{64}) (\d{1,6})", text).groups()
+    return Trusted(digest, int(missing))
+
+
 def _digest(text: str) -> str:
     return _match(r"([0-9a-f]{64})", text)[1]
 
@@ -147,5 +167,6 @@ _READERS: dict[str, Callable[[str], object]] = {
     "gateway": IPv4Address,
     "user": _user,
     "project": _project,
+    "certificates": _certificates,
     "provisioned": _digest,
 }

@@ -16,14 +16,11 @@ from voluptuous import All
 from vagrantp.settings import files, forwards, parsers
 from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
-from vagrantp.settings.schema import Grant, Key, When, either, key
+from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
 
 BUILT_IMAGE = "debian-12"  # the one image that is built here
 SSH_USER = "vagrant"  # boxes made for Vagrant have such a user, under another name perhaps
 
-AT_ONCE: When = "at once"
-NEXT_START: When = "at the next start"
-NEW: When = "to a new instance"
 _MIB = {"M": 1, "G": 1024, "T": 1024**2}
 
 
@@ -285,6 +282,16 @@ class Settings:
         grant=Grant("who has the private key to it logs into the guest"),
         unverified="a private key that fits is not ours to try",
     )
+    ca_certs: tuple[Path, ...] = key(
+        "path(s), comma-separated",
+        "certificate authorities that the guest, its node, Python and Java trust as well, in PEM",
+        "ca.pem",
+        parsers.items,
+        locate=files.certificates,
+        hint="a path starts from the folder of this file",
+        applies=AT_ONCE,
+        verified="certificates",
+    )
     mount: Literal["none", "ro", "rw"] = key(
         "none, ro or rw",
         "the project folder in the guest, at /project; what it makes there is yours on this host",
@@ -334,9 +341,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = (
-    *("PROTECT", "HIDE", "AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "CA_CERTS", "NESTED"),
-)
+NOT_BUILT = ("PROTECT", "HIDE", "AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
 
 
 def is_not_built(name: str) -> bool:

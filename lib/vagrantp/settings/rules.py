@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 from urllib.parse import urlsplit
 
-from vagrantp.settings.keys import AT_ONCE, KEYS, NEW, NOT_BUILT, Settings
-from vagrantp.settings.schema import When
+from vagrantp.settings.keys import KEYS, NOT_BUILT, Settings
+from vagrantp.settings.schema import AT_ONCE, NEW, When
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from vagrantp.settings.files import Locator
 from vagrantp.settings.parsers import Parser
 
 When = Literal["at once", "at the next start", "to a new instance"]
+AT_ONCE: When = "at once"
+NEXT_START: When = "at the next start"
+NEW: When = "to a new instance"
 Applies = When | Literal["grow only"]  # at once where it is larger, else to a new instance
 P = ParamSpec("P")
 
