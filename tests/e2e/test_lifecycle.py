@@ -333,6 +333,28 @@ def test_a_container_that_somebody_half_started_keeps_what_is_in_it(guests: Make
     assert guest(app, "cat note") == "mine\n"
 
 
+def test_every_process_gets_sigterm_and_time(guests: MakeProject) -> None:
+    """A database, say, that writes what it has: the user's own, root's, and one that is stopped."""
+    app = guests("database").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    script = "trap 'sleep 2; date > \"$1\"; exit' TERM; $2; while :; do sleep 0.1; done"
+    detached = "> /dev/null 2>&1 < /dev/null &"
+    for how, place, first in (
+        ("setsid", "/home/vagrant/own", ":"),
+        ("sudo setsid", "/root/of root", ":"),
+        ("setsid", "/home/vagrant/stopped", "kill -STOP $$"),
+    ):
+        told = shlex.join(["sh", "-c", script.replace("$2", first), "sh", place])
+        guest(app, f"{how} {told} {detached}")
+    started = time.monotonic()
+    assert app.fab("stop").returncode == 0
+    assert time.monotonic() - started < 9  # as long as they need, and no longer
+    assert app.fab("up").returncode == 0
+    guest(app, "cat own stopped; sudo cat '/root/of root'")
+    guest(app, f"setsid sh -c 'trap : TERM; while :; do sleep 1; done' {detached}")
+    assert app.fab("stop").returncode == 0  # in spite of who does not end
+
+
 def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> None:
     app = guests("init").write(CONTAINER)
     assert app.fab("up").returncode == 0
