@@ -333,6 +333,36 @@ def test_a_container_that_somebody_half_started_keeps_what_is_in_it(guests: Make
     assert guest(app, "cat note") == "mine\n"
 
 
+KITTY = """\
+xterm-kitty|KovIdTTY,
+\tam, colors#256, cols#80, lines#24, clear=\\E[H\\E[2J, cup=\\E[%i%p1%d;%p2%dH,
+\tSu, Smulx=\\E[4:%p1%dm,
+"""
+
+
+def test_a_terminal_that_the_guest_does_not_know(guests: MakeProject, tmp_path: Path) -> None:
+    app = guests("terminal").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+
+    def seen(command: str, **environment: str) -> str:
+        argv = f"{FAB} -r {MASTER} ssh --command {shlex.quote(command)}"
+        there = app.having(**environment)
+        done = there.run("script", "--quiet", "--return", "--command", argv, "/dev/null")
+        assert done.returncode == 0, done.stdout
+        return done.stdout.replace("\r", "").removeprefix("^@")
+
+    assert seen("echo $TERM; tput colors", TERM="xterm-kitty") == "xterm-256color\n256\n"
+    assert seen("echo $TERM", TERM="$(reboot)") == "xterm-256color\n"
+    (tmp_path / "kitty").write_text(KITTY)
+    run("tic", "-x", "-o", str(tmp_path / "own"), str(tmp_path / "kitty"))
+    own = {"TERM": "xterm-kitty", "TERMINFO": str(tmp_path / "own")}  # as kitty sets them
+    known = seen("echo $TERM; infocmp -x; sudo tput -T xterm-kitty Smulx 3", **own)
+    assert known.startswith("xterm-kitty\n")
+    assert "Smulx=\\E[4:%p1%dm" in known
+    assert known.endswith("\x1b[4:3m")
+    assert seen("echo $TERM", TERM="xterm-kitty") == "xterm-kitty\n"
+
+
 def test_every_process_gets_sigterm_and_time(guests: MakeProject) -> None:
     """A database, say, that writes what it has: the user's own, root's, and one that is stopped."""
     app = guests("database").write(CONTAINER)
