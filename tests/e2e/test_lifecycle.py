@@ -211,6 +211,7 @@ def test_the_main_job(
 def _is_as_promised(app: Project, kind: str, name: str) -> None:
     """Compare what the provider and the guest say with SIZES."""
     assert guest(app, "hostname") == "it-s-my-app\n"
+    assert guest(app, "date +%Z") == run("date", "+%Z")
     if kind == "vm":
         info = run(*VIRSH, "dominfo", name)
         assert re.search(r"^CPU\(s\): +2$", info, re.MULTILINE)
@@ -388,6 +389,7 @@ def test_every_process_gets_sigterm_and_time(guests: MakeProject) -> None:
 def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> None:
     app = guests("init").write(CONTAINER)
     assert app.fab("up").returncode == 0
+    guest(app, "ping -c 1 127.0.0.1")  # without CAP_NET_RAW
     # an orphan that ends is PID 1's to reap
     guest(app, "(setsid sleep 0.1 &) ; sleep 1")
     assert guest(app, "grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l") == "0\n"

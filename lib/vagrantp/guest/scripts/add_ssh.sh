@@ -27,6 +27,7 @@ need awk mawk gawk gawk gawk
     need update-ca-certificates ca-certificates ca-certificates ca-certificates ca-certificates
 required=$packages
 need setfacl acl acl acl acl # for `become_user`
+need ping iputils-ping iputils iputils iputils
 install() {
     case ${packages:+$manager} in
         "") ;;

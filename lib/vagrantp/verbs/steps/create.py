@@ -103,7 +103,7 @@ def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
     files = [instance.key.with_suffix(".pub"), *map(instance.source, settings.ssh_key)]
     user, theirs = settings.ssh_user, settings.cloud_init
     is_made_later = theirs is not None and user in env.users_of(instance.source(theirs))
-    script = seed.user_script(user, _keys_in(files), is_made_later)
+    script = seed.user_script(user, _keys_in(files), is_made_later, seed.zone())
     if instance.infra_type == "vm" and settings.ca_certs:  # cloud-init may need them already
         trust = certificates.script(certificates.of(instance, settings))
         # `up` sees what failed of it, and tries again
