@@ -181,6 +181,15 @@ def test_the_main_job(
     assert app.fab("stop").stdout == f"{name} is stopped\n"
     assert status(app)["state"] == "stopped"
     assert app.fab("stop").stdout == f"{name} is stopped already\n"
+    if kind == "vm":
+        volume = Path(run(*VIRSH, "vol-path", f"{name}.img", "--pool", "default").strip())
+        aside = volume.rename(volume.with_name("aside"))  # by others, and libvirt does not know
+        (app.folder / ".env").write_text(text)
+        done = app.fab("up")
+        aside.rename(volume)
+        assert (done.returncode, done.stdout) == (8, "")
+        assert f"{name} is lost: libvirt no longer has its disk" in done.stderr
+        (app.folder / ".env").write_text("MEMORY=")
     for command in ("true", ""):
         done = app.fab("ssh", "--command", command)
         assert (done.returncode, done.stdout) == (8, "")

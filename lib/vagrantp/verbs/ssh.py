@@ -46,7 +46,9 @@ def _look(host: Host, folder: Path) -> tuple[Found, str]:
         return find(host, folder), ""  # says what is wrong, as far as a provider knows it
     host.progress.about(known.full_name, known.infra_type)
     state, pid = provider_for(known.infra_type).live(host, known)
-    is_gone = state in ("absent", "broken") or (state == "running" and not pid)
+    if state == "absent":
+        return find(host, folder), ""
+    is_gone = state == "broken" or (state == "running" and not pid)
     return Found(known, "stopped" if is_gone else state, os.getuid()), pid
 
 
