@@ -12,8 +12,11 @@ install_strace = if command -v apt-get >/dev/null; then $(SUDO) apt-get install 
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
+# Each of a hundred processes would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e soak hosts attacks-old bench clean lint docs link link-global uninstall
+.PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml \
@@ -42,6 +45,9 @@ hosts: # other hosts, in namespaces: an upgrade from an older version, and the d
 attacks-old: # tests/attacks against the version before them, in a host of its own: what fails there
 	tests/attacks/old
 
+mutations: .venv/installed-dev # each line of the packet filter removed in turn, in namespaces; a minute
+	.venv/bin/python -m tests.attacks.mutations
+
 bench: .venv/installed-dev # how long it takes, beside what one would type without it; writes docs/benchmarks.md
 	.venv/bin/python -m tests.bench.bench
 
@@ -63,7 +69,7 @@ uninstall: .venv/installed # removes images, networks, links, our folders; asks 
 	@$(chore) uninstall $(if $(YES),--yes)
 
 clean: # back to a fresh checkout; the host stays set up
-	find lib -name __pycache__ -prune -exec rm -rf {} +
+	find lib tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
 
 .venv/bin/pip:

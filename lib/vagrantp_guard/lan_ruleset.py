@@ -18,15 +18,17 @@ PRIVATE = (
 ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
 
 
-def lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
+def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[str]) -> str:
     """Return sets and chains for cards on bridges of the host: `lan_out` gets what guests send.
+
+    `networks`: the addresses of the host. `on_link`: the networks that it is directly on.
 
     A guest may take an address that a DHCP answer to its own MAC has offered: `leased`. Such an
     answer starts with a 2, at bit 64, behind the UDP header. An IPv4 packet has its source at bit
     96, an ARP message its sender's address at bit 112.
     """
     cards = [(f'"{g.policy.lan.port}"', g.policy.lan, g.policy) for g in known if g.policy.lan]
-    closed = [*PRIVATE, *(str(i.network) for i in networks)]
+    closed = [*PRIVATE, *on_link]
     closed += [str(lan.address.network) for _, lan, _ in cards if lan.address]
     places = defaultdict[str, list[IPv4Network]](list)
     for port, lan, policy in cards:
@@ -104,7 +106,6 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface]) -> str:
     meta l4proto {{ tcp, udp }} update @asked {{ \
       ip saddr . ip daddr . ip protocol . th sport . th dport }} accept
     meta l4proto {{ tcp, udp }} drop
-    accept
   }}
   chain from_lan {{
     type filter hook prerouting priority -350; policy accept;

@@ -10,7 +10,8 @@ from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVER_PORT, TAPS, Gues
 from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
 
 # Routing marks packets that go by another route than the default one (or the two halves of it that
-# VPNs write): so this is never older than the routes.
+# VPNs write). Linux keeps the mark with the route's next hop, for whoever came there first: it is
+# missing where that was no guest.
 REALM = 77
 # What Podman has slirp4netns(1) and pasta(1) show a user's container as the host and as a resolver.
 SEEN_HOSTS = ("10.0.2.2", "169.254.1.2")
@@ -28,12 +29,18 @@ chain refuse {
 CLAMP = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
 
 
-def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -> str:
+def rules(
+    all_guests: Iterable[Guest],
+    networks: Iterable[IPv4Interface] = (),
+    device_routes: Iterable[IPv4Network] = (),
+) -> str:
     """Return the rules of this host for these guests, as input for nft(8). Pure.
 
-    `networks`: the addresses of the host, with the networks that they are in.
+    `networks`: the addresses of the host, with the networks that they are in. `device_routes`: the
+    networks that it has a route to without a router. Both are what the host is directly on.
 
-    `by_own_route` gets packets that go by another route than the default one. Behind a router,
+    `by_own_route` is for a network that the host has been on for a moment only, until `on_link` has
+    it. It gets packets that go by another route than the default one. Behind a router,
     their destination is a part of the internet; without one, the host is on that network: then the
     next hop is the destination, which was just put into `tried` (nft cannot compare the two).
 
@@ -55,7 +62,8 @@ def rules(all_guests: Iterable[Guest], networks: Iterable[IPv4Interface] = ()) -
     and not because the guest had `asked`: our own connection tracking, as not every kernel has one
     for bridges.
     """
-    known = list(all_guests)
+    known, addresses = list(all_guests), list(networks)
+    on_link = [str(network) for network in _on_link(addresses, device_routes)]
     allowed_host, places = [], defaultdict[str, list[IPv4Network]](list)
     for guest in known:
         for rule in guest.policy.lan_allow:
@@ -105,7 +113,6 @@ table bridge vagrantp {{
   }}
   chain forward {{
     type filter hook forward priority -350; policy accept;
-    iifname "{TAPS}*" drop
     oifname "{TAPS}*" drop
     iifname @ports drop
     oifname @ports drop
@@ -116,9 +123,10 @@ table bridge vagrantp {{
     oifname "{TAPS}*" oifname . ether daddr != @cards drop
     oifname @ports oifname . ether daddr != @cards drop
   }}
-{lan_rules(known, list(networks))}}}
+{lan_rules(known, addresses, on_link)}}}
 table inet vagrantp {{
   set private {{ type ipv4_addr; flags interval; auto-merge; {elements(PRIVATE)} }}
+  set on_link {{ type ipv4_addr; flags interval; auto-merge; {elements(on_link)} }}
   set tried {{
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 1s;
   }}
@@ -149,6 +157,7 @@ table inet vagrantp {{
     iifname {{ {bridges} }} goto to_host
   }}
   chain to_host {{
+    meta nfproto != ipv4 drop
     iifname "{BRIDGES["vm"]}" ip saddr 0.0.0.0 udp sport 68 udp dport 67 \
       ip daddr 255.255.255.255 accept
     iifname . ip saddr != @known drop
@@ -177,6 +186,7 @@ table inet vagrantp {{
     ip saddr . ip daddr . meta l4proto . th dport @allowed_ports accept
     ip saddr @open accept
     ip daddr @private goto refuse
+    ip daddr @on_link goto refuse
     rt classid {REALM} goto by_own_route
   }}
   chain by_own_route {{
@@ -188,14 +198,24 @@ table inet vagrantp {{
 """
 
 
-def inside_rules(policy: Policy, networks: Iterable[IPv4Interface]) -> str:
+def _on_link(
+    networks: Iterable[IPv4Interface], device_routes: Iterable[IPv4Network]
+) -> list[IPv4Network]:
+    return sorted({*(interface.network for interface in networks), *device_routes})
+
+
+def inside_rules(
+    policy: Policy,
+    networks: Iterable[IPv4Interface],
+    device_routes: Iterable[IPv4Network] = (),
+) -> str:
     """Return the rules for the network namespace of a user's container. Pure.
 
-    `networks`: the addresses of the host, with the networks that they are in.
+    `networks` and `device_routes` are as for `rules`.
     """
     known = list(networks)
     hosts = [*SEEN_HOSTS, *(str(interface.ip) for interface in known)]
-    on_link = [str(interface.network) for interface in known]
+    on_link = [str(network) for network in _on_link(known, device_routes)]
     closed = ["@host"] if policy.lan_access else ["@host", "@private", "@on_link"]
     dns = ", ".join(SEEN_RESOLVERS)
     accept = [f"ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vagrantp_guard import resolver
 from vagrantp_guard.contract import BRIDGES, OCI_HOOK, QEMU_HOOK, RULE_PRIORITY, RUN, Policy
@@ -23,6 +24,17 @@ LIST = [
 LIST_INSIDE = LIST[1]
 UNWATCHED = "nothing is at work that would put lost rules back"
 FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fill
+
+
+class Networks(NamedTuple):
+    """The networks that this host is directly on: of its addresses, and by routes to a device."""
+
+    addresses: list[IPv4Interface]
+    device_routes: list[IPv4Network]
+
+    def to_json(self) -> list[str]:
+        """Return them as a JSON array."""
+        return [*map(str, self.addresses), *map(str, self.device_routes)]
 
 
 def problems() -> list[str]:
@@ -41,6 +53,7 @@ def lost() -> list[str]:
     """Return which loaded rules are no longer in force."""
     found = []
     loaded, networks = read(RUN / "rules"), read(RUN / "networks")
+    missing, now = _routing()
     if not loaded:
         return ["the rules have not been loaded since this host started"]
     live = _listed()
@@ -48,11 +61,11 @@ def lost() -> list[str]:
         found.append("the rules are gone: something has flushed nftables")
     elif live != loaded:
         found.append("the rules are not as they were loaded: something has changed them")
-    found += [f"the routing rule of {bridge} is gone" for bridge in _missing_rules()]
+    found += [f"the routing rule of {bridge} is gone" for bridge in missing]
+    if live and networks != _text_of(now):
+        found.append("the rules do not know the networks that this host is on now")
     if live and any(guest.policy.lan for guest in guests()):
         keep_leases()
-        if networks != _text_of(networks_of_host()):
-            found.append("the rules do not know the networks that this host is on now")
     return found
 
 
@@ -66,7 +79,7 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
         return ["its rules are not as they were loaded: something has changed them"]
     if Policy.from_json(loaded["wishes"]) != policy_of(folder):
         return ["its rules are for other settings"]
-    if loaded["networks"] != list(map(str, networks_of_host())):
+    if loaded["networks"] != networks_of_host().to_json():
         return ["its rules do not know the networks that this host is on now"]
     with suppress(BlockingIOError), (folder / "watch.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -79,20 +92,21 @@ def load(starting: str = "") -> None:
 
     `starting`: a starting guest's card on a bridge, which has no lease yet.
     """
-    for bridge in _missing_rules():
+    missing, networks = _routing()
+    for bridge in missing:
         which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
         what = ("lookup", "main", "suppress_prefixlength", "1", "realms", str(REALM))
         # systemd-networkd removes all rules but the kernel's own: networkd.conf(5),
         # ManageForeignRoutingPolicyRules, and https://github.com/systemd/systemd/pull/19287
         run("ip", "rule", "add", *which, *what, "protocol", "kernel")
-    networks, known = networks_of_host(), guests()
+    known = guests()
     lans = [guest.policy.lan for guest in known if guest.policy.lan]
     for bridge in {*BRIDGES.values(), *(lan.bridge for lan in lans)}:
         # the bridge, if it is there yet, must not learn a MAC from a frame that `early` drops
         deaf = ("type", "bridge", "no_linklocal_learn", "1")
         run("ip", "link", "set", "dev", bridge, *deaf, check=False)
-    text = rules(known, networks)
+    text = rules(known, *networks)
     keep_leases()
     ports = {lan.port for lan in lans} - {starting}
     kept: list[str] = []
@@ -122,8 +136,8 @@ def load(starting: str = "") -> None:
 def load_inside(pid: int, folder: Path) -> None:
     """Write the rules into the network namespace of a user's container."""
     policy, networks = policy_of(folder), networks_of_host()
-    run_inside(pid, "nft", "-f", "-", stdin=inside_rules(policy, networks))
-    loaded = {"wishes": policy.to_json(), "networks": [*map(str, networks)]}
+    run_inside(pid, "nft", "-f", "-", stdin=inside_rules(policy, *networks))
+    loaded = {"wishes": policy.to_json(), "networks": networks.to_json()}
     write(folder / "rules.json", json.dumps({**loaded, "rules": run_inside(pid, *LIST_INSIDE)}))
 
 
@@ -134,8 +148,16 @@ def _listed() -> str:
     return re.sub(rf"(set (?:{sets}) {{[^{{}}]*?)\n\s*elements = {{[^{{}}]*}}", r"\1", text)
 
 
-def _missing_rules() -> list[str]:
-    found = json.loads(run("ip", "-details", "-json", "rule"))
+def networks_of_host() -> Networks:
+    """Return the IPv4 networks that this host is directly on."""
+    return _routing()[1]
+
+
+def _routing() -> tuple[list[str], Networks]:
+    """Return the bridges whose routing rule is missing, and the networks of this host."""
+    asked = "rule show\naddress show\nroute show table all\n"
+    listed = run("ip", "-4", "-details", "-json", "-batch", "-", stdin=asked).splitlines()
+    found, links, routes = map(json.loads, listed)
     there = {
         rule.get("iif")
         for rule in found
@@ -144,18 +166,28 @@ def _missing_rules() -> list[str]:
         and (rule["table"], rule.get("flow_to")) == ("main", str(REALM))
         and rule.get("protocol") == "kernel"
     }
-    return [bridge for bridge in BRIDGES.values() if bridge not in there]
+    missing = [bridge for bridge in BRIDGES.values() if bridge not in there]
+    own = [a for link in links for a in link["addr_info"] if a["family"] == "inet"]
+    addresses = sorted(IPv4Interface(f"{a['local']}/{a['prefixlen']}") for a in own)
+    return missing, Networks(addresses, device_routes(routes))
 
 
-def networks_of_host() -> list[IPv4Interface]:
-    """Return the IPv4 addresses of this host, with their networks."""
-    links = json.loads(run("ip", "-4", "-json", "address"))
-    found = [a for link in links for a in link["addr_info"] if a["family"] == "inet"]
-    return sorted(IPv4Interface(f"{a['local']}/{a['prefixlen']}") for a in found)
+def device_routes(routes: Iterable[Mapping[str, Any]]) -> list[IPv4Network]:
+    """Return the networks behind a device, without a router, in routes of ip-route(8). Pure.
+
+    The default route, and the two halves of it that VPNs write, are none.
+    """
+    found = set()
+    for route in routes:
+        hops = route.get("nexthops", [route])
+        is_direct = any("gateway" not in hop and "via" not in hop for hop in hops)
+        if route.get("type", "unicast") == "unicast" and route["dst"] != "default" and is_direct:
+            found.add(IPv4Network(route["dst"]))
+    return sorted(network for network in found if network.prefixlen > 1)
 
 
-def _text_of(networks: Iterable[IPv4Interface]) -> str:
-    return " ".join(map(str, networks))
+def _text_of(networks: Networks) -> str:
+    return " ".join(networks.to_json())
 
 
 def ask_again() -> None:

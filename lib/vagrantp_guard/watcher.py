@@ -23,7 +23,8 @@ SETTLE = 0.05  # seconds in which one change is followed by more
 RETRY = 1.0  # seconds after which a failed look at the rules is repeated
 NETFILTER = 12  # netlink(7)'s family; Python has no name for it
 # Its groups, as bind(2) takes them: linux/netfilter/nfnetlink.h, linux/rtnetlink.h.
-OF_NFTABLES, OF_LINKS, OF_ADDRESSES, OF_RULES = 0x40, 0x1, 0x10, 0x80
+OF_NFTABLES = 0x40
+OF_LINKS, OF_ADDRESSES, OF_ROUTES, OF_RULES = 0x1, 0x10, 0x40, 0x80
 
 
 def watch_host() -> None:
@@ -43,7 +44,7 @@ def watch_host() -> None:
 def _watching_host(lock: TextIO) -> None:
     (RUN / "watch.lock").write_text(str(os.getpid()), encoding="utf-8")
     poll = select.poll()
-    routing = _listen(socket.NETLINK_ROUTE, OF_LINKS | OF_ADDRESSES | OF_RULES)
+    routing = _listen(socket.NETLINK_ROUTE, OF_LINKS | OF_ADDRESSES | OF_ROUTES | OF_RULES)
     links = (_listen(NETFILTER, OF_NFTABLES), routing)
     for link in links:
         poll.register(link, select.POLLIN)
@@ -103,7 +104,7 @@ def _watching(pid: int, folder: Path) -> None:
     poll = select.poll()
     guest = os.pidfd_open(pid)
     poll.register(guest, select.POLLIN)
-    link = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES)
+    link = _listen(socket.NETLINK_ROUTE, OF_ADDRESSES | OF_ROUTES)
     poll.register(link, select.POLLIN)
     while guest not in dict(poll.poll(WATCH_PAUSE)):
         _drain(link)

@@ -10,22 +10,25 @@ from tests.conftest import MASTER
 
 RECORD = {"name": "box-00000002", "bridge": "vagrantp1", "port": "veth2", "pid": 1}
 RECORD |= {"mac": "52:54:00:00:00:02", "ip": "10.201.128.5", "lan_access": False, "lan_allow": []}
+ISOLATION = {"lan_access": False, "lan_allow": []}
 GUARD = f"""
 import sys
 sys.path.insert(0, {str(MASTER / "lib")!r})
 from vagrantp_guard.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-SCRIPT = """
+BEGIN = """
 mount -t tmpfs none /run
+ip link set lo up
+guard() { "$python" -ISc "$program" "$@"; }
+"""
+HOST = """
 mkdir /run/own /run/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/own,workdir=/run/work none /etc
 mkdir -p /etc/libvirt/hooks/qemu.d /etc/containers/oci/hooks.d
 touch /etc/libvirt/hooks/qemu.d/vagrantp /etc/containers/oci/hooks.d/vagrantp.json
-ip link set lo up
 ip link add vagrantp1 type bridge && ip address add 10.201.128.1/24 dev vagrantp1
 ip link set vagrantp1 up
-guard() { "$python" -ISc "$program" "$@"; }
 resolver() { pidof dnsmasq || true; }
 mkdir -p "/run/vagrantp/guests"
 echo "$record" > "/run/vagrantp/guests/box-00000002.json"
@@ -41,6 +44,23 @@ while ! nft list table inet vagrantp > /dev/null 2>&1; do sleep 0.05; done
 guard load
 guard check
 
+on_link() { nft list set inet vagrantp on_link | grep -q "$1"; }
+ip link add club type bridge && ip link set club up
+ip address add 192.0.2.1/24 dev club
+until on_link 192.0.2.0/24; do sleep 0.05; done
+ip route add 198.51.100.0/24 dev club
+until on_link 198.51.100.0/24; do sleep 0.05; done
+ip link delete club
+while on_link 192.0.2.0/24 || on_link 198.51.100.0/24; do sleep 0.05; done
+guard check
+
+watcher=$(cat /run/vagrantp/watch.lock) nft=$(command -v nft)
+kill -STOP $watcher && nft flush ruleset
+mount --bind /bin/false $nft && kill -CONT $watcher && sleep 0.5
+guard check || true
+umount $nft
+until guard check > /dev/null; do sleep 0.05; done
+
 kill -KILL "$(cat "/run/vagrantp/watch.lock")"
 while [ "$(resolver)" ]; do sleep 0.05; done
 guard check || true
@@ -53,17 +73,56 @@ guard check
 """
 
 
-def test_the_resolver_of_containers_runs_while_they_do() -> None:
+# A user's container: its first process, in a network namespace of its own, and its state folder.
+INSIDE = """
+mkdir /run/state && echo "$isolation" > /run/state/isolation.json
+unshare --net sleep 60 & pid=$!
+while [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+inside() { nsenter --target=$pid --net nft "$@"; }
+closed() { inside list set inet vagrantp "$1" | grep -q "$2"; }
+ip link add club type bridge && ip link set club up
+
+guard inside load $pid /run/state
+ip address add 192.0.2.1/24 dev club
+until closed host 192.0.2.1 && closed on_link 192.0.2.0/24; do sleep 0.05; done
+guard inside check $pid /run/state
+inside flush ruleset
+guard inside check $pid /run/state || true
+ip route add 198.51.100.0/24 dev club
+until closed on_link 198.51.100.0/24; do sleep 0.05; done
+guard inside check $pid /run/state
+kill $pid
+"""
+
+
+def problems(script: str) -> list[list[str]]:
+    """Run a script of sh(1) in namespaces; return the problems that each `guard check` found."""
     own = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     names = {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
     done = subprocess.run(
-        (*own, "timeout", "60", "sh", "-euc", SCRIPT),
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **names},
+        (*own, "timeout", "60", "sh", "-euc", BEGIN + script),
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            **names,
+            "isolation": json.dumps(ISOLATION),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = [json.loads(line)["problems"] for line in done.stdout.splitlines()]
+    return [json.loads(line)["problems"] for line in done.stdout.splitlines()]
+
+
+def test_the_watcher_keeps_rules_resolver_and_networks() -> None:
+    silent, gone = (
+        ["no resolver answers containers"],
+        ["the rules are gone: something has flushed nftables"],
+    )
     unwatched = ["nothing is at work that would put lost rules back"]
-    assert found == [[], ["no resolver answers containers"], [], unwatched, [], []]
+    assert problems(HOST) == [[], silent, [], [], gone, unwatched, [], []]
+
+
+def test_the_rules_of_a_users_container_are_kept_up_to_date() -> None:
+    """And put back, by the next look at the latest, of which a changed network makes one."""
+    assert problems(INSIDE) == [[], [], ["it has no rules"], []]

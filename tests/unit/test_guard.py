@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp_guard import cli, guests, running
+from vagrantp_guard import cli, guests, running, tables
 from vagrantp_guard.contract import Guest, Mount, Policy, Report
 from vagrantp_guard.system import Refused
 
@@ -132,7 +132,27 @@ def test_a_policy_of_an_older_version_is_read() -> None:
     older = {"lan_access": False, "lan_allow": []}  # of oci_images, without a card
     assert Policy.from_json(older) == Policy(lan_access=False, lan_allow=())
     mount = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
-    assert Mount.from_json(mount).to_json() == mount
+    assert Mount.from_json(mount).to_json() == {**mount, "protect": False, "hide": []}
+
+
+def test_what_the_host_is_on_by_its_routes() -> None:
+    router, other = {"gateway": "192.0.2.7", "dev": "eth0"}, {"dev": "eth1"}
+    routes: list[Json] = [
+        {"type": "unicast", "dst": "192.0.2.0/24", **other},
+        {"type": "unicast", "dst": "198.51.100.7", **other, "table": "52"},
+        {"dst": "198.51.100.64/26", "nexthops": [router, other]},
+        {"type": "unicast", "dst": "203.0.113.0/25", **router},
+        {"type": "unicast", "dst": "203.0.113.128/25", "via": {"host": "fe80::7"}, **other},
+        {"type": "unicast", "dst": "198.18.0.0/24", "nexthops": [router, router]},
+        {"type": "blackhole", "dst": "198.18.1.0/24"},
+        {"type": "local", "dst": "198.18.2.1", **other},
+        *(
+            {"type": "unicast", "dst": dst, **other}
+            for dst in ("default", "0.0.0.0/1", "128.0.0.0/1")
+        ),
+    ]
+    found = [*map(str, tables.device_routes(routes))]
+    assert found == ["192.0.2.0/24", "198.51.100.7/32", "198.51.100.64/26"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +177,18 @@ def test_a_record_that_is_none_is_refused(change: Json) -> None:
         Guest.from_json({**json.loads(OF_A_VM), **change})
 
 
-@pytest.mark.parametrize("change", [{"mode": "rwx"}, {"folder": "app"}, {"uid": "me"}])
+def test_a_mount_is_read_as_it_was_written() -> None:
+    mount = Mount("rw", Path("/home/me/app"), 1000, 1000, protect=True, hide=(".env", "a b/c"))
+    assert Mount.from_json(json.loads(json.dumps(mount.to_json()))) == mount
+
+
+HIDES = [["/etc"], ["a/../b"], ["."], [""], ["a//b"], ["a\0"], [1], None, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mode": "rwx"}, {"folder": "app"}, {"uid": "me"}, *({"hide": hide} for hide in HIDES)],
+)
 def test_a_mount_that_is_none_is_refused(change: Json) -> None:
     sound = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
     with pytest.raises(ValueError):

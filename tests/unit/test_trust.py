@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from vagrantp.guest import facts
-from vagrantp.guest.facts import Trusted
+from vagrantp.guest.facts import Authorities
 from vagrantp.instance import certificates
 from vagrantp.settings import files
 
@@ -166,14 +166,14 @@ def test_a_java_with_a_store_of_its_own(root: Path) -> None:
 
 
 def test_what_a_guest_says_of_it(root: Path) -> None:
-    def said(bundle: str = f"/{BUNDLE}") -> Trusted | None:
+    def said(bundle: str = f"/{BUNDLE}") -> Authorities | None:
         printed = _in_guest(root, "/bin/sh", "-c", facts.SCRIPT, SSL_CERT_FILE=bundle)
         return facts.parse(printed).certificates
 
     digest = certificates.digest(BOTH)
     assert said() is None
     _trust(root, "dash", BOTH)
-    assert said() == Trusted(digest, 0)
-    assert said(bundle="") == Trusted(digest, 2)  # an old login's environment
+    assert said() == Authorities(digest, 0)
+    assert said(bundle="") == Authorities(digest, 2)  # an old login's environment
     (root / BUNDLE).write_text(f"its own\n{TWO}")  # as somebody does who writes it again
-    assert said() == Trusted(digest, 1)
+    assert said() == Authorities(digest, 1)

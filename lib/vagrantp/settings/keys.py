@@ -13,7 +13,7 @@ from typing import Literal
 from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
-from vagrantp.settings import files, forwards, parsers
+from vagrantp.settings import files, folder_keys, forwards, parsers
 from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
@@ -292,21 +292,9 @@ class Settings:
         applies=AT_ONCE,
         verified="certificates",
     )
-    mount: Literal["none", "ro", "rw"] = key(
-        "none, ro or rw",
-        "the project folder in the guest, at /project; what it makes there is yours on this host",
-        "none",
-        one_of("none", "ro", "rw"),
-        default="none",
-        hint="MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
-        grant=Grant(
-            {"ro": "the guest reads this folder", "rw": "the guest changes this folder"},
-            is_plain="none".__eq__,
-            covers=parsers.order("ro", "rw"),
-        ),
-        applies=NEXT_START,
-        verified="mount",
-    )
+    mount: Literal["none", "ro", "rw"] = folder_keys.MOUNT
+    protect: bool = folder_keys.PROTECT
+    hide: tuple[str, ...] = folder_keys.HIDE
     autostart: bool = key(
         "yes or no",
         "start with the host, with its ports and its isolation",
@@ -341,7 +329,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = ("PROTECT", "HIDE", "AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
+NOT_BUILT = ("AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
 
 
 def is_not_built(name: str) -> bool:

@@ -52,6 +52,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *session.check(facts, settings),
         *mount.check(instance, settings, facts),
         *certificates.check(instance, settings, facts),
+        *(mount.check_kept(host, instance, settings, ssh.ssh(instance)) if not why else []),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
         *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),

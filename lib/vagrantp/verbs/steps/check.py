@@ -41,6 +41,7 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
         checks += session.check(facts, settings)
         checks += mount.check(instance, settings, facts)
         checks += certificates.check(instance, settings, facts)
+        checks += mount.check_kept(host, instance, settings, argv, instance.state_dir)
     _require(checks)
 
 

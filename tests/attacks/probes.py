@@ -1,0 +1,450 @@
+"""What is sent through the rules, and how it ends, by docs/isolation.md and not by the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.attacks import frames
+from tests.attacks.frames import ALL, ALL_MACS, NOBODY, SYN
+from tests.attacks.lab import CONTAINER, VM
+from tests.attacks.lookout import Frame, Probe, Round, Scene, Station
+from tests.attacks.street import BR0_MAC, BY_DEVICE, BY_ROUTER, BY_RULE, LEASE, NEW, STATIONS
+
+OTHER = "52:54:00:00:00:99"
+LLDP, EAPOL = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # a bridge hands these to its host
+INTERNET = "198.51.100.9"
+GATEWAY, GATEWAY1 = "10.201.0.1", "10.201.128.1"
+PEER = "192.168.78.9"
+RANGES = ("10.9.9.9", "100.64.9.9", "169.254.9.9", "172.16.9.9", "192.0.0.9", "192.168.9.9")
+DROPPED = "dropped"
+INTERNET_PORTS = {"vm": 9000, "container": 9001}
+
+
+def ip(
+    target: str,
+    port: int = 9,
+    kind: str = "udp",
+    *,
+    sport: int = 0,
+    source: str = "",
+    mac: str = "",
+    to: str = "",
+    tag: bytes = frames.IP,
+    flags: int = SYN,
+) -> Frame:
+    """Make packets to an address. `kind`: udp, tcp, ping, pong. `tag`: bytes before the packet."""
+
+    def frame(own: Station, number: int) -> bytes:
+        origin = source or own.ip
+        ports = (sport or 20_000 + number, port)
+        if kind == "udp":
+            protocol, body = frames.UDP, frames.udp(*ports, frames.word(number))
+        elif kind == "tcp":
+            protocol, body = frames.TCP, frames.tcp((origin, target), ports, flags, number)
+        else:
+            echo = {"ping": frames.ECHO, "pong": frames.ECHO_REPLY}[kind]
+            protocol, body = frames.ICMP, frames.icmp(echo, number)
+        packet = frames.ipv4(origin, target, protocol, body, number)
+        if not own.mac:
+            return packet
+        return frames.raw(to or own.to) + frames.raw(mac or own.mac) + tag + packet
+
+    return frame
+
+
+def ip6(target: str, port: int, source: str) -> Frame:
+    def frame(own: Station, number: int) -> bytes:
+        body = frames.udp(20_000 + number, port, frames.word(number))
+        packet = frames.ipv6(source, target, body, number)
+        if not own.mac:
+            return packet
+        return frames.raw(own.to) + frames.raw(own.mac) + frames.IPV6 + packet
+
+    return frame
+
+
+def arp(*, mac: str = "", sender_mac: str = "", sender: str = "", to: str = ALL_MACS) -> Frame:
+    def frame(own: Station, number: int) -> bytes:
+        body = frames.arp(sender_mac or own.mac, sender or own.ip, number)
+        return frames.raw(to) + frames.raw(mac or own.mac) + frames.ARP + body
+
+    return frame
+
+
+def dhcp(
+    source: str = NOBODY,
+    target: str = ALL,
+    *,
+    client: str = "",
+    mac: str = "",
+    given: str = "",
+    to: str = "",
+) -> Frame:
+    """Make messages of DHCP: of a client; with `given`, a server's answer to `client`."""
+
+    def frame(own: Station, number: int) -> bytes:
+        op, ports = (2, (67, 68)) if given else (1, (68, 67))
+        text = frames.dhcp(client or own.mac, number, op, given or NOBODY)
+        packet = frames.ipv4(source, target, frames.UDP, frames.udp(*ports, text), number)
+        there = to or (ALL_MACS if target == ALL else own.to)
+        return frames.raw(there) + frames.raw(mac or own.mac) + frames.IP + packet
+
+    return frame
+
+
+def junk(kind: str) -> Frame:
+    return lambda own, number: (
+        frames.raw(own.to + own.mac) + bytes.fromhex(kind) + frames.word(number).ljust(46)
+    )
+
+
+def before() -> Iterator[Probe]:
+    """What the later ones answer, or what may not help them."""
+    for place, there in (("192.0.2.9", "club"), (BY_DEVICE, "club"), ("198.18.77.2", "internet")):
+        yield Probe("docker", f"to {place}, which the host is on", ip(place), there)
+    yield Probe("container", "asks there first", ip("192.0.2.8"), "prohibited")
+    for guest in ("vm", "container"):
+        own = STATIONS[guest].ip
+        call, end = ip(own, 7101, sport=7100), {"vm": "port+vm"}.get(guest, guest)
+        yield Probe("host", f"calls {guest}", call, end)
+        call = ip(INTERNET, 90, sport=INTERNET_PORTS[guest])
+        yield Probe(guest, "calls the internet", call, "internet")
+        connects = ip(INTERNET, 80, "tcp", sport=INTERNET_PORTS[guest] + 100)
+        yield Probe(guest, "connects", connects, "internet mss 1360")
+    mac = STATIONS["leased"].mac
+    answer = dhcp("192.168.78.1", LEASE, client=mac, given=LEASE, to=mac)
+    yield Probe("peer", "a DHCP server gives an address", answer, "leased")
+    foreign = dhcp("192.168.78.1", "192.168.78.61", client=OTHER, given="192.168.78.61", to=mac)
+    yield Probe("peer", "a DHCP server gives another's MAC an address", foreign, "leased")
+    card = STATIONS["card"].ip
+    yield Probe("peer", "calls by UDP", ip(card, 5001, sport=5000), "card")
+    yield Probe("peer", "calls by TCP", ip(card, 5003, "tcp", sport=5002), "card")
+    yield Probe("peer", "pings", ip(card, kind="ping"), "card")
+
+
+def of_guests() -> Iterator[Probe]:
+    """Both kinds of guests on our own network."""
+    for guest, gateway in (("vm", GATEWAY), ("container", GATEWAY1)):
+        far = {"vm": "container", "container": "vm"}[guest]
+        yield Probe(guest, "ARP", arp(), "bridge")
+        yield Probe(guest, "ARP as another address", arp(sender=gateway), DROPPED)
+        yield Probe(guest, "ARP as another MAC", arp(sender_mac=OTHER), DROPPED)
+        yield Probe(guest, "ARP from another MAC", arp(mac=OTHER), DROPPED)
+        yield Probe(guest, "as another address", ip(INTERNET, source="10.201.0.99"), DROPPED)
+        yield Probe(guest, "as another MAC", ip(INTERNET, mac=OTHER), DROPPED)
+        for name, tag in (("802.1Q", frames.VLAN), ("802.1ad", frames.QINQ)):
+            tagged = ip(INTERNET, tag=tag + frames.IP)
+            yield Probe(guest, f"in a tag of {name}", tagged, DROPPED)
+        yield Probe(guest, "IPv6", ip6("fd77::9", 53, "fd78::5"), DROPPED)
+        yield Probe(guest, "another ethertype", junk("88b5"), DROPPED)
+        # the resolver, and the internet
+        port = {"vm": 53, "container": 53053}[guest]
+        for kind in ("udp", "tcp"):
+            asked = ip(gateway, 53, kind)
+            yield Probe(guest, f"DNS by {kind}", asked, f"host:{port}")
+        yield Probe(guest, "to the internet", ip(INTERNET), "internet")
+        yield Probe(guest, "pings the internet", ip(INTERNET, kind="ping"), "internet")
+        routed = ip(BY_ROUTER)
+        yield Probe(guest, "to a network behind a router", routed, "club")
+        answer = ip(gateway, 7100, sport=7101)
+        if guest == "container":
+            answer = ip("10.201.0.1", 7100, sport=7101)
+        yield Probe(guest, "answers the host", answer, "host:7100")
+        # the host
+        for kind, end in (("tcp", "reset"), ("udp", "prohibited"), ("ping", "prohibited")):
+            places = (
+                gateway,
+                "10.201.0.1",
+                "192.168.77.1",
+                "172.17.0.1",
+                "198.18.77.1",
+                "192.0.2.1",
+            )
+            for address in dict.fromkeys(places):
+                name = f"the host at {address} by {kind}"
+                yield Probe(guest, name, ip(address, 22, kind), end)
+        yield Probe(guest, "another resolver of the host", ip("192.168.77.1", 53), "prohibited")
+        yield Probe(guest, "a port of Docker's", ip(gateway, 8080, "tcp"), "reset")
+        redirected = ip("198.51.100.77", 80, "tcp")
+        yield Probe(guest, "what DNAT sends to the host", redirected, "reset")
+        yield Probe(guest, "port 53053 of the host", ip(gateway, 53053), "prohibited")
+        yield Probe(guest, "the host's DHCP server", ip("192.168.77.1", 67), DROPPED)
+        # the LAN, and all that is no internet
+        for kind, end in (("tcp", "reset"), ("udp", "prohibited"), ("ping", "prohibited")):
+            for place in (
+                "192.168.77.9",
+                "172.17.0.2",
+                "192.0.2.9",
+                "198.18.77.2",
+                BY_DEVICE,
+                BY_RULE,
+                NEW,
+                STATIONS[far].ip,
+            ):
+                yield Probe(guest, f"{place} by {kind}", ip(place, 53, kind), end)
+        for address in (*RANGES, "0.0.0.9", "127.0.0.1", "240.0.0.9"):
+            yield Probe(guest, f"{address}", ip(address), "prohibited")
+        yield Probe(guest, "224.0.0.9", ip("224.0.0.9"), "bridge")  # which no host forwards
+        for sport in (22, 53, 67, 68, 80):
+            answer = ip("192.168.77.9", 7000, "tcp", sport=sport)
+            yield Probe(guest, f"the LAN from port {sport}", answer, "reset")
+    # a bridge hands these to its host as if they had come to the port itself
+    for name, to in (("LLDP", LLDP), ("EAPOL", EAPOL)):
+        for guest in ("vm", "card"):
+            yield Probe(guest, f"to the address of {name}", ip(INTERNET, to=to), DROPPED)
+    for guest in ("vm", "container", "card"):
+        forged = arp(sender_mac=OTHER, to=EAPOL)
+        yield Probe(guest, "ARP as another MAC, to EAPOL", forged, DROPPED)
+    # past the host, to another port of the bridge
+    to, back = STATIONS["port"].mac, STATIONS["vm"].mac
+    yield Probe("vm", "to another port", ip(STATIONS["port"].ip, to=to), DROPPED)
+    yield Probe("vm", "to all ports", ip(ALL, to=ALL_MACS), "bridge")
+    yield Probe(
+        "container",
+        "to another port",
+        ip("10.201.128.66", to=STATIONS["foreign"].mac),
+        DROPPED,
+    )
+    yield Probe("port", "to vm", ip(VM["ip"], to=back), DROPPED)
+    yield Probe("foreign", "to container", ip(CONTAINER["ip"], to=CONTAINER["mac"]), DROPPED)
+    yield Probe("port", "to all ports", ip(ALL, to=ALL_MACS), "bridge")
+    # what the host sends reaches the guest that has this MAC
+    yield Probe("vagrantp0", "to vm", ip(VM["ip"]), "vm")
+    yield Probe("vagrantp0", "to all", ip(ALL, to=ALL_MACS), "open+port+tap+vm")
+    nobody = ip(VM["ip"], to=OTHER)
+    yield Probe("vagrantp0", "to a MAC of nobody", nobody, "port")
+    yield Probe("vagrantp1", "to a MAC of nobody, vagrantp1", nobody, "foreign")
+    # nobody takes another's MAC from it
+    for guest, other, bridge in (
+        ("vm", "open", "vagrantp0"),
+        ("container", "foreign", "vagrantp1"),
+    ):
+        theirs = STATIONS[other]
+        yield Probe(other, "is there", arp(), "bridge")
+        yield Probe(guest, f"from the MAC of {other}", arp(mac=theirs.mac), DROPPED)
+        yield Probe(bridge, f"to {other}", ip(theirs.ip, to=theirs.mac), other)
+
+
+def of_vms() -> Iterator[Probe]:
+    """DHCP, exceptions, LAN_ACCESS=yes."""
+    own = VM["ip"]
+    yield Probe("vm", "DHCP to all", dhcp(), "host:67")
+    yield Probe("vm", "DHCP to all from its address", dhcp(own), "host:67")
+    yield Probe("vm", "DHCP to the gateway", dhcp(own, GATEWAY), "host:67")
+    yield Probe(
+        "vm", "DHCP to another address of the host", dhcp(own, "192.168.77.1"), "prohibited"
+    )
+    yield Probe("vm", "DHCP for another's MAC", dhcp(own, GATEWAY, client=OTHER), DROPPED)
+    yield Probe("vm", "DHCP for another's MAC from nobody", dhcp(client=OTHER), DROPPED)
+    yield Probe("vm", "DHCP from another MAC", dhcp(mac=OTHER), DROPPED)
+    yield Probe("vm", "DHCP from another address", dhcp("10.201.0.99", GATEWAY), DROPPED)
+    yield Probe("container", "DHCP", dhcp(), DROPPED)
+    yield Probe("container", "DHCP to the gateway", dhcp(CONTAINER["ip"], GATEWAY1), DROPPED)
+    for name, frame, end in (
+        ("a machine", ip("192.168.77.8", 5, "tcp"), "lan"),
+        ("a machine by UDP", ip("192.168.77.8", 5), "lan"),
+        ("a port", ip("192.168.77.9", 80, "tcp"), "lan"),
+        ("the port by UDP", ip("192.168.77.9", 80), "prohibited"),
+        ("a port of the host", ip("192.168.77.1", 7000, "tcp"), "host:7000"),
+        ("the host's port by UDP", ip("192.168.77.1", 7000), "prohibited"),
+    ):
+        yield Probe("vm", f"LAN_ALLOW opens {name}", frame, end)
+    for name, frame, end in (
+        ("the LAN", ip("192.168.77.9", 22, "tcp"), "lan"),
+        ("the club", ip("192.0.2.9"), "club"),
+        ("Docker", ip("172.17.0.2", 80), "docker"),
+        ("the internet", ip(INTERNET), "internet"),
+        ("the host", ip("192.168.77.1", 22, "tcp"), "reset"),
+        ("a port of Docker's", ip("192.168.77.1", 8080, "tcp"), "reset"),
+        ("a VM", ip(VM["ip"], 22, "tcp"), "reset"),
+        ("a VM past the host", ip(VM["ip"], 22, "tcp", to=VM["mac"]), DROPPED),
+        ("a container", ip(CONTAINER["ip"], 22, "tcp"), "reset"),
+    ):
+        yield Probe("open", f"{name}", frame, end)
+
+
+def of_others() -> Iterator[Probe]:
+    """Whoever was not admitted, and whoever is no guest."""
+    yield Probe("tap", "to the internet", ip(INTERNET), DROPPED)
+    yield Probe("tap", "ARP", arp(), DROPPED)
+    yield Probe("tap", "ARP to the address of EAPOL", arp(to=EAPOL), DROPPED)
+    yield Probe("tap", "DHCP", dhcp(), DROPPED)
+    yield Probe("vagrantp0", "to tap", ip("10.201.0.66", to=STATIONS["tap"].mac), "port")
+    yield Probe("lantap", "to the internet", ip(INTERNET), DROPPED)
+    yield Probe("lantap", "ARP", arp(), DROPPED)
+    yield Probe("peer", "to lantap", ip("192.168.78.66", to=STATIONS["lantap"].mac), DROPPED)
+    yield Probe("foreign", "to the internet", ip(INTERNET), "bridge")
+    yield Probe("foreign", "to the LAN", ip("192.168.77.9"), "bridge")
+    yield Probe("foreign", "DNS", ip(GATEWAY1, 53), "bridge")
+    yield Probe("foreign", "to the LAN by IPv6", ip6("fd77::9", 53, "fd78::5"), "bridge")
+    yield Probe("foreign", "DNS by IPv6", ip6("fd78::1", 53, "fd78::5"), "bridge")
+    yield Probe("port", "DHCP", dhcp("10.201.0.67", GATEWAY), "bridge")
+    yield Probe("lan", "to Docker", ip("172.17.0.2", 80), "docker")
+    yield Probe("lan", "to a port of Docker's", ip("192.168.77.1", 8080, "tcp"), "docker")
+    for guest in ("vm", "container"):
+        own = STATIONS[guest].ip
+        yield Probe("lan", f"to {guest}", ip(own, 22), "prohibited")
+        yield Probe("lan", f"connects to {guest}", ip(own, 22, "tcp"), "reset")
+        port = INTERNET_PORTS[guest]
+        yield Probe("docker", f"to {guest}", ip(own, port, sport=90), "prohibited")
+        answer = ip("198.18.77.1", port, sport=90)
+        yield Probe("internet", f"answers {guest}", answer, guest)
+        accepts = ip("198.18.77.1", port + 100, "tcp", sport=80, flags=frames.SYN | frames.ACK)
+        end = f"{guest} mss 1360"
+        yield Probe("internet", f"accepts {guest}'s connection", accepts, end)
+
+
+def of_cards() -> Iterator[Probe]:
+    """Cards on a bridge of the host."""
+    card = STATIONS["card"]
+    yield Probe("card", "ARP", arp(), "lantap+leased+peer")
+    yield Probe("card", "ARP for its own address", arp(sender=NOBODY), "lantap+leased+peer")
+    yield Probe("card", "ARP as another address", arp(sender=PEER), DROPPED)
+    yield Probe("card", "ARP as another MAC", arp(sender_mac=OTHER), DROPPED)
+    yield Probe("card", "ARP from another MAC", arp(mac=OTHER), DROPPED)
+    yield Probe("leased", "ARP", arp(), "card+lantap+peer")
+    yield Probe(
+        "leased",
+        "ARP as an address that was another's",
+        arp(sender="192.168.78.61"),
+        DROPPED,
+    )
+    yield Probe("card", "as another address", ip(INTERNET, source=PEER), DROPPED)
+    yield Probe("card", "as another MAC", ip(INTERNET, mac=OTHER), DROPPED)
+    yield Probe("leased", "as another address", ip(INTERNET, source="192.168.78.61"), DROPPED)
+    for name, tag in (("802.1Q", frames.VLAN), ("802.1ad", frames.QINQ)):
+        yield Probe("card", f"in a tag of {name}", ip(INTERNET, tag=tag + frames.IP), DROPPED)
+    yield Probe("card", "IPv6", ip6("fd77::9", 53, "fd78::5"), DROPPED)
+    yield Probe("card", "another ethertype", junk("88b5"), DROPPED)
+    yield Probe("card", "to the internet", ip(INTERNET), "peer")
+    yield Probe("leased", "to the internet", ip(INTERNET), "peer")
+    # DHCP
+    yield Probe("card", "DHCP from nobody", dhcp(), "host:67+lantap+leased+peer")
+    yield Probe("card", "DHCP from its address", dhcp(card.ip, PEER), "peer")
+    yield Probe("leased", "DHCP from its address", dhcp(LEASE, PEER), "peer")
+    yield Probe("card", "DHCP from another address", dhcp("192.168.78.99", PEER), DROPPED)
+    yield Probe("card", "DHCP for another's MAC", dhcp(client=OTHER), DROPPED)
+    yield Probe("leased", "DHCP for another's MAC", dhcp(LEASE, PEER, client=OTHER), DROPPED)
+    yield Probe("card", "as a DHCP server", ip(INTERNET, 68, sport=67), DROPPED)
+    yield Probe("leased", "as a DHCP server", ip(PEER, 68, sport=67), DROPPED)
+    yield Probe("card", "to a DHCP server of the internet", ip(INTERNET, 67), DROPPED)
+    # the LAN
+    for kind in ("tcp", "udp", "ping", "pong"):
+        for place in (
+            "192.168.78.2",
+            "192.168.78.7",
+            "192.168.78.1",
+            "192.168.77.9",
+            "192.0.2.9",
+            "198.18.77.2",
+            BY_DEVICE,
+            BY_RULE,
+        ):
+            yield Probe("card", f"{place} by {kind}", ip(place, 22, kind), DROPPED)
+        if kind != "pong":
+            yield Probe("card", f"{PEER} by {kind}", ip(PEER, 22, kind), DROPPED)
+        yield Probe(
+            "card", f"the host by {kind}", ip("192.168.78.5", 22, kind, to=BR0_MAC), DROPPED
+        )
+    for place in (*RANGES, "0.0.0.9", "127.0.0.1", "224.0.0.9", "240.0.0.9"):
+        yield Probe("card", f"{place}", ip(place), DROPPED)
+    yield Probe("card", "its resolver", ip("192.168.78.1", 53), "peer")
+    yield Probe("card", "LAN_ALLOW opens a machine", ip("192.168.78.8", 5), "peer")
+    yield Probe("card", "LAN_ALLOW opens a port", ip(PEER, 80, "tcp"), "peer")
+    host = ip("192.168.78.5", 7000, "tcp", to=BR0_MAC)
+    yield Probe("card", "LAN_ALLOW opens a port of the host", host, "host:7000")
+    # who has called is answered, from the very port
+    yield Probe("card", "answers UDP", ip(PEER, 5000, sport=5001), "peer")
+    yield Probe("card", "answers TCP", ip(PEER, 5002, "tcp", sport=5003), "peer")
+    yield Probe("card", "answers a ping", ip(PEER, kind="pong"), "peer")
+    yield Probe("card", "answers from another port", ip(PEER, 5000, sport=5009), DROPPED)
+    yield Probe("card", "answers another machine", ip("192.168.78.7", 5000, sport=5001), DROPPED)
+    yield Probe("card", "answers by TCP what was UDP", ip(PEER, 5000, "tcp", sport=5001), DROPPED)
+    # LAN_ACCESS=yes
+    yield Probe("leased", "asks the LAN", ip(PEER, 6001, sport=6000), "peer")
+    yield Probe("leased", "asks the LAN by TCP", ip(PEER, 6003, "tcp", sport=6002), "peer")
+    yield Probe("leased", "pings the LAN", ip(PEER, kind="ping"), "peer")
+    # to a card
+    yield Probe("peer", "IPv6 to card", ip6("fd78::5", 53, "fd77::9"), DROPPED)
+    yield Probe("peer", "to a MAC of nobody", ip(card.ip, to=OTHER), DROPPED)
+    yield Probe("peer", "to all", ip(ALL, to=ALL_MACS), "card+host:9+lantap+leased")
+
+
+def after() -> Iterator[Probe]:
+    """LAN_ACCESS=no once more."""
+    to = STATIONS["leased"].mac
+    yield Probe(
+        "peer",
+        "leased: its answer comes after LAN_ACCESS is no",
+        ip(LEASE, 6000, sport=6001, to=to),
+        "leased",
+    )
+
+
+def at_last() -> Iterator[Probe]:
+    yield Probe(
+        "leased",
+        "an answer to what it asked opens nothing",
+        ip(PEER, 6001, sport=6000),
+        DROPPED,
+    )
+
+
+ROUNDS = (
+    Round([*before()]),
+    Round([*of_guests(), *of_vms(), *of_others(), *of_cards()]),
+    Round([*after()], first="flush set bridge vagrantp lan_open"),
+    Round([*at_last()]),
+)
+
+
+def small(text: str) -> str:
+    """Return the rules with memories of a few packets."""
+    return text.replace(
+        "size 65535; flags dynamic,timeout; timeout 6h",
+        f"size {SMALL}; flags dynamic,timeout; timeout 6h",
+    )
+
+
+def unremembered() -> Iterator[Probe]:
+    """What nobody has to answer, and so is not remembered."""
+    card = STATIONS["card"].ip
+    for number in range(SMALL + 1):
+        yield Probe(
+            "peer", f"the internet calls a card, {number}", ip(card, source=INTERNET), "card"
+        )
+        yield Probe(
+            "peer",
+            f"calls all, {number}",
+            ip(ALL, to=ALL_MACS),
+            "card+host:9+lantap+leased",
+        )
+    mac = STATIONS["leased"].mac
+    answer = dhcp("192.168.78.1", LEASE, client=mac, given=LEASE, to=mac)
+    yield Probe("peer", "a DHCP server gives an address", answer, "leased")
+
+
+def many() -> Iterator[Probe]:
+    """More than is remembered. A caller arrives all the same."""
+    card = STATIONS["card"].ip
+    for n in range(SMALL + 1):
+        yield Probe("peer", f"calls a card, {n}", ip(card, 5000, sport=5000 + n), "card")
+    for n in range(SMALL + 1):
+        end = "peer" if n < SMALL else DROPPED
+        asks = ip(PEER, 7000 + n, sport=7000)
+        yield Probe("leased", f"asks the LAN, {n}", asks, end)
+    yield Probe("leased", "pings the LAN", ip(PEER, kind="ping"), "peer")
+
+
+def many_answers() -> Iterator[Probe]:
+    for n in range(SMALL + 1):
+        end = "peer" if n < SMALL - 1 else DROPPED  # what the DHCP server said is remembered, too
+        answer = ip(PEER, 5000 + n, sport=5000)
+        yield Probe("card", f"answers, {n}", answer, end)
+
+
+SMALL = 3
+SCENES = (
+    Scene(ROUNDS),
+    Scene((Round([*unremembered()]), Round([*many()]), Round([*many_answers()])), small),
+)

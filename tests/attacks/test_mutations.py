@@ -1,0 +1,89 @@
+"""The rules in the lab of street.py: how each probe ends, and that each line has one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from vagrantp_guard.contract import Policy
+
+from tests.attacks.mutations import PATIENT, TABLE, failures, mutations
+from tests.attacks.pod import POD_SCENES, POLICY, Pod, opened, pod_rules
+from tests.attacks.probes import ROUNDS, SCENES
+from tests.attacks.street import Street
+
+
+@pytest.fixture(scope="module")
+def street() -> Iterator[Street]:
+    made = Street()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pod() -> Iterator[Pod]:
+    made = Pod()
+    yield made
+    made.close()
+
+
+def test_each_probe_has_a_name_of_its_own() -> None:
+    for scene in (*SCENES, *POD_SCENES):
+        names = Counter(probe.name for each in scene.rounds for probe in each.probes)
+        assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_each_probe_ends_as_it_should(street: Street) -> None:
+    for scene in SCENES:
+        assert failures(street, scene, street.text(), PATIENT) == []
+
+
+def test_each_probe_of_a_users_container_ends_as_it_should(pod: Pod) -> None:
+    for scene in POD_SCENES:
+        assert failures(pod, scene, pod.text(), PATIENT) == []
+
+
+def test_the_rules_of_a_users_container_with_lan_access() -> None:
+    policy = Policy(lan_access=True, lan_allow=POLICY.lan_allow)
+    assert opened(pod_rules(POLICY)) == pod_rules(policy)
+
+
+def test_through_iptables_too(street: Street) -> None:
+    """What is dropped behind a bridge is dropped on it, where a bridge calls all other hooks."""
+    calls = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    street.host.run(f"echo 1 > {calls} || true")
+    try:
+        ends = street.ends(street.text(), ROUNDS, PATIENT)
+    finally:
+        street.host.run(f"echo 0 > {calls} || true")
+    for each in ROUNDS:
+        for probe in each.probes:
+            same = {probe.end, "dropped"} if probe.end == "bridge" else {probe.end}
+            assert ends[probe.name] in same, probe.name
+
+
+def test_the_table_has_every_line_of_the_rules(street: Street, pod: Pod) -> None:
+    rows = re.findall(r"^\| (.*?) \| `(.*)` \| (\d+) \|", TABLE.read_text(), re.MULTILINE)
+    known = {(where, line.replace("\\|", "|")) for where, line, probes in rows if int(probes)}
+    now = [*mutations(street), *mutations(pod)]
+    assert {(where, line) for where, line, _ in now} == known
+
+
+def test_how_long_a_card_remembers(street: Street) -> None:
+    """6 hours what TCP began, 3 minutes UDP, 30 seconds a ping, 7 days an address by DHCP."""
+    street.ends(street.text(), ROUNDS, PATIENT)
+    found = {}
+    for name in ("seen", "asked", "pinged", "leased"):
+        listed = street.host.run(f"nft list set bridge vagrantp {name}")
+        default = re.search(r"\n\s*timeout (\S+)", listed)
+        assert default
+        for element in re.findall(r"elements = {([^}]*)}", listed)[0].split(","):
+            kind = next((word for word in ("tcp", "udp") if f" {word} " in element), "")
+            own = re.search(r" timeout (\S+)", element)
+            found[f"{name} {kind}".strip()] = (own or default)[1]
+    assert found == {
+        **{"seen tcp": "6h", "seen udp": "3m", "asked tcp": "6h", "asked udp": "6h"},
+        **{"pinged": "30s", "leased": "7d"},
+    }
