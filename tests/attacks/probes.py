@@ -458,7 +458,9 @@ def too_many() -> Iterator[Probe]:
     card, leased = STATIONS["card"].ip, STATIONS["leased"]
     answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
     yield Probe("peer", "gives leased an address", answer, "leased")
-    for n in range(SMALL + 1):
+    for n in range(2 * SMALL):  # the same over and over counts once
+        yield Probe("peer", f"says, {n}", ip(card, 5000, sport=5000), "card")
+    for n in range(1, SMALL + 1):
         yield Probe("peer", f"calls card, {n}", ip(card, 5000, sport=5000 + n), "card")
     call = ip(LEASE, 5000, sport=5000, to=leased.mac)
     yield Probe("peer", "calls leased", call, "leased")
@@ -519,11 +521,23 @@ def their_answers() -> Iterator[Probe]:
 
 
 def later() -> Iterator[Probe]:
-    """What was answered goes on; nothing else does."""
+    """What was answered goes on; nothing else does. Then leased has LAN_ACCESS=no."""
+    leased = STATIONS["leased"]
     for kind, far, flags in TALK:
         for n in range(4):
             answer = ip(PEER, 5000 + far + n, kind, sport=5000, flags=flags)
             yield Probe("card", f"{kind}, {n}, later", answer, DROPPED if n else "peer")
+        for n in range(2):
+            call = ip(LEASE, 6000, kind, sport=6000 + far + n, flags=flags, to=leased.mac)
+            yield Probe("peer", f"says something by {kind}, {n}", call, "leased")
+
+
+def at_the_end() -> Iterator[Probe]:
+    """What leased had begun itself is open no more; what it had forgotten was a call of the LAN."""
+    for kind, far, flags in TALK:
+        for n in range(2):
+            answer = ip(PEER, 6000 + far + n, kind, sport=6000, flags=flags)
+            yield Probe("leased", f"answers by {kind}, {n}", answer, "peer" if n else DROPPED)
 
 
 SMALL = 3
@@ -537,7 +551,8 @@ SCENES = (
             Round([*calls()]),
             Round([*answers()]),
             Round([*their_answers()]),
-            Round([*later()], pause=1.2 * MOMENT / 1000),
+            Round([*later()], "flush set bridge vagrantp lan_open", 1.2 * MOMENT / 1000),
+            Round([*at_the_end()]),
         ),
         hasty,
     ),
