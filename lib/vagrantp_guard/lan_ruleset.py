@@ -141,7 +141,7 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
     ip daddr >= 224.0.0.0 accept
     {BACK} @asked goto lan_answered
     {FORTH} @seen accept
-    add @called {{ oifname {LIMIT} }} accept
+    ether type ip add @called {{ oifname {LIMIT} }} accept
     meta l4proto {{ tcp, udp }} add @seen {{ {FORTH} timeout 30s }}
     icmp type echo-request update @pinged {{ ip saddr . ip daddr }}
   }}

@@ -24,7 +24,7 @@ LIST = [
 LIST_INSIDE = LIST[1]
 UNWATCHED = "nothing is at work that would put lost rules back"
 # sets that packets fill
-FILLED = ("tried", "flows", "leased", "seen", "asked", "called", "calling", "pinged")
+FILLED = ("tried", "began", "flows", "leased", "seen", "asked", "called", "calling", "pinged")
 
 
 class Networks(NamedTuple):

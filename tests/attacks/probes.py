@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vagrantp_guard.lan_ruleset import LIMIT, MEMORY
+from vagrantp_guard.ruleset import COUNT, RATE
 
 from tests.attacks import frames
 from tests.attacks.frames import ALL, ALL_MACS, NOBODY, SYN
@@ -444,17 +445,30 @@ def many_answers() -> Iterator[Probe]:
 
 def few(text: str) -> str:
     """Return the rules with low limits of what one guest, or one card, may do."""
-    limit = LIMIT.replace("1000/second burst 2000", f"1/hour burst {SMALL}")
-    return text.replace("ct count over 8192", f"ct count over {SMALL}").replace(LIMIT, limit)
+    return _rarely(text, LIMIT).replace(COUNT, f"ct count over {SMALL}")
 
 
-def too_many() -> Iterator[Probe]:
-    """More than one may, and others beside it."""
+def slow(text: str) -> str:
+    """Return the rules with few new connections of a guest in an hour."""
+    return _rarely(text, RATE)
+
+
+def _rarely(text: str, limit: str) -> str:
+    return text.replace(limit, f"limit rate over 1/hour burst {SMALL} packets")
+
+
+def flows() -> Iterator[Probe]:
+    """More connections than one guest may have, and another beside it."""
     for guest, gateway in (("vm", GATEWAY), ("container", GATEWAY1)):
         for n in range(SMALL + 2):
             end = "internet" if n < SMALL else "prohibited"
             yield Probe(guest, f"flow {n}", ip(INTERNET, n), end)
         yield Probe(guest, "asks a resolver, too", ip(gateway, 53), "prohibited")
+
+
+def too_many() -> Iterator[Probe]:
+    """More calls than one card may make or get, and another beside it."""
+    yield from flows()
     card, leased = STATIONS["card"].ip, STATIONS["leased"]
     answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
     yield Probe("peer", "gives leased an address", answer, "leased")
@@ -489,6 +503,7 @@ TALK = (("tcp", 0, frames.ACK), ("udp", 10, 0))  # and how far its ports are fro
 def calls() -> Iterator[Probe]:
     """Calls of the LAN that a guest answers, does not answer, and ends."""
     leased = STATIONS["leased"]
+    yield Probe("peer", "pings", ip(STATIONS["card"].ip, kind="ping"), "card")
     answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
     yield Probe("peer", "gives leased an address", answer, "leased")
     for kind, far, _ in TALK:
@@ -541,16 +556,16 @@ def at_the_end() -> Iterator[Probe]:
 
 
 SMALL = 3
-MOMENT = 500  # milliseconds
+MOMENT = 1000  # milliseconds
+TALKS = (Round([*calls()]), Round([*answers()]), Round([*their_answers()]))
 SCENES = (
     Scene(ROUNDS),
     Scene((Round([*unremembered()]), Round([*many()]), Round([*many_answers()])), small),
     Scene((Round([*too_many()]), Round([*too_many_answers()])), few),
+    Scene((Round([*flows()]),), slow),
     Scene(
         (
-            Round([*calls()]),
-            Round([*answers()]),
-            Round([*their_answers()]),
+            *TALKS,
             Round([*later()], "flush set bridge vagrantp lan_open", 1.2 * MOMENT / 1000),
             Round([*at_the_end()]),
         ),
