@@ -12,6 +12,9 @@ install_strace = if command -v apt-get >/dev/null; then $(SUDO) apt-get install 
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
+# Each of a hundred processes would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
 .PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global uninstall
 
@@ -66,7 +69,7 @@ uninstall: .venv/installed # removes images, networks, links, our folders; asks 
 	@$(chore) uninstall $(if $(YES),--yes)
 
 clean: # back to a fresh checkout; the host stays set up
-	find lib -name __pycache__ -prune -exec rm -rf {} +
+	find lib tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
 
 .venv/bin/pip:

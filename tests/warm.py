@@ -183,7 +183,8 @@ if __name__ == "__main__":
     atexit.register(_leave)  # it comes last
     path = sys.path[:] = [str(BIN), *sys.path[1:]]
     import fabric.main  # noqa: F401
-    import vagrantp.cli  # noqa: F401
+    import vagrantp.cli
+    import vagrantp.fab  # noqa: F401
 
     runpy.run_path(str(BIN.parents[1] / "fabfile.py"))
     runpy.run_module("vagrantp.make")

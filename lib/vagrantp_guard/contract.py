@@ -164,24 +164,46 @@ class Policy:
 
 @dataclass(frozen=True)
 class Mount:
-    """How a guest gets its project folder: all in it belongs to one user of the guest."""
+    """How a guest gets its project folder: all in it belongs to one user of the guest.
+
+    `protect`: what tools of the host obey in it cannot be changed; `hide`: paths in it that are
+    empty in the guest, relative to it.
+    """
 
     mode: Literal["ro", "rw"]
     folder: Path
     uid: int
     gid: int
+    protect: bool = False
+    hide: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Mount:
-        """Read a mount. Raises ValueError."""
+        """Read a mount, of a version without `protect` and `hide`, too. Raises ValueError."""
         with _reading("mount"):
-            if found["mode"] not in ("ro", "rw") or not found["folder"].startswith("/"):
+            mode, folder, hide = found["mode"], found["folder"], tuple(found.get("hide", ()))
+            if mode not in ("ro", "rw") or not folder.startswith("/"):
                 raise ValueError(f"{found} is no folder to be shared")
-            return cls(found["mode"], Path(found["folder"]), int(found["uid"]), int(found["gid"]))
+            if not all(_is_below(path) for path in hide):
+                raise ValueError(f"{found} hides what is not in the folder")
+            uid, gid = int(found["uid"]), int(found["gid"])
+            return cls(mode, Path(folder), uid, gid, found.get("protect") is True, hide)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
-        return {"mode": self.mode, "folder": str(self.folder), "uid": self.uid, "gid": self.gid}
+        return {
+            "mode": self.mode,
+            "folder": str(self.folder),
+            "uid": self.uid,
+            "gid": self.gid,
+            "protect": self.protect,
+            "hide": [*self.hide],
+        }
+
+
+def _is_below(path: str) -> bool:
+    parts = path.split("/")
+    return not {"", ".", ".."} & {*parts} and "\0" not in path
 
 
 @dataclass(frozen=True)
@@ -243,12 +265,18 @@ def _reading(what: str) -> Iterator[None]:
         raise ValueError(f"it is no {what}: {error!r}") from None
 
 
+def files() -> list[Path]:
+    """Return what is installed: these modules, and the data beside them."""
+    package = Path(__file__).parent
+    return sorted([*package.glob("*.py"), *package.glob("*.toml")])
+
+
 def version() -> str:
-    """Return the name of the folder in LIB for these modules: a digest of them."""
+    """Return the name of the folder in LIB for these files: a digest of them."""
     from hashlib import sha256  # takes a while, and guard needs it only when it is installed
 
     digest = sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in files():
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

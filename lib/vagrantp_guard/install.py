@@ -32,7 +32,7 @@ def install(lib: Path) -> bool:
         shutil.rmtree(rest, ignore_errors=True)
     modules = draft / PACKAGE.name
     modules.mkdir(parents=True)
-    for path in PACKAGE.glob("*.py"):
+    for path in contract.files():
         shutil.copyfile(path, modules / path.name)
     (modules / "fusermount3.py").chmod(0o755)
     compileall.compile_dir(modules, quiet=1, stripdir=str(draft), prependdir=str(folder))

@@ -5,29 +5,25 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-import struct
 import subprocess
 from contextlib import suppress
-from errno import EPERM
 from pathlib import Path
 
 from vagrantp_guard.contract import MOUNTS, PROJECT, Mount
 from vagrantp_guard.guests import config_of
+from vagrantp_guard.seccomp import no_setuid, program
 from vagrantp_guard.system import PATH, Refused, is_rootless, run
 
+HIDDEN_MAX = 64 * 2**20  # bytes that a guest may write to what is hidden from it
 SANDBOX = (
     *("bwrap", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--ro-bind", "/usr", "/usr"),
     *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
     *("--symlink", "usr/lib64", "/lib64", "--dir", "/dev", "--dev-bind", "/dev/fuse", "/dev/fuse"),
-    *("--dir", "/none"),
+    *("--dev-bind", "/dev/null", "/dev/null", "--dir", "/none", "--dir", "/guard"),
+    *("--ro-bind", str(Path(__file__).parent), "/guard/vagrantp_guard"),
+    *("--perms", "1777", "--size", str(HIDDEN_MAX), "--tmpfs", "/hidden"),
 )
 FUSERMOUNT = Path(__file__).with_name("fusermount3.py")
-# The calls that can make a file setuid: their numbers by processor (fchmodat2 has the same on all),
-# and which argument is the mode. man7.org, syscalls(2)
-SETS_MODE = {
-    "x86_64": (0xC000003E, {90: 1, 91: 1, 133: 1, 259: 2, 268: 2, 452: 2}),
-    "aarch64": (0xC00000B7, {33: 2, 52: 1, 53: 2, 452: 2}),
-}
 
 
 def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> None:
@@ -51,7 +47,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     calls = os.memfd_create("calls")
     try:
-        os.write(calls, no_setuid(os.uname().machine))
+        os.write(calls, program(os.uname().machine, no_setuid()))
         os.lseek(calls, 0, os.SEEK_SET)
         options = f"{mount.mode},nosuid,nodev,allow_other,default_permissions,fd={fuse}"
         options += ",rootmode=40000,user_id=0,group_id=0"
@@ -62,7 +58,15 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
             # As bindfs is not root, libfuse asks this for the device, at the path built into it.
             *("--ro-bind", str(FUSERMOUNT), "/usr/bin/fusermount3", "--setenv", "FUSE", str(fuse)),
             *("setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--inh-caps=-all"),
-            *("--bounding-set=-all", "bindfs", "-f", "-o", mount.mode, "--xattr-none"),
+            *(
+                "--bounding-set=-all",
+                *_supervisor(mount),
+                "bindfs",
+                "-f",
+                "-o",
+                mount.mode,
+                "--xattr-none",
+            ),
             *(f"--force-user={mount.uid}", f"--force-group={mount.gid}"),
             *("--create-as-mounter", "--chown-ignore", "--chgrp-ignore", "/project", "/none"),
         )
@@ -71,7 +75,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PATH": PATH},
+            env={"PATH": PATH, "TMPDIR": "/hidden"},
             start_new_session=True,
             pass_fds=(fuse, calls),
         )
@@ -85,28 +89,19 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
         raise Refused(f"{mount.folder} cannot be shared: see that bindfs and bwrap run") from None
 
 
-def no_setuid(machine: str) -> bytes:
-    """Return a filter of seccomp(2) that lets no file become setuid or setgid. Pure.
-
-    Like systemd's RestrictSUIDSGID, but without open(2) and mkdir(2): bindfs passes no such bits.
-    Each instruction: code, jumps if true and if false, value; a call is its number at 0, the kind
-    of processor at 4, and from 16 on its arguments of 8 bytes.
-    """
-    if machine not in SETS_MODE:
-        raise Refused(f"MOUNT is not known on {machine} processors")
-    load, equals, has_bits, end = 0x20, 0x15, 0x45, 0x06
-    allow, refuse, kill = 0x7FFF0000, 0x00050000 | EPERM, 0x80000000
-    processor, calls = SETS_MODE[machine]
-    program = [(load, 0, 0, 4), (equals, 1, 0, processor), (end, 0, 0, kill)]
-    for number, argument in calls.items():
-        program += [
-            (load, 0, 0, 0),
-            (equals, 0, 3, number),
-            (load, 0, 0, 16 + 8 * argument),
-            (has_bits, 0, 1, stat.S_ISUID | stat.S_ISGID),
-            (end, 0, 0, refuse),
-        ]
-    return b"".join(struct.pack("HBBI", *each) for each in [*program, (end, 0, 0, allow)])
+def _supervisor(mount: Mount) -> tuple[str, ...]:
+    """Return the start of a command that lets a supervisor run bindfs, if one is to."""
+    if not (mount.protect or mount.hide):
+        return ()
+    protect = "yes" if mount.protect else "no"
+    return (
+        "/usr/bin/python3",
+        "-IS",
+        "/guard/vagrantp_guard/supervisor.py",
+        protect,
+        *mount.hide,
+        "--",
+    )
 
 
 def unmount(name: str) -> None:

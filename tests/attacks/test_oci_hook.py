@@ -61,7 +61,8 @@ def test_an_image_that_names_a_running_instance(
     (app.folder / "secret").write_text("of the person")
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
-    assert "warning: MOUNT=rw: the guest can write .git/config" in done.stderr
+    assert "warning: MOUNT=rw" not in done.stderr
+    assert "  mount      /project, rw, protected\n" in done.stdout
     assert "secret" in guest(app, "ls /project")
     folder, before = folder_of(app), admitted()
     assert (folder / "container").stat().st_mode & 0o777 == 0o600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_status_and_ls_say_it(paused: tuple[Project, Path]) -> None:
     assert json.loads(app.fab("status", "--json").stdout)["state"] == "paused"
     [found] = json.loads(app.fab("ls", "--json").stdout)["instances"]
     assert found["state"] == "paused"
+
+
+def test_disk_is_what_the_kernel_says_now(paused: tuple[Project, Path]) -> None:
+    app, _ = paused
+    assert json.loads(app.fab("status", "--json").stdout)["disk_gib"] is None
+    for verb in ("status", "ls"):
+        assert "not limited" in app.fab(verb).stdout
+    [folder] = Path(app.environment["XDG_STATE_HOME"]).glob("vagrantp/app-*")
+    made = json.loads((folder / "machine.json").read_text())
+    made["provider"]["has_quota"] = True
+    (folder / "machine.json").write_text(json.dumps(made))
+    root = os.statvfs("/")  # of the process that stands for the container's first one
+    gib = root.f_blocks * root.f_frsize // 1024**3
+    assert made["settings"]["disk"] != gib
+    assert json.loads(app.fab("status", "--json").stdout)["disk_gib"] == gib
+    assert re.search(rf"^disk +{gib} GiB$", app.fab("status").stdout, re.MULTILINE)
+    assert f" {gib} GiB " in app.fab("ls").stdout
 
 
 @pytest.mark.parametrize(("option", "seconds"), [((), 10), (("--force",), 0)])

@@ -44,6 +44,7 @@ def test_validate_prints_the_resolved_settings(
         "  NETWORK_TYPE=default\n"
         "  SSH_USER=vagrant\n"
         "  MOUNT=none\n"
+        "  PROTECT=yes\n"
         "  AUTOSTART=no\n"
     )
     assert not called.exists()

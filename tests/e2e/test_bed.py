@@ -305,6 +305,7 @@ def test_a_container_keeps_to_its_disk(bed: Bed) -> None:
     written = "podman inspect --format {{.GraphDriver.Data.UpperDir}} $(podman ps --quiet)"
     project = bed.run("root", f"xfs_io -r -c lsproj $({written})").rpartition("=")[2].strip()
     bed.run("root", behind.format(project))
+    assert json.loads(_verb(bed, "root", "status --json"))["disk_gib"] == 2
     assert disk(expected=9)["outcome"] == "FAILED"
     bed.restart()
     _runs_by_itself(bed, "root")

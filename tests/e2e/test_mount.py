@@ -133,6 +133,79 @@ def test_the_folder_is_there_as_promised(guests: MakeProject, values: dict[str, 
     assert guest(app, "ls /project | wc -l") == "0\n"
 
 
+@pytest.mark.parametrize(
+    "values", [CONTAINER, pytest.param(VM, marks=pytest.mark.soak)], ids=["container", "vm"]
+)
+def test_what_is_protected_hidden_and_reported(
+    guests: MakeProject, values: dict[str, object]
+) -> None:
+    app = guests()
+    (app.folder / "secrets").mkdir()
+    (app.folder / "secrets/key").write_text("secret\n")
+    (app.folder / "Makefile").write_text("all:\n")
+    app = shared(app, {**values, "HIDE": "private,secrets"}, "rw")
+    run("git", "-c", "safe.directory=*", "init", "--quiet", str(app.folder))
+    run("chown", "--recursive", f"{PERSON}:{PERSON}", str(app.folder))
+    before = sorted(path.relative_to(app.folder) for path in app.folder.rglob("*"))
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert "  mount      /project, rw, protected\n" in up.stdout
+    assert "unprotected" not in up.stderr
+    verify = app.fab("verify")
+    assert verify.returncode == 0, verify.stdout
+    lines = [line.split() for line in verify.stdout.splitlines()]
+    assert ["protect", "yes", "yes", "ok"] in lines
+    assert ["hide", "private,", "secrets", "private,", "secrets", "ok"] in lines
+    assert sorted(path.relative_to(app.folder) for path in app.folder.rglob("*")) == before
+
+    assert guest(app, "cd /project; cat private; ls -A secrets") == ""
+    guest(app, "cd /project; echo mine > private; echo mine > secrets/new")
+    assert app.fab("verify").returncode == 0
+    assert (app.folder / "private").read_text() == "secret\n"
+    assert [path.name for path in (app.folder / "secrets").iterdir()] == ["key"]
+
+    # git, of whoever is in the guest; sudo's variable would have git trust the user's folder
+    assert "\tdirectory = /project/*\n" in guest(app, "cat /etc/gitconfig")
+    get_git = "command -v git || { apt-get -q update && apt-get -qy install git; }"
+    guest(app, f"sudo sh -c {quote(get_git)} >/dev/null")
+    of_root = "sudo -i env -u SUDO_UID git -C /project rev-parse --is-inside-work-tree"
+    assert guest(app, of_root) == "true\n"
+
+    assert status(app)["files_changed"] == []
+    guest(
+        app, "cd /project; echo more >> Makefile; mkfifo pipe; ln -s /etc/passwd out; touch main.c"
+    )
+    changed = [
+        {"path": "Makefile", "change": "changed", "kind": ""},
+        {"path": "out", "change": "new", "kind": "link out of the folder"},
+        {"path": "pipe", "change": "new", "kind": "FIFO"},
+    ]
+    assert status(app)["files_changed"] == changed
+    stop = app.fab("stop")
+    assert (stop.returncode, "  changed  Makefile\n" in stop.stderr) == (0, True), stop.stderr
+    (app.folder / "Makefile").write_text("by the person\n")
+    assert status(app)["files_changed"] == []
+
+    # from the next start on as .env has it; what gives the guest more is asked
+    app.write({**values, "MOUNT": "rw", "PROTECT": "no"})
+    up = app.fab("up", accept=False)
+    assert up.returncode == 8
+    assert "PROTECT=no  the guest writes" in up.stderr
+    assert "HIDE=       the guest sees" in up.stderr
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert "warning: MOUNT=rw, unprotected" in up.stderr
+    assert "changed in the folder" not in up.stderr
+    assert "  mount      /project, rw, unprotected\n" in up.stdout
+    assert (status(app)["mount"], status(app)["protect"]) == ("rw", False)
+    assert guest(app, "cd /project; cat private; ls -A secrets") == "secret\nkey\n"
+    app.write({**values, "MOUNT": "rw"})
+    assert "PROTECT: no → yes at the next start" in app.fab("up").stderr
+    assert status(app)["protect"] is False
+    assert app.fab("verify").returncode == 9
+    assert app.fab("rm", "--force").returncode == 0
+
+
 def test_another_user_has_the_folder_as_well(guests: MakeProject) -> None:
     app = shared(guests(), {**CONTAINER, "SSH_USER": "av"}, "rw")
     up = app.fab("up")
@@ -154,7 +227,7 @@ def test_where_it_cannot_be_shared_nothing_is_made(guests: MakeProject) -> None:
     assert done.returncode == 5, done.stderr
     assert status(app)["state"] == "absent"
     done = app.fab("up", XDG_STATE_HOME=str(app.folder / "state"))
-    assert (done.returncode, "MOUNT=rw would give the guest" in done.stderr) == (5, True)
+    assert (done.returncode, "MOUNT must be none here, as " in done.stderr) == (2, True)
 
 
 PLAYBOOK = "- hosts: all\n  roles: [own]\n  tasks: [{name: one, command: 'true'}]\n"
@@ -201,8 +274,9 @@ def test_what_a_guest_asks_for_it_gets_after_a_yes_only(guests: MakeProject) -> 
         assert status(app)["isolation"] == "LAN blocked"
         put_back()
         assert app.fab("up", accept=False).returncode == 0
-    # a fabfile of its own is not looked at
-    guest(app, "echo 'import os; os.mkdir(\"/project/hacked\")' > /project/fabfile.py")
+    # a fabfile in the folder is not looked at, and not the guest's to write
+    guest(app, "! echo x 2>/dev/null > /project/fabfile.py")
+    (app.folder / "fabfile.py").write_text(f"import os; os.mkdir('{app.folder}/hacked')\n")
     assert app.fab("up", accept=False).returncode == 0
     assert not (app.folder / "hacked").exists()
 

@@ -43,6 +43,8 @@ HINTS = {
     "SSH_USER": "SSH_USER=vagrant is there in every guest",
     "SSH_KEY": "a public key's name ends in .pub; a path starts from the folder of this file",
     "MOUNT": "MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
+    "PROTECT": "PROTECT=no lets the guest write whatever programs on this host run in the folder",
+    "HIDE": "HIDE=.env,secrets keeps a file and a folder of the project from the guest",
     "AUTOSTART": "AUTOSTART=yes starts the guest with the host",
 }
 
@@ -82,6 +84,8 @@ def make_files(folder: Path) -> None:
         (folder / name).chmod(0o755 if "script" in name else 0o644)
     (folder / "unreadable").chmod(0)
     (folder / "a-folder").mkdir()
+    (folder / "a-folder/inner").touch()
+    (folder / "link").symlink_to("a-folder")
     os.mkfifo(folder / "fifo")
 
 
@@ -102,6 +106,9 @@ URL = "must be an http or https URL with a host, when it is a URL"
 PLAIN = "must not be http without IMAGE_SHA256"
 PLAIN_HINT = "\n  hint: use https, or give IMAGE_SHA256"
 PLAYBOOK = "must name a playbook, which is a list of plays, each with hosts"
+IN_FOLDER = "must be a path in the project's folder, without .."
+NO_GIT = "must not be .git or in it: git in the guest needs all of it"
+IDLE_HIDE = "HIDE is for MOUNT=ro or rw\n  hint: take HIDE out, or write MOUNT=ro"
 DEEP = "must name a file of YAML, nested 100 deep at most"
 
 ROWS: list[tuple[str, list[str]]] = [
@@ -210,6 +217,21 @@ ROWS: list[tuple[str, list[str]]] = [
     ("SSH_KEY=key.pub,text", ['SSH_KEY must name a file of public keys, each a line such as ssh-ed25519 AAAA…, got "text"']),
     ("SSH_KEY=empty", ['SSH_KEY must name a file of public keys, each a line such as ssh-ed25519 AAAA…, got "empty"']),
     ("MOUNT=yes", ['MOUNT must be none, ro or rw, got "yes"']),
+    ("PROTECT=never", ['PROTECT must be yes or no, got "never"']),
+    ("HIDE=", [f'HIDE {ITEM}, got ""', IDLE_HIDE]),
+    ("MOUNT=ro\nHIDE=/etc", [f'HIDE {IN_FOLDER}, got "/etc"']),
+    ("MOUNT=ro\nHIDE=a-folder/../text", [f'HIDE {IN_FOLDER}, got "a-folder/../text"']),
+    ("MOUNT=ro\nHIDE=.", [f'HIDE {IN_FOLDER}, got "."']),
+    ("MOUNT=ro\nHIDE=text,.git", [f'HIDE {NO_GIT}, got ".git"']),
+    ("MOUNT=rw\nHIDE=a-folder/.Git/config", [f'HIDE {NO_GIT}, got "a-folder/.Git/config"']),
+    ("MOUNT=ro\nHIDE=text,./text", ['HIDE must not have text twice, got "text,./text"']),
+    ("MOUNT=ro\nHIDE=a-folder/inner,a-folder", ['HIDE must not have a-folder/inner in a-folder, which is hidden as a whole, got "a-folder/inner,a-folder"']),
+    ("MOUNT=ro\nHIDE=text,missing", ['HIDE must name what is there in the project\'s folder, got "missing"']),
+    ("MOUNT=ro\nHIDE=text/inner", ['HIDE must name what can be read (Not a directory), got "text/inner"']),
+    ("MOUNT=ro\nHIDE=link", ['HIDE must name no symbolic link, nor what is behind one, got "link"']),
+    ("MOUNT=ro\nHIDE=link/inner", ['HIDE must name no symbolic link, nor what is behind one, got "link/inner"']),
+    ("MOUNT=ro\nHIDE=fifo", ['HIDE must name a file or a folder, got "fifo"']),
+    ("HIDE=text", [IDLE_HIDE]),
     ("AUTOSTART=on", ['AUTOSTART must be yes or no, got "on"']),
 ]  # fmt: skip
 
@@ -257,6 +279,7 @@ for _of_container in (key for key in KEYS.values() if key.infra_type == "contain
 # So is what no value may be.
 for _key in HINTS:
     _type = CONTAINER if KEYS[_key].infra_type == "container" else ""
+    _type += "MOUNT=ro\n" if _key == "HIDE" else ""
     _also = [f"{_key} is for NETWORK_TYPE=bridge\n  hint: take {_key} out, or write NETWORK_TYPE=bridge"] if _key in ("BRIDGE", "GATEWAY", "DNS") else []  # fmt: skip
     _also += ["PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"] if _key == "PROVISION_VARS" else []  # fmt: skip
     _also += ["IMAGE_SHA256 is for a file or URL in BOX\n  hint: take IMAGE_SHA256 out; what BOX names is checked in its own way"] if _key == "IMAGE_SHA256" else []  # fmt: skip
@@ -306,6 +329,8 @@ UNWRITTEN: dict[str, object] = {
     "ssh_key": (),
     "autostart": False,
     "mount": "none",
+    "protect": True,
+    "hide": (),
     "provision_script": (),
     "provision_vars": None,
     "cloud_init": None,
@@ -339,6 +364,8 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "SSH_USER": st.just("vagrant") | st.from_regex(parsers.USER, fullmatch=True),
     "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
     "MOUNT": WORDS(["none", "ro", "rw"]),
+    "PROTECT": WORDS(["yes", "no"]),
+    "HIDE": WORDS(["text", 'a-folder,"it\'s a, script"', "./a-folder//inner,key.pub"]),
     "AUTOSTART": WORDS(["yes", "no"]),
 }
 
@@ -371,5 +398,7 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "SSH_USER": ({}, "vagrant", "root"),
     "SSH_KEY": ({}, "one.pub", "two.pub"),
     "MOUNT": ({}, "none", "ro"),
+    "PROTECT": ({"MOUNT": "rw"}, "yes", "no"),
+    "HIDE": ({"MOUNT": "ro"}, "one.yml", "two.yml"),
     "AUTOSTART": ({}, "no", "yes"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from vagrantp.core.errors import ConfigError
 from vagrantp.instance import record
 from vagrantp.instance.drift import Change, drift
-from vagrantp.settings import env
+from vagrantp.settings import env, saved
 from vagrantp.settings.keys import KEYS
 
 from tests.conftest import CONTAINER, MASTER, VM, env_text
@@ -26,18 +27,20 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Return what tells the changes between an instance as it was made, and a new `.env`."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    app = tmp_path / "app"
+    app.mkdir()
     for name in ("one", "two"):
-        (tmp_path / f"{name}.yml").write_text("#cloud-config\n")
-        (tmp_path / f"{name}.pub").write_text("ssh-ed25519 AAAAC3\n")
+        (app / f"{name}.yml").write_text("#cloud-config\n")
+        (app / f"{name}.pub").write_text("ssh-ed25519 AAAAC3\n")
 
     def tell(old: Values, new: Values) -> list[Change]:
-        (tmp_path / ".env").write_text(env_text(old))
-        settings = env.load(tmp_path)
-        made = record.new(settings, tmp_path)
+        (app / ".env").write_text(env_text(old))
+        settings = env.load(app)
+        made = record.new(settings, app)
         made.state_dir.mkdir(parents=True, exist_ok=True)
         made.machine_json.write_text(record.document(made, settings, {}))
-        (tmp_path / ".env").write_text(env_text(new))
-        return drift(made, env.load(tmp_path))
+        (app / ".env").write_text(env_text(new))
+        return drift(made, env.load(app))
 
     return tell
 
@@ -96,5 +99,25 @@ def test_what_is_not_changed_is_not_told(changed: Tell) -> None:
         "INFRA_TYPE": "vm",
         "FIXED_IP": "192.0.2.9/24",
     }
-    same |= {"NETWORK_TYPE": "bridge"}
+    same |= {"NETWORK_TYPE": "bridge", "MOUNT": "rw"}
     assert changed(same, same) == []
+
+
+def test_protect_is_nothing_without_mount_rw(changed: Tell) -> None:
+    yes, no = ({**VM, "MOUNT": "ro", "PROTECT": value} for value in ("yes", "no"))
+    assert changed(yes, no) == []
+
+
+def test_an_instance_from_before_protect_is_protected_at_its_next_start(
+    changed: Tell, tmp_path: Path
+) -> None:
+    values = {**VM, "MOUNT": "rw"}
+    assert changed(values, values) == []
+    settings = env.load(tmp_path / "app")
+    made = record.new(settings, tmp_path / "app")
+    document = json.loads(made.machine_json.read_text())
+    del document["settings"]["protect"]
+    made.machine_json.write_text(json.dumps(document))
+    [change] = drift(made, settings)
+    assert (str(change), change.applies) == ("PROTECT: no → yes", "at the next start")
+    assert saved.kept(made.settings, settings).protect

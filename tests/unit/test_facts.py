@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import struct
+import subprocess
 from dataclasses import fields, replace
+from errno import EACCES
 from ipaddress import IPv4Address
+from pathlib import Path
+from shutil import which
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vagrantp.guest import facts
-from vagrantp.guest.facts import Facts, Mounted, parse
+from vagrantp.guest.facts import Facts, Mounted, OfFolder, parse
 
 DIGEST = "0123456789abcdef" * 4
 PRINTED = f"""\
@@ -20,6 +27,7 @@ addresses 10.201.0.57 192.168.1.9
 gateway 10.201.0.1
 user 1000 1000
 project fuse.bindfs rw 4711
+trusted yes
 provisioned {DIGEST}
 root_kib 3000000
 beside_kib 0
@@ -33,6 +41,7 @@ HONEST = Facts(
     gateway=IPv4Address("10.201.0.1"),
     user=(1000, 1000),
     project=Mounted("fuse.bindfs", "rw", 4711),
+    trusted=True,
     provisioned=DIGEST,
     root_kib=3000000,
     beside_kib=0,
@@ -61,13 +70,78 @@ def test_the_script_prints_these_facts_and_no_others() -> None:
     assert sorted(said) == sorted(NAMES)
 
 
+@pytest.mark.parametrize("head", ["none", "file", "folder", "link"])
+def test_the_script_of_the_folder_leaves_no_trace(tmp_path: Path, head: str) -> None:
+    made = tmp_path / "HEAD"
+    match head:
+        case "file":
+            made.write_text("theirs\n")
+        case "folder":
+            made.mkdir()
+        case "link":
+            made.symlink_to("elsewhere")
+    (tmp_path / "it's a").mkdir()
+    before = [(path.name, path.lstat()) for path in sorted(tmp_path.rglob("*"))]
+    script = facts.FOLDER_SCRIPT.replace("/project", str(tmp_path))
+    argv = ["sh", "-c", script, "sh", "it's a", "missing"]
+    done = subprocess.run(argv, capture_output=True, check=True, text=True)
+    assert done.stderr == ""
+    assert [(path.name, path.lstat()) for path in sorted(tmp_path.rglob("*"))] == before
+    refuses = False if head in ("none", "file") else None
+    inode = (tmp_path / "it's a").stat().st_ino
+    assert facts.of_folder(done.stdout, 2) == OfFolder(refuses, (inode, 0))
+
+
+def no_files_are_made() -> None:
+    """Have this process and its children refused what openat(2) would make, as PROTECT does."""
+    number = {"x86_64": 257, "aarch64": 56}[os.uname().machine]
+    program = [
+        (0x20, 0, 0, 0),  # load the call's number
+        (0x15, 0, 3, number),
+        (0x20, 0, 0, 32),  # its flags
+        (0x45, 0, 1, os.O_CREAT),
+        (0x06, 0, 0, 0x00050000 | EACCES),
+        (0x06, 0, 0, 0x7FFF0000),  # allow
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    filters = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, ctypes.create_string_buffer(filters)) == 0  # PR_SET_SECCOMP
+
+
+@pytest.mark.parametrize("shell", [name for name in ("dash", "bash", "busybox") if which(name)])
+def test_the_script_of_the_folder_sees_a_refusal(tmp_path: Path, shell: str) -> None:
+    script = facts.FOLDER_SCRIPT.replace("/project", str(tmp_path))
+    argv = [shell, *(["sh"] if shell == "busybox" else []), "-c", script]
+    environment = {**os.environ, "LC_ALL": "de_DE.UTF-8"}
+    done = subprocess.run(
+        argv, preexec_fn=no_files_are_made, env=environment, capture_output=True, check=True
+    )  # fmt: skip
+    assert facts.of_folder(done.stdout.decode(), 0) == OfFolder(True, ())
+
+
+def test_what_a_guest_says_of_the_folder() -> None:
+    printed = "refuses yes\ninode_0 12\ninode_1 18446744073709551615\n"
+    assert facts.of_folder(printed, 2) == OfFolder(True, (12, 2**64 - 1))
+    assert facts.of_folder("refuses no\n", 1) == OfFolder(False, (None,))
+    assert facts.of_folder("refuses no\nrefuses yes\ninode_1 1\n", 1) == OfFolder(None, (None,))
+
+
+@pytest.mark.parametrize("lie", [*LIES, "maybe", "YES", "-1", "9" * 21], ids=ascii)
+def test_a_lie_about_the_folder(lie: str) -> None:
+    found = facts.of_folder(f"refuses {lie}\ninode_0 {lie}\ninode_1 7", 2)
+    assert found.refuses is None
+    assert found.inodes in ((None, 7), (1, 7))
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("lie", LIES, ids=ascii)
-def test_a_lie_spoils_its_own_fact_at_most(name: str, lie: str) -> None:
-    lines = [f"{name} {lie}" if line.startswith(f"{name} ") else line for line in LINES]
-    found = parse("\n".join(lines))
-    assert sound(found)
-    assert replace(found, **{name: getattr(HONEST, name)}) == HONEST
+def test_a_lie_spoils_its_own_fact_at_most(name: str) -> None:
+    for lie in LIES:
+        lines = [f"{name} {lie}" if line.startswith(f"{name} ") else line for line in LINES]
+        found = parse("\n".join(lines))
+        assert sound(found), ascii(lie)
+        assert replace(found, **{name: getattr(HONEST, name)}) == HONEST, ascii(lie)
 
 
 LINES = PRINTED.splitlines()

@@ -114,6 +114,16 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
         ),
         ({"MOUNT": "ro"}, ["MOUNT=ro: the guest reads this folder"]),
         ({"MOUNT": "rw"}, ["MOUNT=rw: the guest changes this folder"]),
+        (
+            {"MOUNT": "rw", "PROTECT": "no"},
+            [
+                "MOUNT=rw: the guest changes this folder",
+                "PROTECT=no: the guest writes what programs on this host run in this folder, git "
+                "among them",
+            ],
+        ),
+        ({"MOUNT": "rw", "PROTECT": "yes"}, ["MOUNT=rw: the guest changes this folder"]),
+        ({"MOUNT": "ro", "PROTECT": "no"}, ["MOUNT=ro: the guest reads this folder"]),
         ({"AUTOSTART": "yes"}, ["AUTOSTART=yes: the guest starts with this host"]),
         (
             {"SSH_KEY": "key.pub,../elsewhere/key.pub"},
@@ -257,6 +267,62 @@ def test_only_what_gives_more_is_asked(
     had = grants.together(grants.asked(settings(project, **{key: before}), project, {}))
     asks = grants.asked(settings(project, **{key: now}), project, had)
     assert [one.part for one in grants.wider(had, asks)] == expected
+
+
+def test_less_protection_is_asked(project: Path) -> None:
+    yes, no = ({"MOUNT": "rw", "PROTECT": value} for value in ("yes", "no"))
+    had = grants.together(grants.asked(settings(project, **yes), project, {}))
+    asks = grants.asked(settings(project, **no), project, had)
+    assert [str(one) for one in grants.wider(had, asks)] == ["PROTECT=no"]
+    had = grants.together(asks)
+    assert grants.wider(had, grants.asked(settings(project, **yes), project, had)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_asked"),
+    [
+        ("", "run", False),
+        ("run", "run", False),
+        ("run", "run,vars.yml", False),
+        ("plays/site.yml", "plays", False),
+        ("run,vars.yml", "run", True),
+        ("run", "vars.yml", True),
+        ("plays", "plays/site.yml", True),
+        ("run", "", True),
+        ("'\"a, b\"'", "", True),
+    ],
+)
+def test_a_shorter_hide_is_asked(project: Path, before: str, now: str, is_asked: bool) -> None:
+    (project / "plays").mkdir()
+    (project / "plays/site.yml").write_text("- hosts: all\n")
+    (project / "a, b").touch()
+
+    def asks(value: str, had: grants.Granted) -> list[grants.Grant]:
+        values = {"MOUNT": "ro"} | ({"HIDE": value} if value else {})
+        return grants.asked(settings(project, **values), project, had)
+
+    had = grants.together(asks(before, {}))
+    fresh = grants.wider(had, asks(now, had))
+    assert [(one.key, one.part) for one in fresh] == ([("HIDE", now)] if is_asked else [])
+    assert grants.wider({"MOUNT": ["ro"]}, asks(now, {})) == []
+
+
+def test_what_was_hidden_is_remembered_where_defaults_env_mounts(
+    project: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "CONFIG/vagrantp"
+    config.mkdir(parents=True)
+    (config / "defaults.env").write_text("MOUNT=rw\n")
+    assert accept(project, HIDE="run") == []
+    assert accept(project) == ["HIDE="]
+
+
+def test_hide_in_defaults_env_is_about_the_project(project: Path, tmp_path: Path) -> None:
+    config = tmp_path / "CONFIG/vagrantp"
+    config.mkdir(parents=True)
+    (config / "defaults.env").write_text("HIDE=.env\n")
+    assert settings(project, MOUNT="ro").hide == (".env",)
+    assert settings(project).hide == (".env",)  # idle, and no mistake there
 
 
 def test_a_part_of_the_lan_is_less_than_the_lan(project: Path) -> None:

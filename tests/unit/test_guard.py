@@ -132,7 +132,7 @@ def test_a_policy_of_an_older_version_is_read() -> None:
     older = {"lan_access": False, "lan_allow": []}  # of oci_images, without a card
     assert Policy.from_json(older) == Policy(lan_access=False, lan_allow=())
     mount = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
-    assert Mount.from_json(mount).to_json() == mount
+    assert Mount.from_json(mount).to_json() == {**mount, "protect": False, "hide": []}
 
 
 def test_what_the_host_is_on_by_its_routes() -> None:
@@ -177,7 +177,18 @@ def test_a_record_that_is_none_is_refused(change: Json) -> None:
         Guest.from_json({**json.loads(OF_A_VM), **change})
 
 
-@pytest.mark.parametrize("change", [{"mode": "rwx"}, {"folder": "app"}, {"uid": "me"}])
+def test_a_mount_is_read_as_it_was_written() -> None:
+    mount = Mount("rw", Path("/home/me/app"), 1000, 1000, protect=True, hide=(".env", "a b/c"))
+    assert Mount.from_json(json.loads(json.dumps(mount.to_json()))) == mount
+
+
+HIDES = [["/etc"], ["a/../b"], ["."], [""], ["a//b"], ["a\0"], [1], None, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mode": "rwx"}, {"folder": "app"}, {"uid": "me"}, *({"hide": hide} for hide in HIDES)],
+)
 def test_a_mount_that_is_none_is_refused(change: Json) -> None:
     sound = {"mode": "rw", "folder": "/home/me/app", "uid": 1000, "gid": 1000}
     with pytest.raises(ValueError):

@@ -68,6 +68,19 @@ def test_one_version_takes_the_place_of_another(tmp_path: Path) -> None:
     assert "another version" in usage(lib / "guard")
 
 
+def test_data_is_a_part_of_a_version(tmp_path: Path) -> None:
+    lib, checkout = tmp_path / "lib", tmp_path / "checkout/vagrantp_guard"
+    shutil.copytree(install.PACKAGE, checkout, ignore=shutil.ignore_patterns("__pycache__"))
+    lib.mkdir()
+    run_installer(checkout, lib)
+    for path in checkout.glob("*.toml"):
+        installed = lib / version_of(lib) / "vagrantp_guard" / path.name
+        assert installed.read_bytes() == path.read_bytes()
+        with path.open("a") as file:
+            file.write("# another version\n")
+        assert run_installer(checkout, lib) == "installed\n"
+
+
 def test_the_modules_are_compiled(tmp_path: Path) -> None:
     run_installer(install.PACKAGE, tmp_path)
     modules = tmp_path / version_of(tmp_path) / "vagrantp_guard"

@@ -81,6 +81,7 @@ DISK = change("disk")
 SCRIPT = change("provision_script")
 MEMORY = change("memory", "at the next start")
 ADDRESS = change("fixed_ip", "at the next start")
+KEPT = (change("protect", "at the next start"), change("hide", "at the next start"))
 IMAGE = change("box", "to a new instance")
 SMALLER = change("disk", "to a new instance")
 
@@ -125,6 +126,7 @@ UP: list[Row] = [
             ((), Start()),
             ((LAN,), Start((LAN,))),
             ((PORTS, ADDRESS), Start((PORTS, ADDRESS))),
+            (KEPT, Start(KEPT)),  # guard reads them from the metadata
             ((DISK,), Start((DISK,), resizes=True)),
             ((MEMORY,), Start((MEMORY,), by_vagrant=kind == "vm")),
             ((DISK, MEMORY), Start((DISK, MEMORY), resizes=True, by_vagrant=kind == "vm")),

@@ -53,8 +53,10 @@ def made(name: str, **changes: object) -> record.Instance:
 
 def wanted(tmp_path: Path, text: str) -> env.Settings:
     """Return the settings of a `.env`."""
-    (tmp_path / ".env").write_text(text)
-    return env.load(tmp_path, pytest.fail)
+    app = tmp_path / "app"
+    app.mkdir(exist_ok=True)
+    (app / ".env").write_text(text)
+    return env.load(app, pytest.fail)
 
 
 def without(name: str, *fields: str) -> record.Instance:

@@ -22,7 +22,7 @@ def collections(*entries: object) -> Requirements:
 
 
 @pytest.mark.parametrize(
-    ("entry", "role"),
+    ("entry", "found"),
     [
         ("geerlingguy.docker", Role("geerlingguy.docker")),
         ("a-b.c_d,1.2.3", Role("a-b.c_d", version="1.2.3")),
@@ -42,15 +42,6 @@ def collections(*entries: object) -> Requirements:
             },
             Role("https://example.com:443/a/r", "r", "git", "feature/x"),
         ),
-    ],
-)
-def test_roles(entry: object, role: Role) -> None:
-    assert roles(entry) == Requirements(roles=(role,))
-
-
-@pytest.mark.parametrize(
-    ("entry", "collection"),
-    [
         ("ansible.posix", Collection("galaxy", "ansible.posix")),
         (
             {
@@ -83,8 +74,11 @@ def test_roles(entry: object, role: Role) -> None:
         ),
     ],
 )
-def test_collections(entry: object, collection: Collection) -> None:
-    assert collections(entry) == Requirements(collections=(collection,))
+def test_what_is_understood(entry: object, found: Role | Collection) -> None:
+    if isinstance(found, Role):
+        assert roles(entry) == Requirements(roles=(found,))
+    else:
+        assert collections(entry) == Requirements(collections=(found,))
 
 
 SOURCES = (

@@ -34,9 +34,11 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", f"{name}/config")
         Path(name).chmod(0o755)
-        samples.make_files(Path(name))
-        (Path(name) / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
-        yield Path(name)
+        app = Path(name, "app")
+        app.mkdir()
+        samples.make_files(app)
+        (app / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
+        yield app
 
 
 def said(folder: Path, content: str | bytes) -> str:
@@ -90,6 +92,8 @@ def test_every_reason_has_a_row(folder: Path) -> None:
         sys.settrace(trace)
         for above, _ in samples.ROWS:
             said(folder, samples.env_of(above))
+        (folder / "home/.ssh").mkdir(parents=True)  # of MOUNT: test_unshared
+        said(folder / "home", samples.env_of("MOUNT=ro"))
     finally:
         sys.settrace(before)
     assert found <= seen, f"no row for {sorted(found - seen)}"
@@ -167,6 +171,8 @@ def test_every_key_has_its_rows() -> None:
         ("IMAGE", "localhost:5000/a__b/c:v1.2", "localhost:5000/a__b/c:v1.2"),
         ("IMAGE_SHA256", "AB" * 32, "ab" * 32),
         ("AUTOSTART", "no", False),
+        ("PROTECT", "no", False),
+        ("HIDE", './.env, "a, b//c/"', (".env", "a, b/c")),
         ("LAN_ACCESS", "yes", True),
     ],
 )

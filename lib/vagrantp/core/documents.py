@@ -43,10 +43,10 @@ def without_links(path: str, flags: int) -> int:
         os.close(found)
 
 
-def text(file: Path, opener: Callable[[str, int], int] = at_once) -> str:
-    """Return the text of a file. Raises Unreadable."""
+def text(file: Path, opener: Callable[[str, int], int] = at_once, at_most: int = MAX_BYTES) -> str:
+    """Return the text of a file of `at_most` so many bytes. Raises Unreadable."""
     try:
-        return content(file, opener).decode("utf-8-sig")
+        return content(file, opener, at_most).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unreadable("of UTF-8 text") from None
 

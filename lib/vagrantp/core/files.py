@@ -12,6 +12,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -107,8 +108,9 @@ def remove_tree(folder: Path) -> None:
             raise
 
 
-MOST_DEPTH = 64  # of the folders that are adopted
-MOST_FILES = 100_000
+MOST_DEPTH = 64  # of the folders of a sandbox that are kept
+MOST_LENGTH = 2048  # bytes of the path of such a folder; the kernel takes twice that
+MOST_FILES = 100_000  # that are adopted
 
 
 def adopt(source: Path, target: Path) -> bool:
@@ -116,8 +118,9 @@ def adopt(source: Path, target: Path) -> bool:
 
     Only regular files and their folders, within bounds, without setuid, and as this user's own.
     """
-    found = 0
-    for path in _regular_files(source):
+    files = (path for path, mode in _walk(source, 0o700) if stat.S_ISREG(mode))
+    place = None
+    for path in islice(files, MOST_FILES):
         place = target / path.relative_to(source)
         for folder in reversed([*place.relative_to(target.parent).parents][:-1]):
             _clear_for(target.parent / folder, is_folder=True)
@@ -126,27 +129,27 @@ def adopt(source: Path, target: Path) -> bool:
         path.replace(place)
         os.chown(place, os.getuid(), os.getgid(), follow_symlinks=False)
         place.chmod(place.stat().st_mode & 0o700 | 0o600)
-        found += 1
-        if found == MOST_FILES:
-            break
-    return bool(found)
+    return place is not None
 
 
-def _regular_files(folder: Path) -> Iterator[Path]:
-    folders = [(folder, 0)]
-    while folders:
-        place, depth = folders.pop()
-        try:
-            place.chmod(0o700)
-            entries = os.scandir(place)
-        except OSError:  # its path is too long
-            continue
-        with entries:
+def _walk(folder: Path, mode: int) -> Iterator[tuple[Path, int]]:
+    """Yield all that is in a folder, at any depth, with its mode.
+
+    A folder becomes ours, with `mode`, and is not yielded; one that is nested too deep is.
+    """
+    waiting = [(folder, 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        os.chown(place, os.getuid(), os.getgid())
+        place.chmod(mode)
+        with os.scandir(place) as entries:
             for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    yield Path(entry.path)
-                elif entry.is_dir(follow_symlinks=False) and depth < MOST_DEPTH:
-                    folders.append((Path(entry.path), depth + 1))
+                path, found = Path(entry.path), entry.stat(follow_symlinks=False).st_mode
+                is_deep = depth == MOST_DEPTH or len(os.fsencode(path)) > MOST_LENGTH
+                if stat.S_ISDIR(found) and not is_deep:
+                    waiting.append((path, depth + 1))
+                else:
+                    yield path, found
 
 
 def _clear_for(path: Path, is_folder: bool) -> None:
@@ -163,25 +166,17 @@ def make_plain(folder: Path) -> None:
     All may read, only we may write; files keep the right to be run, and no other bit. Links that
     lead out of the folder are removed, and what is nested too deep.
     """
-    waiting, links = [folder], []
-    while waiting:
-        place = waiting.pop()
-        os.chown(place, os.getuid(), os.getgid())
-        place.chmod(0o755)
-        for path in place.iterdir():
-            mode = path.lstat().st_mode
-            if stat.S_ISDIR(mode):
-                if len(path.relative_to(folder).parts) > MOST_DEPTH:
-                    remove_tree(path)
-                else:
-                    waiting.append(path)
-            elif stat.S_ISREG(mode):
-                os.chown(path, os.getuid(), os.getgid())
-                path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
-            elif stat.S_ISLNK(mode):
-                links.append(path)
-            else:
-                path.unlink()
+    links = []
+    for path, mode in _walk(folder, 0o755):
+        if stat.S_ISDIR(mode):
+            remove_tree(path)
+        elif stat.S_ISREG(mode):
+            os.chown(path, os.getuid(), os.getgid())
+            path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
+        elif stat.S_ISLNK(mode):
+            links.append(path)
+        else:
+            path.unlink()
     inside = folder.resolve()
     for path in [path for path in links if not _leads_into(path, inside)]:
         path.unlink()

@@ -7,7 +7,7 @@ one. Nothing of it is kept but who logs in, which is asked again at every start.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -26,6 +26,8 @@ echo gateway $(ip -4 route show default | awk '{print $3; exit}')
 echo user "$(id -u) $(id -g)"
 echo project "$(awk '$2 == "/project" {print $3, substr($4, 1, 2)}' /proc/mounts)" \
     "$(stat -c %i /project 2>/dev/null)"
+grep -qs '^[[:space:]]*directory = /project/\*$' /etc/gitconfig && trusted=yes || trusted=no
+echo trusted "$trusted"
 echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
@@ -45,6 +47,23 @@ fi
 echo beside_kib "$beside"
 echo disk_bytes "$(($(cat size) * 512))"
 """
+# Of the project folder: whether it refuses a file called HEAD, which PROTECT allows nowhere; one
+# that is there stays as it is. And the inodes of the paths that are its arguments, a line each.
+FOLDER_SCRIPT = r"""
+cd /project || exit 0
+if [ -w . ] && [ ! -L HEAD ] && { [ ! -e HEAD ] || { [ -f HEAD ] && [ -w HEAD ]; }; }; then
+    had=; [ ! -e HEAD ] || had=yes
+    case $(export LC_ALL=C; (: >> HEAD) 2>&1 && echo made) in
+        made) echo refuses no; [ "$had" ] || rm -f HEAD ;;
+        *'ermission denied'*) echo refuses yes ;;
+    esac
+fi
+number=0
+for path; do
+    echo "inode_$number" "$(stat -c %i "./$path" 2>/dev/null || echo 0)"
+    number=$((number + 1))
+done
+"""
 MAX_CHARACTERS = 64 * 1024  # of all facts together
 MAX_LINES = 100
 MAX_HOSTNAME = 64  # characters, as the kernel has it
@@ -63,7 +82,7 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a guest says it has. `user`: uid and gid of who logs in."""
+    """What a guest says it has. `user`: uid and gid of who logs in; `trusted`: /project, by git."""
 
     hostname: str | None = None
     cpus: int | None = None
@@ -72,24 +91,48 @@ class Facts:
     gateway: IPv4Address | None = None
     user: tuple[int, int] | None = None
     project: Mounted | None = None
+    trusted: bool | None = None
     provisioned: str | None = None  # provision.fingerprint of what was done
     root_kib: int | None = None
     beside_kib: int | None = None
     disk_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class OfFolder:
+    """What a guest says of the project folder.
+
+    - `refuses`: whether it refuses what PROTECT does; None where nobody could make that anyway
+    - `inodes`: of paths in it, 0 of one that is not there
+    """
+
+    refuses: bool | None
+    inodes: tuple[int | None, ...]
+
+
 def parse(printed: str) -> Facts:
     """Return the facts in what SCRIPT has printed."""
+    return Facts(**_read(printed, _READERS))
+
+
+def of_folder(printed: str, paths: int) -> OfFolder:
+    """Return the facts in what FOLDER_SCRIPT has printed of so many paths."""
+    names = [f"inode_{number}" for number in range(paths)]
+    found = _read(printed, {"refuses": _yes_or_no, **dict.fromkeys(names, _inode)})
+    return OfFolder(found.get("refuses"), tuple(map(found.get, names)))
+
+
+def _read(printed: str, readers: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
     said: dict[str, list[str]] = {}
-    for line in printed[:MAX_CHARACTERS].split("\n")[:MAX_LINES]:
+    for line in printed[:MAX_CHARACTERS].split("\n")[: max(MAX_LINES, len(readers))]:
         name, _, value = line.partition(" ")
         said.setdefault(name, []).append(value.strip(" "))
     found: dict[str, Any] = {}
-    for name, read in _READERS.items():
+    for name, read in readers.items():
         with suppress(ValueError):
             (value,) = said.get(name, [])
             found[name] = read(value)
-    return Facts(**found)
+    return found
 
 
 def cloud_init_errors(result: str) -> list[str]:
@@ -111,6 +154,14 @@ def _hostname(text: str) -> str:
 
 def _number(text: str) -> int:
     return int(_match(r"(\d{1,18})", text)[1])
+
+
+def _inode(text: str) -> int:
+    return int(_match(r"(\d{1,20})", text)[1])
+
+
+def _yes_or_no(text: str) -> bool:
+    return _match(r"(yes|no)", text)[1] == "yes"
 
 
 def _addresses(text: str) -> tuple[IPv4Address, ...]:
@@ -147,5 +198,6 @@ _READERS: dict[str, Callable[[str], object]] = {
     "gateway": IPv4Address,
     "user": _user,
     "project": _project,
+    "trusted": _yes_or_no,
     "provisioned": _digest,
 }

@@ -63,7 +63,7 @@ def wait(
 
 def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[Facts, str]:
     """Ask a guest for its facts once. Return them, and why there are none, "" where it answered."""
-    answer = _tolerant(host, ssh, facts.SCRIPT, cwd)
+    answer = tolerant(host, ssh, facts.SCRIPT, cwd)
     return (facts.parse(answer.stdout), "") if answer.ok else (Facts(), last_line(answer.stderr))
 
 
@@ -72,10 +72,14 @@ def run(host: Host, instance: Instance, pid: str, script: str) -> Result:
 
     `pid`: of its QEMU or first process. One that prints more than MAX_ANSWER has failed.
     """
-    return _tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir)
+    return tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir)
 
 
-def _tolerant(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
+def tolerant(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
+    """Run a shell script in a guest that `ssh` reaches, from `cwd`.
+
+    One that prints more than MAX_ANSWER has failed.
+    """
     try:
         return _answer(host, ssh, script, cwd)
     except FloodError as error:

@@ -24,7 +24,7 @@ from vagrantp.core.errors import (
     NameTakenError,
 )
 from vagrantp.core.libvirt import virsh
-from vagrantp.core.places import MASTER, SET_UP, state_root
+from vagrantp.core.places import SET_UP
 from vagrantp.core.system import Host
 from vagrantp.host import container_checks, vm_checks
 from vagrantp.host.finding import Finding, HostCheck, look, refuse, tools
@@ -91,7 +91,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
         ]
     checks += [
         partial(isolated, host, infra_type),
-        partial(mountable, host, instance, settings),
+        partial(mountable, host, settings),
         partial(on_lan, host, instance, settings, learned),
         partial(own_mac, host, instance, settings),
         partial(free_ports, host, instance, settings, learned),
@@ -115,7 +115,7 @@ def before_start(host: Host, instance: Instance, settings: Settings) -> None:
             else []
         ),
         partial(isolated, host, settings.infra_type),
-        partial(mountable, host, instance, settings),
+        partial(mountable, host, settings),
         partial(on_lan, host, instance, settings, Learned()),
         partial(free_ports, host, instance, settings, Learned()),
         partial(memory, settings.memory),
@@ -149,14 +149,10 @@ def sandboxed(host: Host) -> Finding:
     return Finding("ok", "a program runs in one")
 
 
-def mountable(host: Host, instance: Instance, settings: Settings) -> Finding:
+def mountable(host: Host, settings: Settings) -> Finding:
     """See that the project folder can be shared, if the guest is to have it."""
     if settings.mount == "none":
         return Finding("ok", "not needed")
-    for place in (Path.home(), MASTER, state_root()):
-        if place.is_relative_to(instance.folder):
-            text = f"MOUNT={settings.mount} would give the guest {place}"
-            return Finding("failed", text, "put the project into a folder of its own")
     found = tools(MOUNT_TOOLS)
     if found.outcome == "ok" and settings.infra_type == "vm":
         answer = libvirt.capabilities(host)

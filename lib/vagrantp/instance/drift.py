@@ -35,4 +35,5 @@ def drift(instance: Instance, settings: Settings) -> list[Change]:
     return [
         Change(key, was, now, rules.applies(key, old, settings))
         for key, was, now in saved.differences(old, settings)
+        if key != "PROTECT" or settings.mount == "rw"
     ]

@@ -68,7 +68,7 @@ def asked(
     for key in _own_keys(settings):
         value = getattr(settings, key.field)
         parts = [
-            *_parts(key, value, settings),
+            *_parts(key, value, settings, granted),
             *((str(path), why) for path, why in _paths(key, value, folder, shared)),
         ]
         if key.name == "BOX" and not value.startswith("/") and "://" not in value and is_box(value):
@@ -101,7 +101,7 @@ def _is_covered(granted: Granted, ask: Grant) -> bool:
 
 def _is_beyond_plain(ask: Grant) -> bool:
     grant = KEYS[ask.key].grant if ask.key in KEYS else None
-    return grant is None or not grant.only_wider
+    return grant is None or not grant.only_wider or grant.as_a_whole
 
 
 def together(asks: Iterable[Grant]) -> Granted:
@@ -134,13 +134,22 @@ def own_fields(settings: Settings) -> Collection[str]:
 def _own_keys(settings: Settings) -> Iterator[Key]:
     own = own_fields(settings)
     for key in KEYS.values():
-        if key.field in own and key.infra_type in (None, settings.infra_type):
+        is_asked = key.field in own or (key.grant and key.grant.as_a_whole)
+        if is_asked and key.infra_type in (None, settings.infra_type):
             yield key
 
 
-def _parts(key: Key, value: object, settings: Settings) -> Iterator[tuple[str, str]]:
+def _parts(
+    key: Key, value: object, settings: Settings, granted: Granted
+) -> Iterator[tuple[str, str]]:
     """Yield what is to be granted of a value, and what it lets."""
     if not (grant := key.grant) or (grant.by_bridge and settings.network_type != "bridge"):
+        return
+    if grant.by_mount and settings.mount not in grant.by_mount:
+        return
+    if grant.as_a_whole:
+        if value or key.name in granted:
+            yield as_written(value) if value else "", str(grant.lets)
         return
     for part in value if isinstance(value, tuple) else (value,):
         if part is not None and not grant.is_plain(part):

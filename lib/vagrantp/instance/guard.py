@@ -27,7 +27,8 @@ def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
     is_second = settings.ssh_user != SSH_USER and settings.image == BUILT_IMAGE
     likely = 0 if settings.ssh_user == "root" else 1001 if is_second else 1000
     uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
-    return contract.Mount(settings.mount, instance.folder, uid, gid)
+    protect = settings.protect and settings.mount == "rw"
+    return contract.Mount(settings.mount, instance.folder, uid, gid, protect, settings.hide)
 
 
 def argv(*arguments: str) -> list[str]:

@@ -106,6 +106,11 @@ class Instance:
         return self.mac.replace("52:54:", "56:54:", 1)
 
     @property
+    def habits(self) -> Path:
+        """What its guest could change in the folder for programs on this host: habits.py."""
+        return self.state_dir / "habits.json"
+
+    @property
     def forwards(self) -> Path:
         """What vagrantp_guard/forward.py carries; its lock file is beside it."""
         return self.state_dir / contract.FORWARDS
@@ -161,6 +166,10 @@ class Instance:
         Nothing when it is gone, cannot be read or is a newer version's.
         """
         return _machine(self.machine_json)
+
+    def is_disk_limited(self) -> bool:
+        """Say whether it was made with a limit for DISK, which a container need not have."""
+        return self.infra_type == "vm" or bool(self.machine().get("provider", {}).get("has_quota"))
 
     @property
     def settings(self) -> Settings | None:

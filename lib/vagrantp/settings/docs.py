@@ -8,8 +8,8 @@ from pathlib import Path
 from vagrantp.core.errors import StateError
 from vagrantp.core.places import MASTER
 from vagrantp.core.system import Host
-from vagrantp.settings.keys import KEYS, NEW, NOT_BUILT
-from vagrantp.settings.schema import Key
+from vagrantp.settings.keys import KEYS, NOT_BUILT
+from vagrantp.settings.schema import NEW, Key
 
 HEAD = """\
 # This project's {what}: 'fab validate' checks what is written here, 'fab up' makes it.

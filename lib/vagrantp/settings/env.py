@@ -90,10 +90,13 @@ def load(
     is_whole = not any(problem.line == 0 for problem in problems)
     written = {entry.key: entry for entry in (*defaults.entries, *entries)}
     bases = {
-        entry.key: Base(entry.path.parent, granted if entry.file == ".env" else None)
+        entry.key: Base(
+            folder if KEYS[entry.key].in_project else entry.path.parent,
+            granted if entry.file == ".env" else None,
+        )
         for entry in written.values()
     }
-    values, more = _values(written, bases)
+    values, more = _values(written, bases, folder)
     problems += more
     if is_whole:  # else what is missing may well be there
         problems += [
@@ -190,7 +193,7 @@ def name_from(folder: Path) -> str:
 
 
 def _values(
-    written: Mapping[str, Entry], bases: Mapping[str, Base]
+    written: Mapping[str, Entry], bases: Mapping[str, Base], folder: Path
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return the typed value of every key that is sound, and what is wrong with the others."""
     raw = {key.name: key.default for key in KEYS.values() if key.default is not None}
@@ -209,7 +212,7 @@ def _values(
                 for error in invalid.errors
             ]
             problems[entry.key][-1] = replace(problems[entry.key][-1], hint=key.hint)
-    for conflict in conflicts(values, written):
+    for conflict in conflicts(values, written, folder):
         entry = written[conflict.key]
         if entry.file == ".env" or not conflict.is_idle:
             got = "" if conflict.is_idle else f", got {_shown(entry.raw)}"

@@ -217,3 +217,26 @@ def _public_key(base: Base, named: str) -> Path:
 def image_file(base: Base, value: str | Path) -> str | Path:
     """Find the cloud image, where BOX names a file."""
     return located(base.folder, value) if isinstance(value, Path) else value
+
+
+def hidden(base: Base, named: tuple[str, ...]) -> tuple[str, ...]:
+    """See that each path in the project folder is there, by no symbolic link."""
+    found: tuple[str, ...] = Schema((partial(_hidden, base),))(named)
+    return found
+
+
+def _hidden(base: Base, named: str) -> str:
+    place = base.folder
+    for part in Path(named).parts:
+        place /= part
+        try:
+            mode = place.lstat().st_mode
+        except FileNotFoundError:
+            raise Invalid("must name what is there in the project's folder") from None
+        except OSError as error:
+            raise Invalid(f"must name what can be read ({error.strerror})") from None
+        if stat.S_ISLNK(mode):
+            raise Invalid("must name no symbolic link, nor what is behind one")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise Invalid("must name a file or a folder")
+    return named

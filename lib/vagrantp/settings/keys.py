@@ -13,17 +13,14 @@ from typing import Literal
 from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
-from vagrantp.settings import files, forwards, parsers
+from vagrantp.settings import files, folder_keys, forwards, parsers
 from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
-from vagrantp.settings.schema import Grant, Key, When, either, key
+from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
 
 BUILT_IMAGE = "debian-12"  # the one image that is built here
 SSH_USER = "vagrant"  # boxes made for Vagrant have such a user, under another name perhaps
 
-AT_ONCE: When = "at once"
-NEXT_START: When = "at the next start"
-NEW: When = "to a new instance"
 _MIB = {"M": 1, "G": 1024, "T": 1024**2}
 
 
@@ -285,21 +282,9 @@ class Settings:
         grant=Grant("who has the private key to it logs into the guest"),
         unverified="a private key that fits is not ours to try",
     )
-    mount: Literal["none", "ro", "rw"] = key(
-        "none, ro or rw",
-        "the project folder in the guest, at /project; what it makes there is yours on this host",
-        "none",
-        one_of("none", "ro", "rw"),
-        default="none",
-        hint="MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
-        grant=Grant(
-            {"ro": "the guest reads this folder", "rw": "the guest changes this folder"},
-            is_plain="none".__eq__,
-            covers=parsers.order("ro", "rw"),
-        ),
-        applies=NEXT_START,
-        verified="mount",
-    )
+    mount: Literal["none", "ro", "rw"] = folder_keys.MOUNT
+    protect: bool = folder_keys.PROTECT
+    hide: tuple[str, ...] = folder_keys.HIDE
     autostart: bool = key(
         "yes or no",
         "start with the host, with its ports and its isolation",
@@ -334,9 +319,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = (
-    *("PROTECT", "HIDE", "AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "CA_CERTS", "NESTED"),
-)
+NOT_BUILT = ("AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "CA_CERTS", "NESTED")
 
 
 def is_not_built(name: str) -> bool:

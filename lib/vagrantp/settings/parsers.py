@@ -19,7 +19,7 @@ from ipaddress import (
     IPv6Network,
     ip_address,
 )
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -61,8 +61,7 @@ class Provisioner:
     path: Path
 
     def __str__(self) -> str:
-        text = str(self.path)
-        return '"' + text.replace('"', '""') + '"' if set(text) & set(',"') else text
+        return quoted(str(self.path))
 
 
 def one_line(raw: str) -> str:
@@ -176,6 +175,11 @@ def items(raw: str) -> tuple[str, ...]:
     return texts
 
 
+def quoted(item: str) -> str:
+    """Return an item as `items` reads it."""
+    return '"' + item.replace('"', '""') + '"' if set(item) & set(',"') else item
+
+
 def port(text: str) -> int:
     """Validate a port that is written in digits."""
     if not 1 <= int(text) <= 65535:
@@ -233,6 +237,35 @@ def path(raw: str) -> Path:
     if not raw.strip():
         raise Invalid("must be the path of a file")
     return Path(raw)
+
+
+def inside(text: str) -> str:
+    """Validate a path in the project folder; return it without `.` and needless slashes."""
+    named = PurePosixPath(text)
+    if named.is_absolute() or ".." in named.parts or not named.parts:
+        raise Invalid("must be a path in the project's folder, without ..")
+    if any(part.casefold() == ".git" for part in named.parts):
+        raise Invalid("must not be .git or in it: git in the guest needs all of it")
+    return str(named)
+
+
+def apart(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Validate that none of several paths is another one, or in it."""
+    for number, one in enumerate(paths):
+        for other in paths[:number] + paths[number + 1 :]:
+            if PurePosixPath(one).is_relative_to(other):
+                why = "twice" if one == other else f"in {other}, which is hidden as a whole"
+                raise Invalid(f"must not have {one} {why}")
+    return paths
+
+
+def hides_no_less(had: str, now: str) -> bool:
+    """Say whether of two values of HIDE as text, "" for none, the second hides all of the first."""
+    try:
+        before, after = (items(text) if text else () for text in (had, now))
+    except Invalid:
+        return False
+    return all(any(PurePosixPath(one).is_relative_to(other) for other in after) for one in before)
 
 
 def provisioner(text: str) -> Provisioner:

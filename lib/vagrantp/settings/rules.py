@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vagrantp.settings.keys import AT_ONCE, KEYS, NEW, NOT_BUILT, Settings
-from vagrantp.settings.schema import When
+from vagrantp.settings.keys import KEYS, NOT_BUILT, Settings
+from vagrantp.settings.schema import AT_ONCE, NEW, When
+from vagrantp.settings.unshared import why_no_project
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class KeyConflict:
     is_idle: bool = True
 
 
-def conflicts(values: Mapping[str, Any], written: Collection[str]) -> Iterator[KeyConflict]:
-    """Yield what makes no sense together.
+def conflicts(
+    values: Mapping[str, Any], written: Collection[str], folder: Path
+) -> Iterator[KeyConflict]:
+    """Yield what makes no sense together, or in this project's `folder`.
 
     `values`: the sound typed values, defaults among them; `written`: all keys that were written.
     """
@@ -47,6 +51,13 @@ def conflicts(values: Mapping[str, Any], written: Collection[str]) -> Iterator[K
         elif key == "BOX" and "IMAGE_SHA256" not in written and _is_http(values.get("BOX")):
             hint = "use https, or give IMAGE_SHA256"
             yield KeyConflict(key, "must not be http without IMAGE_SHA256", hint, is_idle=False)
+        elif (
+            key == "MOUNT" and values.get(key, "none") != "none" and (why := why_no_project(folder))
+        ):
+            hint = "put the project into a folder of its own, or write MOUNT=none"
+            yield KeyConflict(key, f"must be none here, as {why}", hint, is_idle=False)
+        elif key == "HIDE" and values.get("MOUNT") == "none":
+            yield KeyConflict(key, "is for MOUNT=ro or rw", "take HIDE out, or write MOUNT=ro")
         elif key == "PROVISION_VARS" and not _has_playbook(values, written):
             hint = "take PROVISION_VARS out, or name a playbook"
             yield KeyConflict(key, "is for a playbook in PROVISION_SCRIPT", hint)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from vagrantp.core.urls import redacted
 from vagrantp.settings.keys import KEYS, Settings
+from vagrantp.settings.parsers import quoted
 
 
 def _address(text: str) -> object:
@@ -78,7 +79,7 @@ def as_written(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        value = ",".join(map(str, value))
+        value = ",".join(quoted(one) if isinstance(one, str) else str(one) for one in value)
     return "nothing" if value in (None, "") else redacted(str(value))
 
 
@@ -101,5 +102,6 @@ def kept(old: Settings | None, settings: Settings) -> Settings:
     """
     if old is None or old.infra_type != settings.infra_type:
         return settings
-    unwritten = {key.field for key in KEYS.values()} - {*old.written, *settings.written}
+    unwritten = {key.field for key in KEYS.values() if key.is_kept}
+    unwritten -= {*old.written, *settings.written}
     return replace(settings, **{name: getattr(old, name) for name in unwritten})

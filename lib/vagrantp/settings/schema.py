@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, ParamSpec
 
@@ -11,6 +11,9 @@ from vagrantp.settings.files import Locator
 from vagrantp.settings.parsers import Parser
 
 When = Literal["at once", "at the next start", "to a new instance"]
+AT_ONCE: When = "at once"
+NEXT_START: When = "at the next start"
+NEW: When = "to a new instance"
 Applies = When | Literal["grow only"]  # at once where it is larger, else to a new instance
 P = ParamSpec("P")
 
@@ -33,8 +36,9 @@ class Grant:
     - `is_plain`: of a part of a typed value (an item of a list), whether it gives nothing
     - `covers`: of two parts as text, whether the first gives all that the second does
     - `within`: another key, of whose granted parts `covers` is asked as well
-    - `by_bridge`: only with NETWORK_TYPE=bridge
+    - `by_bridge`: only with NETWORK_TYPE=bridge; `by_mount`: only with one of these in MOUNT
     - `only_wider`: only where an instance, or one before it, had less
+    - `as_a_whole`: the value is one part, and asks where `.env` does not have the key, too
     """
 
     lets: str | Mapping[str, str]
@@ -42,7 +46,9 @@ class Grant:
     covers: Callable[[str, str], bool] = operator.eq
     within: str = ""
     by_bridge: bool = False
+    by_mount: Collection[str] = ()
     only_wider: bool = False
+    as_a_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Key:
       then; `nothing`: what Settings has then, where there is no default
     - `before`: the raw text of what an instance has whose version did not know the key, or had
       another default
+    - `is_kept`: where it is written nowhere, an instance keeps what it has
+    - `in_project`: its paths are in the project's folder, in `defaults.env`, too
     - `infra_type`: the one type that it makes sense for
     - `applies`: when a change applies; by type, where they differ
     - `aliases`: what other tools call it
@@ -73,6 +81,8 @@ class Key:
     locate: Locator | None = None
     default: str | None = None
     before: str | None = None
+    is_kept: bool = True
+    in_project: bool = False
     otherwise: str = ""
     is_required: bool = False
     infra_type: str | None = None

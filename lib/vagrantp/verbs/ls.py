@@ -19,6 +19,7 @@ from vagrantp.verbs.tasks import verb
 
 SCHEMA = 1  # of docs/json.md
 SIZES = (("memory_mib", "MiB"), ("cpus", ""), ("disk_gib", "GiB"))
+NOT_LIMITED = "not limited"  # of a container without a quota
 
 
 @verb
@@ -40,6 +41,8 @@ def _text(host: Host, as_json: bool) -> str:
     ]
     for one, fact in zip(found, facts, strict=True):
         sizes = [f"{fact[key] or '?'} {unit}" for key, unit in SIZES]
+        if is_disk_unlimited(one):
+            sizes[-1] = NOT_LIMITED
         leads = ", ".join(map(ports.shown, fact["ports"]))
         rest = (fact["folder"], f"({one.reason})" if one.reason else "")
         cells = (fact["instance"], fact["type"], fact["state"], fact["address"], leads, *sizes)
@@ -78,6 +81,12 @@ def _with_project(found: Found) -> Found:
     if found.instance.folder.is_dir() or found.reason:
         return found
     return replace(found, reason=f"its folder is gone: fab rm --name {found.name}")
+
+
+def is_disk_unlimited(found: Found) -> bool:
+    """Say whether it was made without a limit for DISK, as a container without a quota is."""
+    made = found.instance
+    return found.state != "absent" and bool(made.machine()) and not made.is_disk_limited()
 
 
 def facts_of(found: Found) -> dict[str, Any]:

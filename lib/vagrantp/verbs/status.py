@@ -10,16 +10,19 @@ from typing import Any
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
 from vagrantp.core.text import escaped, show
-from vagrantp.instance import grants
+from vagrantp.instance import grants, habits
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
+from vagrantp.instance.habits import Changed
 from vagrantp.net import isolation, ports
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
-from vagrantp.verbs.ls import SCHEMA, facts_of
+from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
+from vagrantp.verbs.steps import report
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
 
+PROTECTION = {True: "protected", False: "unprotected"}
 HOW = {  # to get what `.env` asks for now
     "at once": "fab up applies it",
     "at the next start": "applies at the next start",
@@ -35,23 +38,30 @@ def status(host: Host, json: bool = False, verbose: bool = False) -> None:
 
 def _text(host: Host, folder: Path, as_json: bool) -> str:
     """Return the status of a project's instance."""
-    facts = _facts(host, folder)
+    found = find(host, folder)
+    facts = _facts(host, folder, found)
     if as_json:
         return jsons.dumps({"schema": SCHEMA, **facts}, indent=2)
+    files = [Changed(**one) for one in facts.pop("files_changed", [])]
     closed = "" if facts.get("state") != "running" else " (nothing carries it: fab up)"
     facts["ports"] = ", ".join(
         ports.shown(port) + ("" if port["open"] else closed) for port in facts.get("ports", [])
     )
+    if protect := PROTECTION.get(facts.pop("protect", None)):
+        facts["mount"] += f", {protect}"
     changes = facts.pop("changes", [])
     facts["changes"] = "; ".join(
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
     )
+    facts["hide"] = ", ".join(facts.get("hide", []))
     facts["kept"] = ", ".join(
         f"{one['key']}={one['value']} (the default is {one['default']})"
         for one in facts.get("kept", [])
     )
     units = {"memory_mib": "MiB", "disk_gib": "GiB"}
+    if is_disk_unlimited(found):
+        facts["disk_gib"], units["disk_gib"] = NOT_LIMITED, ""
     shown = {
         key.removesuffix("_mib").removesuffix("_gib"): escaped(
             f"{value} {units.get(key, '')}".strip(), keep=""
@@ -60,11 +70,11 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
         if value not in (None, "")
     }
     width = max(map(len, shown))
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in shown.items())
+    lines = [f"{key:<{width}}  {value}" for key, value in shown.items()]
+    return "\n".join([*lines, *filter(None, [habits.text(files)])])
 
 
-def _facts(host: Host, folder: Path) -> dict[str, Any]:
-    found = find(host, folder)
+def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     if found.state == "absent":
         return {"state": "absent", "folder": str(folder.resolve())}
     settings = found.instance.settings
@@ -74,7 +84,7 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         why = isolation.why_not(host, found.instance, policy)
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
-    wanted = _wanted(folder)
+    wanted, seen = _wanted(folder), report.look(found.instance.folder, settings)
     is_open = ports.is_served(found.instance)
     facts = facts_of(found)
     return {
@@ -83,6 +93,9 @@ def _facts(host: Host, folder: Path) -> dict[str, Any]:
         "ports": [{**port, "open": is_open} for port in facts["ports"]],
         "isolation": isolated,
         "mount": settings.mount if settings else "none",
+        "protect": settings.protect if settings and settings.mount == "rw" else None,
+        "hide": [*settings.hide] if settings else [],
+        "files_changed": [asdict(one) for one in report.changed(found, seen)],
         "console": found.console,
         "vnc": found.vnc,
         "changes": [asdict(c) for c in drift(found.instance, wanted)] if wanted else [],

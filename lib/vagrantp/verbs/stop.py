@@ -10,6 +10,7 @@ from vagrantp.instance.plan import WantStopped, decide
 from vagrantp.providers import provider_for
 from vagrantp.settings import env
 from vagrantp.verbs import steps
+from vagrantp.verbs.steps import report
 from vagrantp.verbs.steps.find import find, locked
 from vagrantp.verbs.tasks import here, verb
 
@@ -22,12 +23,12 @@ def stop(host: Host, force: bool = False, verbose: bool = False, wait: bool = Tr
         found = find(host, folder)
         plan = decide(found, [], WantStopped(force))
         steps.take(host, plan, found)
-        if not plan:
-            show(f"{found.name} is stopped already")
-        elif host.dry:
-            show(f"{found.name} would be stopped")
-        else:
+        if host.dry and plan:
+            return show(f"{found.name} would be stopped")
+        if plan:
             state, _ = provider_for(found.instance.infra_type).live(host, found.instance)
             if state in UP:
                 raise ProviderError(f"{found.name} is still {state}")
-            show(f"{found.name} is stopped")
+        if not host.dry:
+            report.stopped(host, found)
+        show(f"{found.name} is stopped" if plan else f"{found.name} is stopped already")

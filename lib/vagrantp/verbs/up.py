@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 
 from vagrantp_guard.contract import LanNic
 
-from vagrantp.core.errors import VagrantpError
+from vagrantp.core.errors import VagrantpError, cleaned_up_by
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.guest import mount
 from vagrantp.instance import grants, guard
 from vagrantp.instance import record as instances
 from vagrantp.instance.drift import drift
+from vagrantp.instance.found import UP
 from vagrantp.instance.plan import Do, WantUp, When, decide
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.settings import saved
 from vagrantp.verbs import steps
+from vagrantp.verbs.steps import report
 from vagrantp.verbs.steps.find import find, locked
 from vagrantp.verbs.steps.grant import granted
 from vagrantp.verbs.tasks import accepts, here, not_built, verb
@@ -54,13 +57,18 @@ def up(
             return
         instance = instances.new(settings, folder)
         started = monotonic()
-        if settings.mount == "rw":
-            host.progress.say(f"warning: {mount.WARNING}")
         found = find(host, folder)
         plan = decide(found, drift(found.instance, settings), wanted)
         if Do.CREATE not in plan:
             instance, settings = found.instance, saved.kept(found.instance.settings, settings)
-        steps.take(host, plan, found, settings=settings, wanted=instance)
+        has = found.instance.settings if found.live in UP else None  # until its next start
+        if mount.is_unprotected(has or settings):
+            host.progress.say(f"warning: {mount.WARNING}")
+        if settings.mount != "none" and (why := mount.why_no_repository(instance.folder)):
+            host.progress.say(f"warning: {why}")
+        seen = report.look(folder, settings)
+        with cleaned_up_by(partial(report.started, host, found, instance, seen)):
+            steps.take(host, plan, found, settings=settings, wanted=instance)
         if host.dry:
             show(f"{instance.full_name} would be running")
         elif found.state == "running":
@@ -83,11 +91,10 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
     settings, provider = instance.settings, instance.machine()["provider"]
     assert settings
     leads = ", ".join(map(ports.shown, ports.forwards(instance)))
-    shared = settings.mount
+    shared = mount.shown(settings)
     cpus = f"{settings.cpus} CPU" + ("s" if settings.cpus != 1 else "")
     memory = naturalsize(settings.memory * 1024**2, binary=True)
-    is_limited = settings.infra_type == "vm" or provider.get("has_quota")
-    disk = f"{settings.disk} GiB disk" if is_limited else "disk not limited"
+    disk = f"{settings.disk} GiB disk" if instance.is_disk_limited() else "disk not limited"
     took = ""
     if seconds is not None:
         took = f", up in {precisedelta(seconds, format='%.0f' if seconds >= 10 else '%.1f')}"
@@ -98,7 +105,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             f"  address    {provider['address']}",
             *([f"  network    {_on_lan(instance.lan)}"] if instance.lan else []),
             *([f"  ports      {leads}"] if leads else []),
-            *([f"  mount      {mount.PLACE}, {shared}"] if shared != "none" else []),
+            *([f"  mount      {shared}"] if shared else []),
             f"  isolation  {isolation.text(guard.policy(settings))}",
             "  next       fab ssh",
         ]

@@ -51,6 +51,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *provider_for(instance.infra_type).check(host, instance, settings),
         *session.check(facts, settings),
         *mount.check(instance, settings, facts),
+        *(mount.check_kept(host, instance, settings, ssh.ssh(instance)) if not why else []),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
         *_on_lan(host, instance, facts),
         isolation.check(host, instance, settings),

@@ -56,9 +56,11 @@ def list_all(host: Host) -> list[Found]:
         settings, provider = made.get("settings", {}), made.get("provider", {})
         now = STATES.get(container["State"], "broken")
         memory, cpus = settings.get("memory"), settings.get("cpus")
+        disk = settings.get("disk") if instance.is_disk_limited() else None
         if now in UP:
             given, cpus = _limits(container["Pid"])
             memory = given and given // MIB
+            disk = disk and quota.live(container["Pid"])
         found.append(
             Found(
                 instance,
@@ -68,7 +70,7 @@ def list_all(host: Host) -> list[Found]:
                 address=provider.get("address", labels.get("vagrantp.address")),
                 memory=memory,
                 cpus=cpus,
-                disk=settings.get("disk") if provider.get("has_quota") else None,
+                disk=disk,
             )
         )
     return found
@@ -230,7 +232,7 @@ def stop(host: Host, instance: Instance, force: bool) -> None:
 
 def resize(host: Host, instance: Instance, settings: Settings) -> None:
     """Set its quota, larger or smaller; report if it has none."""
-    if _has_quota(instance):
+    if instance.is_disk_limited():
         quota.set_limit(host, _written_to(host, instance), settings.disk)
     else:
         host.progress.say(f"DISK={settings.disk} is not enforced: {instance.name} has no quota")
@@ -284,14 +286,10 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
 
 
 def _disk(host: Host, instance: Instance, settings: Settings) -> Check:
-    if not _has_quota(instance):
+    if not instance.is_disk_limited():
         return Check("disk", f"{settings.disk} GiB", "no quota", "not enforced")
     found = quota.limit(host, _written_to(host, instance))
     return compare("disk", settings.disk * GIB, found, "bytes")
-
-
-def _has_quota(instance: Instance) -> bool:
-    return bool(instance.machine().get("provider", {}).get("has_quota"))
 
 
 def _written_to(host: Host, instance: Instance) -> str:

@@ -16,7 +16,7 @@ from vagrantp.core.errors import ProviderError
 from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
 
-KIB = 1024
+KIB, GIB = 1024, 1024**3
 
 
 @cache
@@ -45,6 +45,19 @@ def why_none(host: Host) -> str | None:
     if not is_installed("xfs_quota"):
         return "xfs_quota is not installed (package xfsprogs)"
     return None
+
+
+def live(number: str | int) -> int | None:
+    """Return DISK, in GiB, of the running container whose first process is `number`.
+
+    As `df /` shows it there: the kernel gives a quota as the size of the file system. None where
+    the process has just ended.
+    """
+    try:
+        found = os.statvfs(f"/proc/{number}/root")
+    except FileNotFoundError:
+        return None
+    return found.f_blocks * found.f_frsize // GIB
 
 
 def limit(host: Host, directory: str) -> int | None:

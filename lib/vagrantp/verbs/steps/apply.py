@@ -17,6 +17,8 @@ from vagrantp.net import isolation, ports
 from vagrantp.providers import provider_for
 from vagrantp.providers.libvirt import domain
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import KEYS
+from vagrantp.settings.schema import NEXT_START
 from vagrantp.verbs.steps import check as checking
 
 
@@ -24,6 +26,7 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
     """Apply to a running instance what applies at once, and restore what it has lost."""
     for change in step.changes:
         host.progress.say(f"{change} {change.applies}")
+    settings = _until_next_start(instance.settings or settings, settings)
     is_larger = step.resizes and resize(host, instance, settings)
     if is_larger:
         checking.grow(host, instance, ssh.ssh(instance))
@@ -32,12 +35,10 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
     if host.dry:
         return
     provider = provider_for(instance.infra_type)
-    had = instance.settings or settings  # until its next start
-    current = replace(settings, memory=had.memory, cpus=had.cpus, mount=had.mount)
     if step.now:
-        provider.enforce(host, instance, current)
+        provider.enforce(host, instance, settings)
     if is_larger:
-        checking.check(host, instance, current, instance.ssh_config)
+        checking.check(host, instance, settings, instance.ssh_config)
     if step.now or not is_isolated:
         provider.isolate(host, instance, settings)
         isolation.restore(host, instance)
@@ -53,6 +54,12 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
     if is_lost or step.forwards:
         ports.ensure(host, instance, provider.pid(host, instance), restart=step.forwards)
     record_applied(host, instance, settings, step.now)
+
+
+def _until_next_start(had: Settings, settings: Settings) -> Settings:
+    """Return what an instance that has the settings `had` is to have while it goes on running."""
+    later = [k.field for k in KEYS.values() if k.applies_to(had.infra_type) == NEXT_START]
+    return replace(settings, **{field: getattr(had, field) for field in later})
 
 
 def _isolate(host: Host, instance: Instance, settings: Settings) -> bool:

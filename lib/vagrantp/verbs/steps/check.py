@@ -37,6 +37,7 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
         checks = provider.enforce(host, instance, settings)
         checks += session.check(facts, settings)
         checks += mount.check(instance, settings, facts)
+        checks += mount.check_kept(host, instance, settings, argv, instance.state_dir)
     failed = [
         f"{check.name}: promised {check.promised}, found {check.found}"
         for check in checks

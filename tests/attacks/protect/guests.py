@@ -1,0 +1,82 @@
+"""Where root of a guest runs: in the plain folder, or in a mount as `share` makes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vagrantp_guard.contract import version
+from vagrantp_guard.install import install
+
+from tests.attacks.protect.folder import PERSON, Folder
+
+
+class Guest(Protocol):
+    """Root, in a guest that has the folder."""
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of sh(1); PROJECT is the folder's path there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Namespaces:
+    """Root in namespaces of this host, with all its rights, where `shared` is /project."""
+
+    shared: Path
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of sh(1). Nothing that it starts outlives it."""
+        argv = (
+            *("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent"),
+            *("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--tmpfs", "/tmp"),
+            *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+            *("--symlink", "usr/lib64", "/lib64", "--dev", "/dev", "--proc", "/proc"),
+            *("--bind", str(self.shared), "/project", "--cap-add", "ALL", "sh"),
+        )
+        return subprocess.run(
+            argv,
+            input=script,
+            env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "PROJECT": "/project"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Nothing is between root and the folder; what it makes is the person's afterwards."""
+
+    folder: Folder
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of sh(1)."""
+        done = Namespaces(self.folder.project).run(script)
+        owner = ("chown", "--no-dereference", "--recursive", f"{PERSON}:{PERSON}")
+        subprocess.run((*owner, str(self.folder.project)), check=True)
+        return done
+
+
+SHARE = """\
+import json, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from vagrantp_guard.contract import Mount
+from vagrantp_guard.share import share
+share(pathlib.Path(sys.argv[2]), Mount.from_json(json.loads(sys.argv[3])), (0, 0))
+"""
+
+
+def mount(folder: Folder, target: Path, lib: Path) -> Namespaces:
+    """Mount a folder as root's projects are, protected, by this version installed at `lib`."""
+    target.mkdir()
+    lib.mkdir()
+    install(lib)
+    how = {"mode": "rw", "folder": str(folder.project), "uid": 0, "gid": 0, "protect": True}
+    argv = ("python3", "-IS", "-c", SHARE, lib / version(), target, json.dumps(how))
+    subprocess.run(argv, check=True)
+    return Namespaces(target)

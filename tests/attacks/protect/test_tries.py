@@ -1,0 +1,49 @@
+"""F4: what root in a guest writes into the folder, and what the person's programs obey of it.
+
+The tries are in tries/*.toml; README.md lists them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.protect import TRIES, Try, in_one_go
+from tests.attacks.protect.folder import Folder, changed
+from tests.attacks.protect.guests import Guest, Namespaces, Plain
+
+
+def attack(folder: Folder, guest: Guest) -> None:
+    """Let root of a guest try everything, one after another: nothing runs, nothing changed."""
+    before = folder.closed()
+    done = guest.run(in_one_go(TRIES, folder.environment))
+    assert done.returncode == 0, done.stderr
+    problems = {
+        "changed": changed(before, folder),
+        "obeyed": sorted(folder.obeyed("closed")),
+        "ran": sorted(folder.look()),
+    }
+    assert problems == {"changed": [], "obeyed": [], "ran": []}
+
+
+def test_nothing_that_a_guest_writes_is_obeyed(folder: Folder, shared_folder: Namespaces) -> None:
+    attack(folder, shared_folder)
+
+
+@pytest.mark.soak
+def test_each_try_is_one(base: Path) -> None:
+    """Without protection it runs, or changes what is obeyed, on this very host."""
+
+    def has_effect(each: Try) -> bool:
+        folder = Folder(base / each.name).prepare()
+        before = folder.closed()
+        Plain(folder).run(in_one_go([each], folder.environment))
+        effects = (changed(before, folder), folder.obeyed("closed"), folder.obeyed("reported"))
+        return any((*effects, folder.look()))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [
+            t.name for t, has in zip(TRIES, pool.map(has_effect, TRIES), strict=True) if not has
+        ] == []
