@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -26,6 +27,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 EXAMPLES = int(os.environ.get("VAGRANTP_EXAMPLES", "50"))
 settings.register_profile("vagrantp", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("vagrantp")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays until the end: it takes a tenth of the time."""
+    gc.freeze()
+
 
 VERBS = [
     *("agent", "doctor", "egress", "init", "ls", "provision", "restore", "rm", "snapshot", "ssh"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from errno import EBUSY, EFBIG, EINVAL, ENAMETOOLONG, EPERM, EXDEV
 from itertools import cycle
 
@@ -29,22 +29,22 @@ from vagrantp_guard.seccomp import READS, WRITES
 
 AT_FDCWD = 0xFFFFFF9C
 PATH_MAX = 4096
-LINKED_MAX = 100_000
+REMEMBERED = 100_000  # at most
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 FREE = {Rule.FREE, Rule.NO_LINK}
 MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
+REMOVABLE = {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO, Rule.STRATEGY, Rule.EMPTY}
 VETTED = {*REPLACED, Rule.INDEX}
 MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
 
 
 @dataclass(frozen=True)
 class Vetted:
-    """A file that bindfs has open, and that is written here. `starts_empty`: as it was opened."""
+    """A file that bindfs has open, and that is written here."""
 
     rule: Rule
     parts: Parts
     file: int
-    starts_empty: bool
 
 
 class Changes:
@@ -55,13 +55,15 @@ class Changes:
         self.folder = folder
         self.numbers = cycle(vetted)
         self.vetted: dict[int, Vetted] = {}  # by number in bindfs
+        self.emptied: set[Parts] = set()  # what is vetted, and to be written from its start
         self.linked: set[int] = set()  # files all of whose names this guest made
         self.made: set[Parts] = set()  # configurations of repositories that this guest began
 
     def answer(self, call: Call, name: str) -> int:
         """Do what a call asks for; return what it returns. Raises OSError, Continue."""
         if name == "ftruncate":
-            return 0
+            vetted = self.vetted.get(call.arguments[0]) or refuse()
+            return self._empty(vetted.parts, call.arguments[1])
         if name == "pwrite64":
             return self._write_vetted(call, *call.arguments[:4])
         do, places, rest, is_at = ANSWERS[name]
@@ -109,10 +111,19 @@ class Changes:
         number = next(self.numbers)
         if number in self.vetted:
             os.close(self.vetted[number].file)
-        self.vetted[number] = Vetted(place.rule, place.parts, file, bool(flags & os.O_TRUNC))
+        self.vetted[number] = Vetted(place.rule, place.parts, file)
+        if flags & os.O_TRUNC:
+            self._empty(place.parts, 0)
         found = Fd(os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place.folder))
         found.at = number
         return found
+
+    def _empty(self, parts: Parts, size: int) -> int:
+        """Empty a file with the first that is written to it: not sooner, git may obey it."""
+        if size or len(self.emptied) >= REMEMBERED:
+            refuse()
+        self.emptied.add(parts)
+        return 0
 
     def _write_vetted(self, call: Call, number: int, start: int, size: int, offset: int) -> int:
         """Write to a file whose content decides what git obeys, if it may become that."""
@@ -120,14 +131,14 @@ class Changes:
         self._may_be_written(os.fstat(vetted.file))
         if size > CONTENT_MAX or offset > CONTENT_MAX:
             refuse(EFBIG)
-        old = b"" if vetted.starts_empty else os.pread(vetted.file, CONTENT_MAX, 0)
+        old = b"" if vetted.parts in self.emptied else os.pread(vetted.file, CONTENT_MAX, 0)
         added = read_memory(call.pid, start, size)
         new = old[:offset].ljust(offset, b"\0") + added + old[offset + size :]
         if len(added) != size or IN_PLACE[vetted.rule](old, new, vetted.parts):
             refuse()
-        if vetted.starts_empty:
+        if vetted.parts in self.emptied:
             os.ftruncate(vetted.file, 0)
-            self.vetted[number] = replace(vetted, starts_empty=False)
+            self.emptied.discard(vetted.parts)
         return os.pwrite(vetted.file, added, offset)
 
     def mkdir(self, _: Call, path: bytes, mode: int) -> int:
@@ -141,7 +152,7 @@ class Changes:
     def mknod(self, _: Call, path: bytes, mode: int, __: int) -> int:
         """Make a FIFO, a socket or an empty file."""
         with self.folder.place(path) as place:
-            if place.rule not in FREE:
+            if place.rule is not Rule.FREE and not (place.rule in FREE and stat.S_ISREG(mode)):
                 refuse()
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
                 refuse(EPERM)
@@ -160,7 +171,7 @@ class Changes:
         """Give a file a second name."""
         with self.folder.place(old) as this, self.folder.place(new) as that:
             facts = _movable(this, that)
-            if facts.st_nlink == 1 and len(self.linked) < LINKED_MAX:
+            if facts.st_nlink == 1 and len(self.linked) < REMEMBERED:
                 self.linked.add(facts.st_ino)
             os.link(
                 this.name,
@@ -178,7 +189,7 @@ class Changes:
         with self.folder.place(path) as place:
             if self.folder.holds_hidden(place.parts):
                 refuse(EBUSY)
-            removable = place.rule in {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO}
+            removable = place.rule in REMOVABLE
             removable |= place.rule is Rule.GITFILE and len(place.parts) > 1
             if not removable and place.parts not in self.made:
                 refuse()
@@ -229,11 +240,7 @@ class Changes:
             problem = REPLACED[that.rule](old, new, that.parts)
         if problem:
             refuse()
-        os.unlink(this.name, dir_fd=this.folder)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        file = os.open(this.name, flags, facts.st_mode & 0o755, dir_fd=this.folder)
-        with os.fdopen(file, "wb") as draft:
-            draft.write(new)
+        this.make_again(new, facts.st_mode & 0o755)
         os.rename(this.name, that.name, src_dir_fd=this.folder, dst_dir_fd=that.folder)
         if old is None:
             self.made.add(that.parts)
@@ -258,6 +265,11 @@ class Changes:
     def truncate(self, _: Call, path: bytes, size: int) -> int:
         """Change the length of a file."""
         with self.folder.place(path) as place:
+            if place.rule in IN_PLACE and size == 0 and len(self.emptied) < REMEMBERED:
+                self.emptied.add(
+                    place.parts
+                )  # FUSE does so as it opens a file to be written from the start
+                return 0
             if place.rule not in FREE:
                 refuse()
             flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -323,9 +335,8 @@ def _let_no_other_write(facts: os.stat_result, mode: int) -> None:
 def _movable(this: Place, that: Place) -> os.stat_result:
     """Return the facts of a file or folder that may get another name. Raises OSError."""
     facts = os.stat(this.name, dir_fd=this.folder, follow_symlinks=False)
-    if not {this.rule, that.rule} <= FREE:
-        refuse()
-    if that.rule is Rule.NO_LINK and stat.S_ISLNK(facts.st_mode):
+    is_link = that.rule is Rule.NO_LINK and stat.S_ISLNK(facts.st_mode)
+    if is_link or not {this.rule, that.rule} <= FREE:
         refuse()
     return facts
 

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from vagrantp_guard.notify import open_folder
-from vagrantp_guard.protected import Parts, Policy, Rule, fold, tracked_names
+from vagrantp_guard.protected import (
+    Parts,
+    Policy,
+    Rule,
+    configured_names,
+    fold,
+    tracked_names,
+)
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
 NAMES_MAX = 20_000
@@ -48,6 +55,13 @@ class Place(NamedTuple):
                 refuse()
             return file.read(CONTENT_MAX + 1), facts
 
+    def make_again(self, content: bytes, mode: int) -> None:
+        """Replace the file by one that nobody has open. Raises OSError."""
+        os.unlink(self.name, dir_fd=self.folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.name, flags, mode, dir_fd=self.folder), "wb") as file:
+            file.write(content)
+
 
 class Folder:
     """Finds paths below a project folder without following symbolic links."""
@@ -55,7 +69,7 @@ class Folder:
     def __init__(self, root: Path, protect: bool, hidden: list[Parts]) -> None:
         """`hidden`: paths that are empty for the guest; what it writes there is lost."""
         self.root = os.open(root, os.O_PATH | os.O_DIRECTORY)
-        self.policy = Policy(tracked_names(root), self._holds_head) if protect else None
+        self.policy = self._policy(root) if protect else None
         self.hidden = {tuple(map(fold, parts)): number for number, parts in enumerate(hidden)}
         self.hides = os.open(HIDDEN, os.O_PATH | os.O_DIRECTORY) if hidden else -1
         for number, parts in enumerate(hidden):
@@ -127,16 +141,28 @@ class Folder:
         with self.place(os.fsencode("/".join((*git_dir, "config")))) as place:
             return place.content()[0]
 
+    def _policy(self, root: Path) -> Policy:
+        tracked, configured = tracked_names(root), configured_names(root)
+        return Policy(tracked, self._holds_head, configured, self._is_worktree)
+
     def _holds_head(self, parts: Parts) -> bool:
         """Say whether a folder holds a HEAD, so that git may take it for a repository."""
+        with suppress(OSError), self._within(parts, "HEAD") as head:
+            os.stat(head.name, dir_fd=head.folder, follow_symlinks=False)
+            return True
+        return False
+
+    def _is_worktree(self, parts: Parts) -> bool:
+        """Say whether a folder is a linked worktree of a repository. gitrepository-layout(5)"""
+        with suppress(OSError), self._within(parts, ".git") as file:
+            return b"/.git/worktrees/" in file.content()[0]
+        return False
+
+    @contextmanager
+    def _within(self, parts: Parts, name: str) -> Iterator[Place]:
+        """Find a name in a folder, whatever the policy says of it. Raises OSError."""
+        folder = open_folder(self.root, b"/".join(map(os.fsencode, parts)) or b".")
         try:
-            folder = open_folder(self.root, b"/".join(map(os.fsencode, parts)) or b".")
-        except OSError:
-            return False
-        try:
-            os.stat("HEAD", dir_fd=folder, follow_symlinks=False)
-        except OSError:
-            return False
+            yield Place(folder, name.encode(), (*parts, name), Rule.CLOSED)
         finally:
             os.close(folder)
-        return True

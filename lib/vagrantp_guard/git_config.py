@@ -78,7 +78,7 @@ def config_problem(old: bytes | None, new: bytes, parts: tuple[str, ...]) -> str
     What it may not set must be in both, in the same order. `old` None: there is none yet.
     """
     try:
-        before, after = _pairs(old) if old else [], _pairs(new)
+        before, after = config_pairs(old) if old else [], config_pairs(new)
     except ValueError as error:
         return str(error)
     kept, found = ([p for p in pairs if not _may_set(p, parts)] for pairs in (before, after))
@@ -99,14 +99,14 @@ def config_problem(old: bytes | None, new: bytes, parts: tuple[str, ...]) -> str
 def object_format(config: bytes) -> str:
     """Return the object format of a repository with this config: sha1, sha256 or an unknown one."""
     try:
-        found = dict(_pairs(config)).get("extensions.objectformat", "sha1")
+        found = dict(config_pairs(config)).get("extensions.objectformat", "sha1")
     except ValueError:
         found = None
     return (found or "unknown").lower()
 
 
-def _pairs(config: bytes) -> list[Pair]:
-    """Return what git reads. Raises ValueError if it cannot."""
+def config_pairs(config: bytes) -> list[Pair]:
+    """Return what git reads in a file of this form. Raises ValueError if it cannot."""
     if len(config) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
     if b"\0" in config:

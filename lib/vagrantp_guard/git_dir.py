@@ -17,8 +17,8 @@ from vagrantp_guard.contract import PROJECT
 GIT = ".git"
 # What names a part of a git dir, and so ends the name of a module, which may have slashes.
 PARTS = {
-    *("branches", "branchless", "glab-cli", "hooks", "info", "logs", "modules", "objects", "refs"),
-    *("remotes", "worktrees"),
+    *("branches", "branchless", "glab-cli", "hooks", "info", "logs", "modules", "objects"),
+    *("rebase-merge", "refs", "remotes", "sequencer", "worktrees"),
 }
 # What has a rule at the top of a git dir.
 OBEYED = PARTS | {"commondir", "config", "config.worktree", "index", "lazygit.yml"}
@@ -44,6 +44,8 @@ class Rule(Enum):
     COMMONDIR = "put a file there of which commondir_problem says nothing"
     INDEX = "put a file in its place of which git_state.index_problem says nothing"
     TODO = "write a file of which git_state.todo_problem says nothing"
+    STRATEGY = "write a file of which git_state.strategy_problem says nothing"
+    EMPTY = "make an empty file, and remove it"
 
 
 @lru_cache(1 << 16)
@@ -80,8 +82,14 @@ def git_rule(parts: Sequence[str], is_worktree: bool = False) -> Rule:
             return Rule.CONFIG
         case ["index"]:
             return Rule.INDEX
+        case [name] if name.startswith("sharedindex."):  # the greater part of a split index
+            return Rule.INDEX
+        case ["merge_rr"]:  # `git commit` copies the files that it names to where a guest reads
+            return Rule.EMPTY
         case ["rebase-merge", "git-rebase-todo"]:
             return Rule.TODO
+        case ["rebase-merge", "strategy"] | ["sequencer", "opts"]:
+            return Rule.STRATEGY
         case ["commondir"]:
             return Rule.COMMONDIR if is_worktree else Rule.CLOSED
         case [name] if name in PARTS:

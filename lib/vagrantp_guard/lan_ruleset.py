@@ -16,6 +16,12 @@ PRIVATE = (
 # A DHCP message of a client: a request, Ethernet, MACs of 6 bytes, no relay's hops and address.
 # RFC 2131, 2; the client's MAC starts at bit 288, and the address that it is given at bit 192.
 ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
+# A connection as its first packet has it, and the other way round.
+FORTH = "ip saddr . ip daddr . ip protocol . th sport . th dport"
+BACK = "ip daddr . ip saddr . ip protocol . th dport . th sport"
+# What one card may add to the memory of connections, so that it never fills it for the others.
+LIMIT = "limit rate over 1000/second burst 2000 packets"
+MEMORY = "size 262144; flags dynamic,timeout; timeout 6h"
 
 
 def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[str]) -> str:
@@ -59,13 +65,13 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
   }}
   set leased {{ typeof iifname . @nh,96,32; size 65535; flags dynamic,timeout; timeout 7d; }}
   set seen {{
-    type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service;
-    size 65535; flags dynamic,timeout; timeout 6h;
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service; {MEMORY};
   }}
   set asked {{
-    type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service;
-    size 65535; flags dynamic,timeout; timeout 6h;
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service; {MEMORY};
   }}
+  set called {{ type ifname; size 65535; flags dynamic; }}
+  set calling {{ type ifname; size 65535; flags dynamic; }}
   set pinged {{
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 30s;
   }}
@@ -95,17 +101,24 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
   }}
   chain lan_pinned {{
     ip daddr != @lan_closed accept
-    ip daddr . ip saddr . ip protocol . th dport . th sport @seen accept
+    {BACK} @seen goto lan_answer
     icmp type echo-reply ip daddr . ip saddr @pinged accept
     iifname @lan_open goto lan_asked
     iifname . ip daddr @lan_allowed goto lan_asked
     iifname . ip daddr . ip protocol . th dport @lan_allowed_ports goto lan_asked
     drop
   }}
+  chain lan_answer {{
+{_kept("seen", BACK)}
+  }}
   chain lan_asked {{
-    meta l4proto {{ tcp, udp }} update @asked {{ \
-      ip saddr . ip daddr . ip protocol . th sport . th dport }} accept
+    {FORTH} @asked accept
+    add @calling {{ iifname {LIMIT} }} drop
+    meta l4proto {{ tcp, udp }} add @asked {{ {FORTH} timeout 30s }} accept
     meta l4proto {{ tcp, udp }} drop
+  }}
+  chain lan_answered {{
+{_kept("asked", BACK)}
   }}
   chain from_lan {{
     type filter hook prerouting priority -350; policy accept;
@@ -126,13 +139,28 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
       update @leased {{ oifname . @th,192,32 }}
     ip saddr != @lan_closed accept
     ip daddr >= 224.0.0.0 accept
-    ip daddr . ip saddr . ip protocol . th dport . th sport @asked accept
-    meta l4proto tcp update @seen {{ ip saddr . ip daddr . ip protocol . th sport . th dport }}
-    meta l4proto udp update @seen {{ \
-      ip saddr . ip daddr . ip protocol . th sport . th dport timeout 3m }}
+    {BACK} @asked goto lan_answered
+    {FORTH} @seen accept
+    ether type ip add @called {{ oifname {LIMIT} }} accept
+    meta l4proto {{ tcp, udp }} add @seen {{ {FORTH} timeout 30s }}
     icmp type echo-request update @pinged {{ ip saddr . ip daddr }}
   }}
 """
+
+
+def _kept(memory: str, connection: str) -> str:
+    """Return rules for an answer: how long its connection is remembered from then on.
+
+    Who has not confirmed a connection of TCP, and whoever ends one, has half a minute.
+    """
+    return "\n".join(
+        f"    {which} update @{memory} {{ {connection} timeout {time} }} accept"
+        for which, time in (
+            ("tcp flags & (fin | rst) != 0", "30s"),
+            ("tcp flags & syn == 0", "6h"),
+            ("meta l4proto udp", "3m"),
+        )
+    )
 
 
 def merged(places: Mapping[str, list[IPv4Network]]) -> tuple[list[str], list[str]]:

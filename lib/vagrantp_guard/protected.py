@@ -6,6 +6,7 @@ protected.toml lists names with reasons; what git obeys in a git dir is in git_d
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from threading import Timer
 from time import monotonic
 
-from vagrantp_guard.git_config import config_problem
+from vagrantp_guard.git_config import config_pairs, config_problem
 from vagrantp_guard.git_dir import (
     GIT,
     OBEYED,
@@ -34,6 +35,7 @@ __all__ = [
     "Rule",
     "commondir_problem",
     "config_problem",
+    "configured_names",
     "fold",
     "gitfile_problem",
     "is_listed",
@@ -65,6 +67,7 @@ GIT_ENV = {
 }
 MOST_BYTES = 64 << 20  # of names that git lists
 MOST_SECONDS = 30.0
+CONFIG_MAX = 1 << 18  # bytes of a config that are looked at
 
 
 class Names:
@@ -123,17 +126,24 @@ class Policy:
     """What a guest may do with the names in a project folder.
 
     A path is the names that lead to it from the project folder, as os.fsdecode gives them.
-    `tracked`: see tracked_names. `is_git_dir` says whether a folder holds a HEAD.
+    `tracked`: see tracked_names. `is_git_dir` says whether a folder holds a HEAD, `is_worktree`
+    whether it holds a `.git`. `configured`: see configured_names.
     """
 
     tracked: frozenset[Parts]
     is_git_dir: Callable[[Parts], bool]
+    configured: frozenset[Parts] = frozenset()
+    is_worktree: Callable[[Parts], bool] = lambda _: False
 
     def rule(self, parts: Parts) -> Rule:
         """Return the rule for a path, which is not the project folder itself."""
         folded = tuple(map(fold, parts))
         if any("~" in name and SHORT.fullmatch(name) for name in folded):
             return Rule.CLOSED  # whichever file it is
+        if any("\\" in name and GIT in map(fold, name.split("\\")) for name in parts):
+            return Rule.CLOSED  # where this is a separator
+        if parts not in self.tracked and _is_in(self.configured, folded):
+            return Rule.CLOSED
         if GIT in folded:
             at = folded.index(GIT)
             below = folded[at + 1 :]
@@ -147,7 +157,18 @@ class Policy:
             rule = git_rule(folded[at:]) if name in OBEYED else Rule.NO_LINK
             if rule not in ANYTHING and self.is_git_dir(parts[:at]):
                 return rule if rule is Rule.FOLDER else Rule.CLOSED
-        return Rule.FREE if parts in self.tracked else _listed(folded)
+        leads_there = any(name[: len(folded)] == folded for name in self.configured)
+        rule = _listed(folded)
+        if rule is Rule.FREE and leads_there:
+            rule = Rule.FOLDER
+        return Rule.FREE if rule is not Rule.FREE and self._is_tracked(parts) else rule
+
+    def _is_tracked(self, parts: Parts) -> bool:
+        """Say whether HEAD has a path, from the project folder or from a worktree in it."""
+        return parts in self.tracked or any(
+            parts[at:] in self.tracked and self.is_worktree(parts[:at])
+            for at in range(1, len(parts))
+        )
 
     def _git_rule(self, parts: Parts, below: Parts) -> Rule:
         """Return the rule for what is in a git dir; `below`: the folded parts after that.
@@ -167,39 +188,75 @@ class Policy:
         folded = tuple(map(fold, parts))
         if GIT in folded:
             return False
-        is_released = parts in self.tracked and _listed(folded) is Rule.CLOSED
-        return is_released or REPORTED.rule(folded) is Rule.CLOSED
+        is_closed = _listed(folded) is Rule.CLOSED or _is_in(self.configured, folded)
+        return (is_closed and parts in self.tracked) or REPORTED.rule(folded) is Rule.CLOSED
 
 
-def is_listed(parts: Parts) -> bool:
+def is_listed(parts: Parts, configured: frozenset[Parts] = frozenset()) -> bool:
     """Say whether a name is closed or reported, tracked or not; git's own state is neither."""
     folded = tuple(map(fold, parts))
-    return Rule.CLOSED in (CLOSED.rule(folded), REPORTED.rule(folded))
+    is_listed = Rule.CLOSED in (CLOSED.rule(folded), REPORTED.rule(folded))
+    return is_listed or _is_in(configured, folded)
+
+
+def configured_names(folder: Path) -> frozenset[Parts]:
+    """Return, folded, what the config of the repository in a folder names there.
+
+    Its hooks, the files that it includes, and what a command in it runs: `filter.x.clean`.
+    """
+    return frozenset(parts for parts, _ in _configured(folder))
+
+
+def _configured(folder: Path) -> Iterator[tuple[Parts, bool]]:
+    """Return what a config names, folded, and whether it includes that as another config."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would hold up all
+        with os.fdopen(os.open(folder / GIT / "config", flags), "rb") as file:
+            pairs = config_pairs(file.read(CONFIG_MAX) or b"")
+    except (OSError, ValueError):
+        return
+    for key, value in pairs:
+        is_include = key.startswith("include") and key.endswith(".path")
+        is_path = is_include or key in ("core.hookspath", "core.attributesfile")
+        for word in [value or ""] if is_path else re.split(r"[\s'\"=;&|()!]+", value or ""):
+            path = os.path.normpath((folder / GIT if is_include else folder) / word)
+            if path.startswith(f"{folder}/") and (is_path or Path(path).is_file()):
+                yield tuple(map(fold, Path(path).relative_to(folder).parts)), is_include
+
+
+def _is_in(names: frozenset[Parts], folded: Parts) -> bool:
+    return any(folded[: len(name)] == name for name in names)
 
 
 def tracked_names(folder: Path) -> frozenset[Parts]:
     """Return the names, closed otherwise, that HEAD has in a folder and in its submodules.
 
     A guest may write them, as `git checkout` does: but only what is there already, since a guest
-    can commit what it may not write. Empty without git or a repository; what git does not list in
-    MOST_SECONDS and MOST_BYTES stays closed.
+    can commit what it may not write. Not what the repository's config includes, which makes git run
+    programs at once. Empty without git or a repository; what git does not list in MOST_SECONDS and
+    MOST_BYTES stays closed.
     """
     end = monotonic() + MOST_SECONDS
-    return frozenset(_tracked(Path(os.path.realpath(folder)), (), end))
+    top = Path(os.path.realpath(folder))
+    included = {parts for parts, is_include in _configured(top) if is_include}
+    found = _tracked(top, (), end, configured_names(top))
+    return frozenset(parts for parts in found if tuple(map(fold, parts)) not in included)
 
 
-def _tracked(top: Path, parent: Parts, end: float) -> Iterator[Parts]:
+def _tracked(top: Path, parent: Parts, end: float, configured: frozenset[Parts]) -> Iterator[Parts]:
     for kind, name in _tree(top.joinpath(*parent), end):
         parts = (*parent, *name.split("/"))
         path = top.joinpath(*parts)
         is_submodule = kind == "commit"
-        if not is_submodule and _listed(tuple(map(fold, parts))) is Rule.FREE:
+        folded = tuple(map(fold, parts))
+        is_closed = _listed(folded) is not Rule.FREE or _is_in(configured, folded)
+        if not is_submodule and not is_closed:
             continue
         place = path if is_submodule else path.parent
         if {"", ".", ".."} & {*parts} or os.path.realpath(place) != str(place):
             continue  # git lists the names of a tree as they are, and links lead elsewhere
         if is_submodule:
-            yield from _tracked(top, parts, end)
+            yield from _tracked(top, parts, end, configured)
         elif os.path.lexists(path):
             yield parts
 

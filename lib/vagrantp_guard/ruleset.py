@@ -23,6 +23,13 @@ chain refuse {
     meta l4proto tcp reject with tcp reset
     reject with icmpx admin-prohibited
   }"""
+# So that one guest leaves room in connection tracking for others, and for this host. Counting takes
+# a while, the longer the more there are, so the rate comes first.
+RATE = "limit rate over 500/second burst 5000 packets"
+COUNT = "ct count over 4096"
+FEW_FLOWS = f"""\
+ct state new add @began {{ ip saddr {RATE} }} goto refuse
+    ct state new add @flows {{ ip saddr {COUNT} }} goto refuse"""
 # Lowers the segment size of each new TCP connection to what fits through the narrower of the ways
 # there and back, and never raises it (nft_exthdr_tcp_set_eval in Linux): routers drop the ICMP
 # errors that would inform the far end.
@@ -130,6 +137,8 @@ table inet vagrantp {{
   set tried {{
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 1s;
   }}
+  set began {{ type ipv4_addr; size 65535; flags dynamic; }}
+  set flows {{ type ipv4_addr; size 65535; flags dynamic; }}
   set known {{ type ifname . ipv4_addr; {elements(sources)} }}
   set open {{ type ipv4_addr; {elements(open_)} }}
   set allowed {{ type ipv4_addr . ipv4_addr; flags interval; {elements(allowed)} }}
@@ -162,6 +171,7 @@ table inet vagrantp {{
       ip daddr 255.255.255.255 accept
     iifname . ip saddr != @known drop
     ct direction reply ct state established,related accept
+    {FEW_FLOWS}
     iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 ip daddr 255.255.255.255 accept
     iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 fib daddr . iif type local accept
     fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
@@ -181,6 +191,7 @@ table inet vagrantp {{
     iifname {{ {bridges} }} iifname . ip saddr != @known drop
     ct direction reply ct state established,related accept
     oifname {{ {bridges} }} goto refuse
+    {FEW_FLOWS}
     meta nfproto != ipv4 drop
     ip saddr . ip daddr @allowed accept
     ip saddr . ip daddr . meta l4proto . th dport @allowed_ports accept

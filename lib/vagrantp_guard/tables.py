@@ -23,7 +23,8 @@ LIST = [
 ]
 LIST_INSIDE = LIST[1]
 UNWATCHED = "nothing is at work that would put lost rules back"
-FILLED = ("tried", "leased", "seen", "asked", "pinged")  # sets that packets fill
+# sets that packets fill
+FILLED = ("tried", "began", "flows", "leased", "seen", "asked", "called", "calling", "pinged")
 
 
 class Networks(NamedTuple):

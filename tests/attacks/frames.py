@@ -100,7 +100,7 @@ def number_of(frame: bytes) -> tuple[int, str] | None:
         refusal = "prohibited" if body[41] == ADMIN_PROHIBITED6 else "unreachable"
     if kind == IP and body[9] == TCP:
         sequence, acknowledged, _, flags = struct.unpack(">IIBB", body[24:34])
-        if flags & RST and not refusal:
+        if flags & RST and not refusal and sequence < FIRST_SEQUENCE:  # no probe itself
             refusal, sequence = "reset", acknowledged - 1
         number = (sequence - FIRST_SEQUENCE) >> 8
         return (number, refusal) if 0 < number < 10_000 else None

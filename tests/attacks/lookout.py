@@ -7,6 +7,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import sleep
 
 from tests.attacks import frames
 
@@ -53,10 +54,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Round:
-    """Probes that are sent together, after `first`, input for nft(8)."""
+    """Probes that are sent together, after `pause` in seconds and `first`, input for nft(8)."""
 
     probes: Sequence[Probe]
     first: str = ""
+    pause: float = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Lookout:
         found = Found(set)
         number, names = 0, {}
         for each in rounds:
+            sleep(each.pause)
             if each.first:
                 self.nft(each.first)
             for probe in each.probes:

@@ -25,7 +25,7 @@ HEAD = """\
 # What each line of the rules is for
 
 Written by `make mutations`: each line of a chain, and each network of a set, is
-removed in turn, and probes.py sends. So many probes end otherwise, and this is the first of them.
+removed in turn, and probes.py sends. So many probes of the first scene with any end otherwise.
 
 | where | line | probes | for example |
 | --- | --- | --- | --- |
@@ -98,7 +98,7 @@ def main() -> int:
         print("The rules are not what the probes want:", *broken, sep="\n")
         return 1
     found = {
-        (where, line): [each for scene in scenes for each in failures(there, scene, mutated)]
+        (where, line): next(filter(None, (failures(there, s, mutated) for s in scenes)), [])
         for there, scenes in subjects
         for where, line, mutated in mutations(there)
     }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vagrantp_guard.lan_ruleset import LIMIT, MEMORY
+from vagrantp_guard.ruleset import COUNT, RATE
+
 from tests.attacks import frames
 from tests.attacks.frames import ALL, ALL_MACS, NOBODY, SYN
 from tests.attacks.lab import CONTAINER, VM
@@ -400,10 +403,7 @@ ROUNDS = (
 
 def small(text: str) -> str:
     """Return the rules with memories of a few packets."""
-    return text.replace(
-        "size 65535; flags dynamic,timeout; timeout 6h",
-        f"size {SMALL}; flags dynamic,timeout; timeout 6h",
-    )
+    return text.replace(MEMORY, MEMORY.replace("262144", str(SMALL)))
 
 
 def unremembered() -> Iterator[Probe]:
@@ -443,8 +443,132 @@ def many_answers() -> Iterator[Probe]:
         yield Probe("card", f"answers, {n}", answer, end)
 
 
+def few(text: str) -> str:
+    """Return the rules with low limits of what one guest, or one card, may do."""
+    return _rarely(text, LIMIT).replace(COUNT, f"ct count over {SMALL}")
+
+
+def slow(text: str) -> str:
+    """Return the rules with few new connections of a guest in an hour."""
+    return _rarely(text, RATE)
+
+
+def _rarely(text: str, limit: str) -> str:
+    return text.replace(limit, f"limit rate over 1/hour burst {SMALL} packets")
+
+
+def flows() -> Iterator[Probe]:
+    """More connections than one guest may have, and another beside it."""
+    for guest, gateway in (("vm", GATEWAY), ("container", GATEWAY1)):
+        for n in range(SMALL + 2):
+            end = "internet" if n < SMALL else "prohibited"
+            yield Probe(guest, f"flow {n}", ip(INTERNET, n), end)
+        yield Probe(guest, "asks a resolver, too", ip(gateway, 53), "prohibited")
+
+
+def too_many() -> Iterator[Probe]:
+    """More calls than one card may make or get, and another beside it."""
+    yield from flows()
+    card, leased = STATIONS["card"].ip, STATIONS["leased"]
+    answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
+    yield Probe("peer", "gives leased an address", answer, "leased")
+    for n in range(2 * SMALL):  # the same over and over counts once
+        yield Probe("peer", f"says, {n}", ip(card, 5000, sport=5000), "card")
+    for n in range(1, SMALL + 1):
+        yield Probe("peer", f"calls card, {n}", ip(card, 5000, sport=5000 + n), "card")
+    call = ip(LEASE, 5000, sport=5000, to=leased.mac)
+    yield Probe("peer", "calls leased", call, "leased")
+
+
+def too_many_answers() -> Iterator[Probe]:
+    """Who called in time is answered; who calls another card, too."""
+    for n in range(SMALL + 1):
+        end = "peer" if n < SMALL else DROPPED
+        yield Probe("card", f"answers {n}", ip(PEER, 5000 + n, sport=5000), end)
+    for n in range(SMALL + 1):
+        end = "peer" if n < SMALL else DROPPED
+        yield Probe("leased", f"calls, {n}", ip(PEER, 7000 + n, sport=7000), end)
+    yield Probe("leased", "goes on", ip(PEER, 7000, sport=7000), "peer")
+    yield Probe("card", "calls", ip(PEER, 80, "tcp"), "peer")
+
+
+def hasty(text: str) -> str:
+    """Return the rules with moments for the half minute that an unanswered call has."""
+    return text.replace("timeout 30s", f"timeout {MOMENT}ms")
+
+
+TALK = (("tcp", 0, frames.ACK), ("udp", 10, 0))  # and how far its ports are from others
+
+
+def calls() -> Iterator[Probe]:
+    """Calls of the LAN that a guest answers, does not answer, and ends."""
+    leased = STATIONS["leased"]
+    yield Probe("peer", "pings", ip(STATIONS["card"].ip, kind="ping"), "card")
+    answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
+    yield Probe("peer", "gives leased an address", answer, "leased")
+    for kind, far, _ in TALK:
+        for n in range(4):
+            call = ip(STATIONS["card"].ip, 5000, kind, sport=5000 + far + n)
+            yield Probe("peer", f"calls by {kind}, {n}", call, "card")
+
+
+def answers() -> Iterator[Probe]:
+    """The first is answered, the second is not, the third is refused, the fourth accepted only."""
+    for kind, far, flags in TALK:
+        answer = ip(PEER, 5000 + far, kind, sport=5000, flags=flags)
+        yield Probe("card", f"answers {kind}", answer, "peer")
+        for n in range(3):
+            asks = ip(PEER, 6000 + far + n, kind, sport=6000)
+            yield Probe("leased", f"calls by {kind}, {n}", asks, "peer")
+    for n, flags in ((2, frames.RST), (3, frames.SYN | frames.ACK)):
+        refusal = ip(PEER, 5000 + n, "tcp", sport=5000, flags=flags)
+        yield Probe("card", f"answers with flags {flags}", refusal, "peer")
+
+
+def their_answers() -> Iterator[Probe]:
+    """The same the other way round."""
+    to = STATIONS["leased"].mac
+    for kind, far, flags in TALK:
+        answer = ip(LEASE, 6000, kind, sport=6000 + far, flags=flags, to=to)
+        yield Probe("peer", f"answers {kind}", answer, "leased")
+    refusal = ip(LEASE, 6000, "tcp", sport=6001, flags=frames.RST, to=to)
+    yield Probe("peer", "refuses", refusal, "leased")
+
+
+def later() -> Iterator[Probe]:
+    """What was answered goes on; nothing else does. Then leased has LAN_ACCESS=no."""
+    leased = STATIONS["leased"]
+    for kind, far, flags in TALK:
+        for n in range(4):
+            answer = ip(PEER, 5000 + far + n, kind, sport=5000, flags=flags)
+            yield Probe("card", f"{kind}, {n}, later", answer, DROPPED if n else "peer")
+        for n in range(2):
+            call = ip(LEASE, 6000, kind, sport=6000 + far + n, flags=flags, to=leased.mac)
+            yield Probe("peer", f"says something by {kind}, {n}", call, "leased")
+
+
+def at_the_end() -> Iterator[Probe]:
+    """What leased had begun itself is open no more; what it had forgotten was a call of the LAN."""
+    for kind, far, flags in TALK:
+        for n in range(2):
+            answer = ip(PEER, 6000 + far + n, kind, sport=6000, flags=flags)
+            yield Probe("leased", f"answers by {kind}, {n}", answer, "peer" if n else DROPPED)
+
+
 SMALL = 3
+MOMENT = 1000  # milliseconds
+TALKS = (Round([*calls()]), Round([*answers()]), Round([*their_answers()]))
 SCENES = (
     Scene(ROUNDS),
     Scene((Round([*unremembered()]), Round([*many()]), Round([*many_answers()])), small),
+    Scene((Round([*too_many()]), Round([*too_many_answers()])), few),
+    Scene((Round([*flows()]),), slow),
+    Scene(
+        (
+            *TALKS,
+            Round([*later()], "flush set bridge vagrantp lan_open", 1.2 * MOMENT / 1000),
+            Round([*at_the_end()]),
+        ),
+        hasty,
+    ),
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import ONE, TWO
 from tests.conftest import MakeProject, Project, inventory
 
 # From outside, as a person sees it: tests/attacks runs against older versions, too.
@@ -80,6 +81,20 @@ def lets_in(app: Project, key: Path) -> None:
     config = key.with_name("config")
     config.write_text(re.sub("IdentityFile.*", f'IdentityFile "{key}"', ours.read_text()))
     assert run("ssh", "-F", str(config), name, "id -un") == "av\n"
+
+
+def trusts_them(app: Project, wanted: list[str]) -> None:
+    """See that a guest trusts these certificates, in commands, logins and under sudo."""
+    names = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"]
+    names += ["CURL_CA_BUNDLE", "GIT_SSL_CAINFO"]
+    said = guest(app, "env; sudo env; bash -lc env; sudo bash -lc env")
+    found = dict(line.split("=", 1) for line in said.splitlines() if line.split("=")[0] in names)
+    counts = [said.count(f"\n{name}=") for name in names]
+    assert (sorted(found), counts) == ((sorted(names), [4] * 6) if wanted else ([], [0] * 6))
+    for path in {*found.values(), "/etc/ssl/certs/ca-certificates.crt"}:
+        text = guest(app, f"cat {path}")
+        assert [pem for pem in (ONE, TWO) if pem in text] == wanted
+    assert app.fab("verify").returncode == 0
 
 
 def restart_libvirt() -> None:

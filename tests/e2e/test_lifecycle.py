@@ -16,8 +16,9 @@ from random import Random
 import pytest
 from vagrantp.settings.env import id_from
 
+from tests.certificates import ONE, TWO
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project
-from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, wait_for
+from tests.e2e.conftest import VIRSH, guest, lets_in, own_key, run, status, trusts_them, wait_for
 
 BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
 SIZES = {"MEMORY": 1536, "CPUS": 2, "DISK": 6}
@@ -74,6 +75,27 @@ def test_a_user_and_a_key_of_ones_own(guests: MakeProject, tmp_path: Path) -> No
     assert app.fab("rm", "--force").returncode == 0
     assert app.fab("up").returncode == 0
     assert guest(app, "id -un") == "root\n"
+
+
+@BOTH
+def test_authorities_of_ones_own(guests: MakeProject, values: dict[str, object]) -> None:
+    app = guests().write({**values, "CA_CERTS": 'ca.pem,"it\'s two.pem"'})
+    (app.folder / "ca.pem").write_text(f"# a comment\n{ONE}")
+    (app.folder / "it's two.pem").write_text(TWO)
+    assert app.fab("up").returncode == 0
+    trusts_them(app, [ONE, TWO])
+    app.write({**values, "CA_CERTS": "ca.pem"})
+    done = app.fab("up")
+    assert (done.returncode, "CA_CERTS: " in done.stderr) == (0, True)
+    trusts_them(app, [ONE])
+    (app.folder / "ca.pem").write_text(TWO)  # the same name
+    assert app.fab("verify").returncode == 9
+    assert app.fab("up").returncode == 0
+    trusts_them(app, [TWO])
+    assert app.fab("stop").returncode == 0
+    app.write(values)
+    assert app.fab("up").returncode == 0
+    trusts_them(app, [])
 
 
 def test_what_another_instance_has_is_told(guests: MakeProject) -> None:
@@ -159,6 +181,15 @@ def test_the_main_job(
     assert app.fab("stop").stdout == f"{name} is stopped\n"
     assert status(app)["state"] == "stopped"
     assert app.fab("stop").stdout == f"{name} is stopped already\n"
+    if kind == "vm":
+        volume = Path(run(*VIRSH, "vol-path", f"{name}.img", "--pool", "default").strip())
+        aside = volume.rename(volume.with_name("aside"))  # by others, and libvirt does not know
+        (app.folder / ".env").write_text(text)
+        done = app.fab("up")
+        aside.rename(volume)
+        assert (done.returncode, done.stdout) == (8, "")
+        assert f"{name} is lost: libvirt no longer has its disk" in done.stderr
+        (app.folder / ".env").write_text("MEMORY=")
     for command in ("true", ""):
         done = app.fab("ssh", "--command", command)
         assert (done.returncode, done.stdout) == (8, "")
@@ -189,6 +220,7 @@ def test_the_main_job(
 def _is_as_promised(app: Project, kind: str, name: str) -> None:
     """Compare what the provider and the guest say with SIZES."""
     assert guest(app, "hostname") == "it-s-my-app\n"
+    assert guest(app, "date +%Z") == run("date", "+%Z")
     if kind == "vm":
         info = run(*VIRSH, "dominfo", name)
         assert re.search(r"^CPU\(s\): +2$", info, re.MULTILINE)
@@ -311,9 +343,62 @@ def test_a_container_that_somebody_half_started_keeps_what_is_in_it(guests: Make
     assert guest(app, "cat note") == "mine\n"
 
 
+KITTY = """\
+xterm-kitty|KovIdTTY,
+\tam, colors#256, cols#80, lines#24, clear=\\E[H\\E[2J, cup=\\E[%i%p1%d;%p2%dH,
+\tSu, Smulx=\\E[4:%p1%dm,
+"""
+
+
+def test_a_terminal_that_the_guest_does_not_know(guests: MakeProject, tmp_path: Path) -> None:
+    app = guests("terminal").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+
+    def seen(command: str, **environment: str) -> str:
+        argv = f"{FAB} -r {MASTER} ssh --command {shlex.quote(command)}"
+        there = app.having(**environment)
+        done = there.run("script", "--quiet", "--return", "--command", argv, "/dev/null")
+        assert done.returncode == 0, done.stdout
+        return done.stdout.replace("\r", "").removeprefix("^@")
+
+    assert seen("echo $TERM; tput colors", TERM="xterm-kitty") == "xterm-256color\n256\n"
+    assert seen("echo $TERM", TERM="$(reboot)") == "xterm-256color\n"
+    (tmp_path / "kitty").write_text(KITTY)
+    run("tic", "-x", "-o", str(tmp_path / "own"), str(tmp_path / "kitty"))
+    own = {"TERM": "xterm-kitty", "TERMINFO": str(tmp_path / "own")}  # as kitty sets them
+    known = seen("echo $TERM; infocmp -x; sudo tput -T xterm-kitty Smulx 3", **own)
+    assert known.startswith("xterm-kitty\n")
+    assert "Smulx=\\E[4:%p1%dm" in known
+    assert known.endswith("\x1b[4:3m")
+    assert seen("echo $TERM", TERM="xterm-kitty") == "xterm-kitty\n"
+
+
+def test_every_process_gets_sigterm_and_time(guests: MakeProject) -> None:
+    """A database, say, that writes what it has: the user's own, root's, and one that is stopped."""
+    app = guests("database").write(CONTAINER)
+    assert app.fab("up").returncode == 0
+    script = "trap 'sleep 2; date > \"$1\"; exit' TERM; $2; while :; do sleep 0.1; done"
+    detached = "> /dev/null 2>&1 < /dev/null &"
+    for how, place, first in (
+        ("setsid", "/home/vagrant/own", ":"),
+        ("sudo setsid", "/root/of root", ":"),
+        ("setsid", "/home/vagrant/stopped", "kill -STOP $$"),
+    ):
+        told = shlex.join(["sh", "-c", script.replace("$2", first), "sh", place])
+        guest(app, f"{how} {told} {detached}")
+    started = time.monotonic()
+    assert app.fab("stop").returncode == 0
+    assert time.monotonic() - started < 9  # as long as they need, and no longer
+    assert app.fab("up").returncode == 0
+    guest(app, "cat own stopped; sudo cat '/root/of root'")
+    guest(app, f"setsid sh -c 'trap : TERM; while :; do sleep 1; done' {detached}")
+    assert app.fab("stop").returncode == 0  # in spite of who does not end
+
+
 def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> None:
     app = guests("init").write(CONTAINER)
     assert app.fab("up").returncode == 0
+    guest(app, "ping -c 1 127.0.0.1")  # without CAP_NET_RAW
     # an orphan that ends is PID 1's to reap
     guest(app, "(setsid sleep 0.1 &) ; sleep 1")
     assert guest(app, "grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l") == "0\n"

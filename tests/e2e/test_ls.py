@@ -56,5 +56,12 @@ def test_an_instance_whose_project_is_gone(guests: MakeProject) -> None:
         "broken",
         f"Podman no longer has it: fab rm --name {name}",
     )
+    refusal = f"{name} is lost: Podman no longer has it\n  hint: fab rm, then fab up\n"
+    for argv in (["up"], ["ssh"], ["ssh", "--command", "true"], ["verify"], ["stop"]):
+        done = app.fab(*argv)
+        assert (done.returncode, done.stdout) == (8, "")
+        assert done.stderr.endswith(refusal)
+    shown = status(app)
+    assert (shown["state"], shown["reason"]) == ("broken", "Podman no longer has it")
     assert app.fab("rm", "--name", name).returncode == 0
     assert listed(app) == []

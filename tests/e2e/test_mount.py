@@ -133,7 +133,9 @@ def test_the_folder_is_there_as_promised(guests: MakeProject, values: dict[str, 
     assert guest(app, "ls /project | wc -l") == "0\n"
 
 
-@pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
+@pytest.mark.parametrize(
+    "values", [CONTAINER, pytest.param(VM, marks=pytest.mark.soak)], ids=["container", "vm"]
+)
 def test_what_is_protected_hidden_and_reported(
     guests: MakeProject, values: dict[str, object]
 ) -> None:

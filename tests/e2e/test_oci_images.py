@@ -11,8 +11,9 @@ from invoke.context import Context
 from vagrantp.core.system import Host
 from vagrantp.images import built
 
+from tests.certificates import ONE
 from tests.conftest import CONTAINER, PROXIES, MakeProject
-from tests.e2e.conftest import guest, run, status
+from tests.e2e.conftest import guest, run, status, trusts_them
 
 # Debian's packages, without ssh and sudo, as somebody makes an image for a program of theirs.
 CONTAINERFILE = """\
@@ -68,6 +69,20 @@ def test_an_image_without_ssh(image: str, guests: MakeProject) -> None:
     assert app.fab("rm", "--force").returncode == 0
     anew = app.fab("up")  # what was added is there
     assert (anew.returncode, "add ssh" in up.stderr, "add ssh" in anew.stderr) == (0, True, False)
+
+
+def test_an_image_gets_its_packages_by_ones_own_authority(image: str, guests: MakeProject) -> None:
+    app = guests().write({**CONTAINER, "IMAGE": image, "CA_CERTS": "ca.pem"})
+    (app.folder / "ca.pem").write_text(ONE)
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert "trust CA_CERTS" not in up.stderr  # the image did, when it was made
+    trusts_them(app, [ONE])
+    assert guest(app, "run") == 'it runs: it\'s "me"\n'
+    app.write({**CONTAINER, "IMAGE": image})
+    without = app.fab("up")
+    assert without.returncode == 0, without.stderr
+    trusts_them(app, [])
 
 
 def test_an_image_without_a_shell(guests: MakeProject, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ class RealGuest:
         return self.app.fab("ssh", "--command", command)
 
 
-@pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
+@pytest.mark.parametrize(
+    "values", [CONTAINER, pytest.param(VM, marks=pytest.mark.soak)], ids=["container", "vm"]
+)
 def test_a_guest_with_the_folder(
     guests: MakeProject, base: Path, values: dict[str, object]
 ) -> None:

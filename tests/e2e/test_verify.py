@@ -160,7 +160,8 @@ def test_promises_of_a_vm(
     run(*VIRSH, "destroy", name)
     done = app.fab("up")
     assert (done.returncode, done.stdout) == (8, "")
-    assert f"libvirt no longer has {name}, but still has its disk" in done.stderr
+    lost = f"{name} is lost: libvirt no longer has it, but still has its disk"
+    assert f"{lost}\n  hint: fab rm, then fab up\n" in done.stderr
     assert f"{name}.img" in volumes()
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from vagrantp.settings import parsers
 from vagrantp.settings.keys import KEYS, NOT_BUILT
 
+from tests.certificates import ONE, SERVER, TWO
+
 SOUND = "INFRA_TYPE=vm\nMEMORY=2048\nCPUS=2\nDISK=20\nLAN_ACCESS=yes\n"
 CONTAINER = "INFRA_TYPE=container\n"
 BRIDGE = "NETWORK_TYPE=bridge\n"
@@ -42,6 +44,7 @@ HINTS = {
     "CLOUD_INIT": "a path starts from the folder of this file",
     "SSH_USER": "SSH_USER=vagrant is there in every guest",
     "SSH_KEY": "a public key's name ends in .pub; a path starts from the folder of this file",
+    "CA_CERTS": "a path starts from the folder of this file",
     "MOUNT": "MOUNT=ro lets the guest read the project folder, MOUNT=rw write it, too",
     "PROTECT": "PROTECT=no lets the guest write whatever programs on this host run in the folder",
     "HIDE": "HIDE=.env,secrets keeps a file and a folder of the project from the guest",
@@ -60,6 +63,12 @@ FILES: dict[str, bytes] = {
     "user-data": b"#cloud-config\npackages: [vim]\n",
     "key.pub": b"# mine\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me@here\n",
     "private": b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\n",
+    "ca.pem": f"# one\n{ONE}\n# two, from Windows\n{TWO}".replace("\n", "\r\n").encode(),
+    "server.pem": f"{ONE}{SERVER}".encode(),
+    "with-key.pem": f"{ONE}-----BEGIN PRIVATE KEY-----\n".encode(),
+    "half.pem": ONE[:300].encode(),
+    "garbled.pem": ONE.replace("MII", "MIJ").encode(),
+    "bundle.pem": ONE.encode() * 150,
     "text": b"only words\n",
     "empty": b"",
     "list.yml": b"- one\n- two\n",
@@ -216,6 +225,12 @@ ROWS: list[tuple[str, list[str]]] = [
     ("SSH_KEY=private", ['SSH_KEY must name a public key, not the private one, got "private"']),
     ("SSH_KEY=key.pub,text", ['SSH_KEY must name a file of public keys, each a line such as ssh-ed25519 AAAA…, got "text"']),
     ("SSH_KEY=empty", ['SSH_KEY must name a file of public keys, each a line such as ssh-ed25519 AAAA…, got "empty"']),
+    ("CA_CERTS=", [f'CA_CERTS {ITEM}, got ""']),
+    ("CA_CERTS=ca.pem,server.pem", ['CA_CERTS must name certificates of authorities; number 2 is a server\'s, got "server.pem"']),
+    ("CA_CERTS=with-key.pem,text", ['CA_CERTS must name a file of certificates, without a private key, got "with-key.pem"\n', 'CA_CERTS must name a file of certificates in PEM, each from BEGIN to END, got "text"']),
+    ("CA_CERTS=half.pem", ['CA_CERTS must name a file of certificates in PEM, each from BEGIN to END, got "half.pem"']),
+    ("CA_CERTS=garbled.pem", ['CA_CERTS must name a file of certificates; number 1 is none, got "garbled.pem"']),
+    ("CA_CERTS=bundle.pem", ['CA_CERTS must name 64 KB of certificates at most, got "bundle.pem"']),
     ("MOUNT=yes", ['MOUNT must be none, ro or rw, got "yes"']),
     ("PROTECT=never", ['PROTECT must be yes or no, got "never"']),
     ("HIDE=", [f'HIDE {ITEM}, got ""', IDLE_HIDE]),
@@ -255,7 +270,7 @@ for _address, _text in (
     ]  # fmt: skip
 
 # What keeps a file from being used is the same whichever key names it.
-for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY"):
+for _key in ("BOX", "PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY", "CA_CERTS"):
     _above = "PROVISION_SCRIPT=base\n" if _key == "PROVISION_VARS" else ""
     _faults = [
         ("./missing.yml", "must name a file that is there"),
@@ -327,6 +342,7 @@ UNWRITTEN: dict[str, object] = {
     "ports": (),
     "ssh_user": "vagrant",
     "ssh_key": (),
+    "ca_certs": (),
     "autostart": False,
     "mount": "none",
     "protect": True,
@@ -363,6 +379,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
     "SSH_USER": st.just("vagrant") | st.from_regex(parsers.USER, fullmatch=True),
     "SSH_KEY": WORDS(["key.pub", "key.pub,./key.pub"]),
+    "CA_CERTS": WORDS(["ca.pem", "./ca.pem,ca.pem"]),
     "MOUNT": WORDS(["none", "ro", "rw"]),
     "PROTECT": WORDS(["yes", "no"]),
     "HIDE": WORDS(["text", 'a-folder,"it\'s a, script"', "./a-folder//inner,key.pub"]),
@@ -397,6 +414,7 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "CLOUD_INIT": ({}, "one.yml", "two.yml"),
     "SSH_USER": ({}, "vagrant", "root"),
     "SSH_KEY": ({}, "one.pub", "two.pub"),
+    "CA_CERTS": ({}, "one.pem", "two.pem"),
     "MOUNT": ({}, "none", "ro"),
     "PROTECT": ({"MOUNT": "rw"}, "yes", "no"),
     "HIDE": ({"MOUNT": "ro"}, "one.yml", "two.yml"),

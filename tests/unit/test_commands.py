@@ -141,6 +141,7 @@ def test_container_for_the_vagrantfile() -> None:
             "--cpus=2",
             "--shm-size=786432k",
             "--limit",
+            "--sysctl=net.ipv4.ping_group_range=0 2147483647",
             "--network=vagrantp",
             "--ip=10.201.1.9",
             "--mac-address=52:54:0a:1b:2c:3d",

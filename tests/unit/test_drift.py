@@ -14,6 +14,7 @@ from vagrantp.instance.drift import Change, drift
 from vagrantp.settings import env, saved
 from vagrantp.settings.keys import KEYS
 
+from tests.certificates import ONE
 from tests.conftest import CONTAINER, MASTER, VM, env_text
 from tests.unit import samples
 
@@ -31,6 +32,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     app.mkdir()
     for name in ("one", "two"):
         (app / f"{name}.yml").write_text("#cloud-config\n")
+        (app / f"{name}.pem").write_text(ONE)
         (app / f"{name}.pub").write_text("ssh-ed25519 AAAAC3\n")
 
     def tell(old: Values, new: Values) -> list[Change]:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vagrantp.guest import facts
-from vagrantp.guest.facts import Facts, Mounted, OfFolder, parse
+from vagrantp.guest.facts import Authorities, Facts, Mounted, OfFolder, parse
 
 DIGEST = "0123456789abcdef" * 4
 PRINTED = f"""\
@@ -27,6 +27,7 @@ addresses 10.201.0.57 192.168.1.9
 gateway 10.201.0.1
 user 1000 1000
 project fuse.bindfs rw 4711
+certificates {DIGEST} 0
 trusted yes
 provisioned {DIGEST}
 root_kib 3000000
@@ -41,6 +42,7 @@ HONEST = Facts(
     gateway=IPv4Address("10.201.0.1"),
     user=(1000, 1000),
     project=Mounted("fuse.bindfs", "rw", 4711),
+    certificates=Authorities(DIGEST, 0),
     trusted=True,
     provisioned=DIGEST,
     root_kib=3000000,
@@ -56,7 +58,7 @@ LIES = [
     *("\udcff", "app\x0bcpus 9", "app\x85cpus 9", "\r", "app\rok", "\u2028"),
     *("10.0.0.1 \x1b[2J", "10.0.0.256", "010.0.0.1", "10.0.0.1/24", "10.0.0.1  10.0.0.2", "::1"),
     *("virtiofs rw", "virtiofs rx 1", "virtiofs rw 1 2", "\x1b rw 1", f"{'v' * 65} rw 1"),
-    *(DIGEST.upper(), f"{DIGEST}0"),
+    *(DIGEST.upper(), f"{DIGEST}0", f"{DIGEST} -1", f"{DIGEST} 9999999"),
 ]
 
 

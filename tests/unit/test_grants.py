@@ -18,6 +18,8 @@ from vagrantp.settings import env, files
 from vagrantp.settings.keys import KEYS
 from vagrantp.verbs.steps.grant import granted, keep
 
+from tests.certificates import ONE
+
 PLAIN = {"INFRA_TYPE": "container", "MEMORY": "256", "CPUS": "1", "DISK": "3"}
 BRIDGE = {"INFRA_TYPE": "vm", "NETWORK_TYPE": "bridge"}
 FILES = {
@@ -25,6 +27,7 @@ FILES = {
     "vars.yml": "a: 1\n",
     "user-data": "#cloud-config\nhostname: theirs\n",
     "key.pub": "ssh-ed25519 AAAAC3\n",
+    "ca.pem": ONE,
     "image.qcow2": "",
     "run": "#!/bin/sh\necho one\n",
 }
@@ -143,6 +146,10 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
         (
             {"PROVISION_SCRIPT": "site.yml", "PROVISION_VARS": "../elsewhere/vars.yml"},
             [f"PROVISION_VARS=ELSE/vars.yml: {OUTSIDE}"],
+        ),
+        (
+            {"CA_CERTS": "ca.pem,../elsewhere/ca.pem"},
+            [f"CA_CERTS=ELSE/ca.pem: {OUTSIDE}"],
         ),
         (
             {"INFRA_TYPE": "vm", "CLOUD_INIT": "../elsewhere/user-data"},
@@ -457,17 +464,18 @@ def test_nothing_outside_is_looked_into_before(project: Path) -> None:
         "PROVISION_VARS": "../elsewhere/vars.yml",
         "CLOUD_INIT": "../elsewhere/user-data",
         "SSH_KEY": "../elsewhere/key.pub",
+        "CA_CERTS": "../elsewhere/ca.pem",
     }
     assert settings(project, **values).hostname is None
     (other / "requirements.yml").write_text("- {\n")
     with pytest.raises(ConfigError) as refused:
         accept(project, **values)
-    for key in ("PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY"):
+    for key in ("PROVISION_SCRIPT", "PROVISION_VARS", "CLOUD_INIT", "SSH_KEY", "CA_CERTS"):
         assert f"{key} must name a file" in refused.value.message
     put_again = {name: (other / name).write_text(text) for name, text in FILES.items()}
     assert put_again
     asks = accept(project, **values)
-    assert len(asks) == 5  # one question, though the requirements were read after it
+    assert len(asks) == 6  # one question, though the requirements were read after it
     assert accept(project, **values) == []
     assert settings(project, **values).hostname == "theirs"
     (other / "requirements.yml").write_text("[]\n")
@@ -483,6 +491,7 @@ def test_a_copy_is_read(project: Path) -> None:
         "PROVISION_VARS": "vars.yml",
         "CLOUD_INIT": "user-data",
         "SSH_KEY": "key.pub",
+        "CA_CERTS": "ca.pem",
     }
     (project / "requirements.yml").write_text("[]\n")
     names = {**FILES, "requirements.yml": "[]\n"}

@@ -7,9 +7,11 @@ import subprocess
 import pytest
 from vagrantp.images import oci
 
+from tests.certificates import ONE
+
 
 def _given(environment: list[str], names: str) -> list[str]:
-    script = oci._script(environment).removesuffix(oci.ADD.read_text("utf-8"))
+    script = oci._script(environment, []).removesuffix(oci.ADD.read_text("utf-8"))
     shown = " ".join(f'"${name}"' for name in names.split())
     argv = ["sh", "-c", f"{script}\nprintf '%s|' {shown}"]
     return subprocess.check_output(argv, text=True).split("|")[:-1]
@@ -22,6 +24,11 @@ def test_its_environment() -> None:
     assert (names, path) == ("A B", "/opt/it:/bin")
     [exports] = _given(image, "exports")
     assert exports == "export 'A=\"x\" \\ $y'\nexport 'B=two\nlines'\n"  # no shell has a B.C
+
+
+def test_nobody_elses_image_trusts_certificates() -> None:
+    assert _given([], "trust") == [""]
+    assert oci._script([], [ONE]) != oci._script([], [])  # which the image's name is made of
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from vagrantp.instance.record import Instance
 NAME, UID = "app-0a1b2c3d", 1000
 KINDS = ("vm", "container")
 LOST = "its state folder with the keys is gone"
+GONE = "Podman no longer has it"
 UNFINISHED = "it was never made in full"
 
 
@@ -41,6 +42,8 @@ def found(state: str, kind: str = "vm") -> Found:
         return Found(instance, live[state], UID, live=live[state])
     if state == "absent":
         return Found(instance, "absent", UID)
+    if state == "lost":
+        return Found(instance, "broken", UID, GONE, is_lost=True)
     if state == "unfinished":
         return Found(instance, "broken", UID, UNFINISHED, live="stopped", is_unfinished=True)
     is_now: State = "running" if state == "broken, running" else "stopped"
@@ -51,16 +54,18 @@ def found(state: str, kind: str = "vm") -> Found:
 
 # Every state; another user's instance, and what is not vagrantp's, is absent for this user.
 STATES = (
-    *("absent", "unfinished", "stopped", "running", "paused"),
+    *("absent", "lost", "unfinished", "stopped", "running", "paused"),
     *("broken", "broken, running", "broken, paused"),
 )
 NO_INSTANCE = Refuse("there is no instance for /app", "fab up makes it")
 BROKEN = Refuse(f"{NAME} is broken: {LOST}", "fab rm, then fab up")
+IS_LOST = Refuse(f"{NAME} is lost: {GONE}", "fab rm, then fab up")
 HALF_MADE = Refuse(f"{NAME} is broken: {UNFINISHED}", "fab rm, then fab up")
 NOT_RUNNING = Refuse(f"{NAME} is not running", "fab up starts it")
 PAUSED = Refuse(f"{NAME} is paused", "fab up resumes it")
 REFUSED = {
     "absent": NO_INSTANCE,
+    "lost": IS_LOST,
     "unfinished": HALF_MADE,
     "stopped": NOT_RUNNING,
     "paused": PAUSED,
@@ -99,6 +104,7 @@ Row = tuple[str, str, tuple[Change, ...], tuple[Step, ...]]
 UP: list[Row] = [
     # state, kind, changes, steps
     *[("absent", kind, (), CREATE) for kind in KINDS],
+    *[("lost", kind, changes, (IS_LOST,)) for kind in KINDS for changes in ((), (LAN, IMAGE))],
     *[("unfinished", kind, (), (REMOVE_IT, *CREATE)) for kind in KINDS],
     # what needs a new instance is no matter where there will be one
     ("absent", "vm", (IMAGE,), CREATE),
@@ -192,6 +198,7 @@ def test_provision_writes_down_what_it_goes_by_and_nothing_else() -> None:
 
 STOP: dict[tuple[str, str], tuple[Step, ...]] = {
     **{("absent", kind): (NO_INSTANCE,) for kind in KINDS},
+    **{("lost", kind): (IS_LOST,) for kind in KINDS},
     **{(state, kind): () for state in ("unfinished", "stopped", "broken") for kind in KINDS},
     **{(s, k): (Stop(False),) for s in ("running", "broken, running") for k in KINDS},
     **{(s, k): (Do.RESUME, Stop(False)) for s in ("paused", "broken, paused") for k in KINDS},
@@ -214,7 +221,7 @@ def test_stop(state: str, kind: str) -> None:
     ("state", "steps"),
     [
         ("absent", ()),
-        *[(state, (Remove(),)) for state in ("unfinished", "stopped", "broken")],
+        *[(state, (Remove(),)) for state in ("lost", "unfinished", "stopped", "broken")],
         *[
             (state, (Confirm(f"{NAME} is {is_now}"), Remove()))
             for state, is_now in (

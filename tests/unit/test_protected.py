@@ -18,6 +18,7 @@ from vagrantp_guard.protected import (
     Rule,
     commondir_problem,
     config_problem,
+    configured_names,
     gitfile_problem,
     tracked_names,
 )
@@ -49,6 +50,21 @@ def git(folder: Path, *argv: str) -> str:
 
 
 NAMES = {
+    Rule.INDEX: (
+        *(".git/index", ".git/modules/a/b/index", ".git/worktrees/w/index"),
+        *(".git/sharedindex.0123", ".git/modules/a/b/sharedindex.0123"),
+    ),
+    Rule.EMPTY: (".git/MERGE_RR", ".git/worktrees/w/MERGE_RR", ".git/modules/a/MERGE_RR"),
+    Rule.TODO: (
+        *(".git/rebase-merge/git-rebase-todo", ".git/worktrees/w/rebase-merge/git-rebase-todo"),
+        *(
+            ".git/modules/a/rebase-merge/git-rebase-todo",
+            ".git/modules/a/b/rebase-merge/git-rebase-todo",
+        ),
+    ),
+    Rule.STRATEGY: (
+        *(".git/rebase-merge/strategy", ".git/sequencer/opts", ".git/modules/a/sequencer/opts"),
+    ),
     # git's own state
     GITFILE: (".git", "sub/.git", "a/b/c/.git", "node_modules/x/.git", ".venv/src/x/.git"),
     CONFIG: (
@@ -189,7 +205,18 @@ def test_a_persons_module_with_a_name_like_a_part_of_a_git_dir() -> None:
 
 
 SPELLINGS = (
-    *(".GIT", ".Git", ".git.", ".git ", ".git . .", "git~1", "GIT~1", "git~2"),
+    *(
+        ".git\\config",
+        "x\\.GIT",
+        ".GIT",
+        ".Git",
+        ".git.",
+        ".git ",
+        ".git . .",
+        "git~1",
+        "GIT~1",
+        "git~2",
+    ),
     *(".git::$INDEX_ALLOCATION", ".git:x", ".g\u200cit", "\ufeff.git", ".gi\u034ft", ".gi\ufe0ft"),
     *(".ɢit".replace("ɢ", "\uff27"), ".g\u0131t", ".gi\u00adt", "\uff0egit"),
 )
@@ -241,6 +268,14 @@ def test_names_in_head_are_reported_only() -> None:
     assert policy.rule(parts("x/.claude")) is FREE  # a link
     assert policy.reported(parts(".husky/pre-commit"))
     assert not policy.reported(parts(".husky/pre-push"))
+
+
+def test_names_in_head_are_in_a_worktree_as_well() -> None:
+    tracked = frozenset([parts(".vscode/settings.json")])
+    policy = Policy(tracked, lambda _: False, is_worktree=lambda folder: folder == ("tree",))
+    assert policy.rule(parts("tree/.vscode/settings.json")) is FREE
+    assert policy.rule(parts("tree/.vscode/tasks.json")) is CLOSED
+    assert policy.rule(parts("other/.vscode/settings.json")) is CLOSED
 
 
 @pytest.mark.parametrize(
@@ -577,6 +612,44 @@ def test_tracked_names(tmp_path: Path) -> None:
     git(project, "add", ".idea/x")
     names = (".husky/pre-commit", ".claude", "zwei\n/.npmrc", "libs/ü/.husky/pre-commit")
     assert tracked_names(project) == {parts(name) for name in names}
+
+
+def test_what_a_config_names_is_closed(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    for name in ("tools/Hooks/pre-commit", "scripts/clean.py", "src/x", "shared.cfg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    git(tmp_path, "add", "tools", "src", "shared.cfg")
+    git(tmp_path, "commit", "-m", "x")
+    settings = {
+        "core.hooksPath": "tools/Hooks",
+        "include.path": "../shared.cfg",
+        "includeIf.gitdir:x.path": "extra",
+        "filter.x.clean": "python3 'scripts/clean.py' %f",
+        "core.attributesFile": "/etc/x",
+        "user.name": "src",
+    }
+    for key, value in settings.items():
+        git(tmp_path, "config", key, value)
+    configured = configured_names(tmp_path)
+    names = ("tools/hooks", "shared.cfg", ".git/extra", "scripts/clean.py")
+    assert configured == {parts(name) for name in names}
+    policy = Policy(tracked_names(tmp_path), lambda _: False, configured)
+    for name in ("tools/Hooks/pre-push", "shared.cfg", ".git/extra", "scripts/clean.py"):
+        assert policy.rule(parts(name)) is CLOSED
+        assert protected.is_listed(parts(name), configured)
+    assert policy.rule(parts("tools/Hooks/pre-commit")) is FREE
+    assert policy.reported(parts("tools/Hooks/pre-commit"))
+    assert policy.rule(parts("tools")) is FOLDER
+    assert policy.rule(parts("scripts/other.py")) is FREE
+    assert policy.rule(parts("src/x")) is FREE
+
+
+def test_a_config_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert configured_names(tmp_path) == frozenset()
+    os.mkfifo(tmp_path / ".git/config")
+    assert configured_names(tmp_path) == frozenset()
 
 
 def test_tracked_names_of_a_tree_with_odd_names(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from vagrantp.instance import seed
 
 KEY = r"ssh-ed25519 AAAA C:\new\table\\\c"  # a dash's echo reads ends of lines and of itself
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Everything in /etc is a copy; the person's home is below it.
+# Everything in /etc and /var/lib is a copy; the person's home is below it.
 SCRIPT = """
 set -e
 if [ -d /etc/alternatives ]; then  # Debian's awk
     mkdir -p "$1/alternatives"
     mount --bind /etc/alternatives "$1/alternatives"
 fi
+mount --bind "$1/lib" /var/lib
 mount --rbind "$1" /etc
 shift
 exec "$@"
@@ -33,15 +34,15 @@ def etc(tmp_path: Path) -> Path:
     (tmp_path / "ssh/sshd_config").write_text("Include /etc/ssh/sshd_config.d/*.conf\n")
     (tmp_path / "passwd").write_text("root:x:0:0::/etc/me:/bin/sh\n")
     (tmp_path / "group").write_text("root:x:0:\n")
-    for folder in ("me/.ssh", "skel", "sudoers.d", "pam.d"):
+    for folder in ("me/.ssh", "skel", "sudoers.d", "pam.d", "lib"):
         (tmp_path / folder).mkdir(parents=True)
     return tmp_path
 
 
-def _run(etc: Path, shell: str, keys: str) -> None:
+def _run(etc: Path, shell: str, keys: str, zone: str = "") -> None:
     inside = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
     as_user = ["busybox", "sh"] if shell == "busybox" else [shell]
-    script = seed.user_script("root", keys)
+    script = seed.user_script("root", keys, zone=zone)
     argv = [*inside, "sh", "-c", SCRIPT, "sh", str(etc), *as_user, "-c", script]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -95,3 +96,36 @@ def test_a_profile_of_ones_own_stays(etc: Path) -> None:
     (etc / "me/.profile").write_text(f"{profile}# mine\n")
     _run(etc, "sh", KEY)
     assert (etc / "me/.profile").read_text() == f"{profile}# mine\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_hosts_time_zone_at_first(etc: Path, shell: str) -> None:
+    if not Path("/usr/share/zoneinfo/Europe/Berlin").exists():
+        pytest.skip("this host has no tzdata")
+    (etc / "timezone").write_text("Etc/UTC\n")
+    _run(etc, shell, KEY)
+    assert not (etc / "localtime").is_symlink()
+    _run(etc, shell, KEY, "Europe/Berlin")
+    assert (etc / "localtime").readlink() == Path("/usr/share/zoneinfo/Europe/Berlin")
+    assert (etc / "timezone").read_text() == "Europe/Berlin\n"
+    (etc / "timezone").write_text("Asia/Tokyo\n")  # somebody's, in the guest
+    _run(etc, shell, KEY, "Europe/Berlin")
+    assert (etc / "timezone").read_text() == "Asia/Tokyo\n"
+
+
+@pytest.mark.parametrize(
+    ("link", "name"),
+    [
+        ("/usr/share/zoneinfo/Europe/Berlin", "Europe/Berlin"),
+        ("/nowhere/zoneinfo/America/Argentina/Buenos_Aires", "America/Argentina/Buenos_Aires"),
+        ("/nowhere/zoneinfo/Etc/GMT+3", "Etc/GMT+3"),
+        ("/nowhere/zoneinfo/UTC", "UTC"),
+        ("/usr/share/zoneinfo/x; reboot", ""),
+        ("/usr/share/zoneinfo/../../../etc/passwd", ""),
+        ("/somewhere/else", ""),
+    ],
+)
+def test_the_name_of_the_hosts_time_zone(tmp_path: Path, link: str, name: str) -> None:
+    (tmp_path / "localtime").symlink_to(link)
+    assert seed.zone(tmp_path / "localtime") == name
+    assert seed.zone(tmp_path / "none") == ""

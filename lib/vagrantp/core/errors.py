@@ -88,8 +88,8 @@ class ProvisionError(VagrantpError):
 class StateError(VagrantpError):
     """Wrong state: `ssh` when stopped, `rm` of a running one, a smaller `DISK`, busy, not granted.
 
-    Also `init` over a `.env`, a change that needs a new instance, a state folder that is not
-    private.
+    Also `init` over a `.env`, a change that needs a new instance, an instance that others removed,
+    a state folder that is not private.
     """
 
     exit_code = 8

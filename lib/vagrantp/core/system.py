@@ -275,7 +275,9 @@ class Host:
         with locks.flock(path):
             yield
 
-    def exec_process(self, argv: Sequence[str], cwd: Path = Path()) -> None:
+    def exec_process(
+        self, argv: Sequence[str], cwd: Path = Path(), env: Mapping[str, str] | None = None
+    ) -> None:
         """Replace this process by another one, with the same streams; under --dry print it."""
         if self.dry:
             return self._would(f"run {shlex.join(argv)}")
@@ -284,7 +286,7 @@ class Host:
         sys.stdout.flush()
         sys.stderr.flush()
         os.chdir(cwd)
-        kept = {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH)}
+        kept = {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH), **(env or {})}
         with self.progress.aside():
             os.execve(path, [*argv], kept)
 

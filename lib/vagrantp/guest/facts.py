@@ -29,6 +29,12 @@ echo project "$(awk '$2 == "/project" {print $3, substr($4, 1, 2)}' /proc/mounts
 grep -qs '^[[:space:]]*directory = /project/\*$' /etc/gitconfig && trusted=yes || trusted=no
 echo trusted "$trusted"
 echo provisioned "$(cat /var/lib/vagrantp/provisioned 2>/dev/null)"
+own=/etc/ssl/vagrantp.pem # of trust.sh
+echo certificates $([ ! -e "$own" ] || sha256sum "$own" | cut -c 1-64; [ ! -e "$own" ] || awk '
+    /^-----BEGIN/ {text = ""; next}
+    /^-----END/ {if (FILENAME == ARGV[1]) missing[text]; else delete missing[text]; next}
+    {text = text $0}
+    END {for (one in missing) count++; print count + 0}' "$own" "${SSL_CERT_FILE:-/dev/null}")
 set -- $(df -Pk / | awk 'NR == 2 {print $1, $2}')
 echo root_kib "$2"
 # from the root file system through LVM down to the disk; what else is on them is not for it
@@ -81,6 +87,14 @@ class Mounted:
 
 
 @dataclass(frozen=True)
+class Authorities:
+    """The file of CA_CERTS in a guest, and how many of them its system's store lacks."""
+
+    digest: str
+    missing: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a guest says it has. `user`: uid and gid of who logs in; `trusted`: /project, by git."""
 
@@ -91,6 +105,7 @@ class Facts:
     gateway: IPv4Address | None = None
     user: tuple[int, int] | None = None
     project: Mounted | None = None
+    certificates: Authorities | None = None
     trusted: bool | None = None
     provisioned: str | None = None  # provision.fingerprint of what was done
     root_kib: int | None = None
@@ -180,6 +195,11 @@ def _project(text: str) -> Mounted:
     return Mounted(kind, "ro" if mode == "ro" else "rw", int(inode))
 
 
+def _certificates(text: str) -> Authorities:
+    digest, missing = _match(r"([0-9a-f]{64}) (\d{1,6})", text).groups()
+    return Authorities(digest, int(missing))
+
+
 def _digest(text: str) -> str:
     return _match(r"([0-9a-f]{64})", text)[1]
 
@@ -198,6 +218,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "gateway": IPv4Address,
     "user": _user,
     "project": _project,
+    "certificates": _certificates,
     "trusted": _yes_or_no,
     "provisioned": _digest,
 }

@@ -25,6 +25,7 @@ from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
 from vagrantp.providers.libvirt import domain
 
+NO_VOLUME = re.compile("Storage volume not found|No such file or directory")
 MAKERS_VAGRANT = Path("/opt/vagrant")  # not a distribution's own
 
 
@@ -65,8 +66,12 @@ def pool(host: Host, is_built: Callable[[], bool], disk: int = 0) -> Finding:
 
 
 def has_disk(host: Host, instance: Instance) -> bool:
-    """Say whether the disk of a VM is in the pool."""
-    return domain.volumes(instance)[0] in store.volumes_in_pool(host)
+    """Say whether the disk of a VM is in the pool, as far as libvirt knows.
+
+    vol-info looks at the file; vol-list knows only what libvirt itself has removed.
+    """
+    answer = host.ask(virsh("vol-info", domain.volumes(instance)[0], "--pool", store.POOL))
+    return answer.ok or not NO_VOLUME.search(answer.stderr)
 
 
 def vagrant_libvirt(host: Host) -> Finding:

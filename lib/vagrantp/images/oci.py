@@ -20,6 +20,7 @@ from vagrantp.core.errors import ProviderError, cleaned_up_by
 from vagrantp.core.places import SCRIPTS, state_root
 from vagrantp.core.system import Host
 from vagrantp.images import built, store
+from vagrantp.instance import certificates
 
 ADD = SCRIPTS / "add_ssh.sh"
 # Podman's default copies http_proxy and the like, with the password in it.
@@ -31,10 +32,13 @@ NOT_FOR_SSH = ("HOME", "HOSTNAME", "PATH", "TERM", "USER", "container")
 LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")  # what says how text is encoded: locale(7)
 
 
-def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> str:
+def ensure(
+    host: Host, reference: str, network: Callable[[Path], list[str]], trusted: list[str]
+) -> str:
     """Return the Podman reference of an image with ssh, made where it is not there yet.
 
-    `network`: returns podman's options for the network of a container with this state folder.
+    `network`: returns podman's options for the network of a container with this state folder;
+    `trusted`: the certificates of CA_CERTS, which the image trusts.
     Raises ProviderError when the image cannot be pulled, or nothing can be added to it.
     """
     if not built.is_in_podman(host, reference):
@@ -44,7 +48,7 @@ def ensure(host: Host, reference: str, network: Callable[[Path], list[str]]) -> 
     if host.dry and not built.is_in_podman(host, reference):
         return reference
     identity, environment = _facts(host, reference)
-    script = _script(environment)
+    script = _script(environment, trusted)
     parts = f"{BUILD}{identity}{script}{ENTRY.read_text()}"
     digest = hashlib.sha256(parts.encode()).hexdigest()
     made = f"localhost/vagrantp-{store.slug(reference)}-{digest[:10]}:latest"
@@ -63,7 +67,7 @@ def _facts(host: Host, reference: str) -> tuple[str, list[str]]:
     return found["Id"], (found.get("Config") or {}).get("Env") or []
 
 
-def _script(environment: list[str]) -> str:
+def _script(environment: list[str], trusted: list[str]) -> str:
     """Return add_ssh.sh, with the image's environment for those who log in by ssh."""
     variables = dict(pair.split("=", 1) for pair in environment if "=" in pair)
     path = variables.get("PATH", "")
@@ -80,6 +84,7 @@ def _script(environment: list[str]) -> str:
         "path": path,
         "lang": lang,
         "entry": ENTRY.read_text("utf-8"),
+        "trust": certificates.script(trusted) if trusted else "",
     }
     start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     return start + ADD.read_text("utf-8")

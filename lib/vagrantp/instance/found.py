@@ -29,6 +29,7 @@ class Found:
     vnc: str | None = None
     live: State = "absent"  # as its provider says, even if `state` is broken
     is_unfinished: bool = False  # left by a killed `up`
+    is_lost: bool = False  # made in full, and others removed it, or its disk
 
     @property
     def name(self) -> str:
@@ -60,3 +61,9 @@ def uid_from(text: str) -> int:
 def absent(instance: Instance) -> Found:
     """Return the finding that there is no such instance."""
     return Found(instance, "absent", os.getuid())
+
+
+def lost(instance: Instance, reason: str) -> Found:
+    """Return the finding that others removed an instance."""
+    why = instance.why_newer() or reason
+    return Found(instance, "broken", os.getuid(), reason=why, is_lost=True)

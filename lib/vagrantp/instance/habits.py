@@ -62,8 +62,9 @@ class Changed:
 
 def look(folder: Path) -> Seen:
     """Look at a project folder: the shallow first, following no link, opening plain files only."""
-    from vagrantp_guard.protected import is_listed  # takes a while, and few come here
+    from vagrantp_guard import protected  # takes a while, and few come here
 
+    configured = protected.configured_names(folder)
     found: dict[str, tuple[str, str]] = {}
     is_whole, left, end = True, MAX_ENTRIES, monotonic() + MAX_SECONDS
     waiting: deque[tuple[str, ...]] = deque([()])  # folders, by the names that lead to them
@@ -79,11 +80,14 @@ def look(folder: Path) -> Seen:
                     parts = (*above, entry.name)
                     if entry.name == ".git":
                         found |= _rebase(place, above)
-                    elif entry.is_dir(follow_symlinks=False):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
                         if entry.name not in SKIPPED:
                             waiting.append(parts)
-                    elif is_listed(parts) or not entry.is_file(follow_symlinks=False):
-                        found |= _what(folder, place, parts, is_listed(parts))
+                        continue
+                    is_listed = protected.is_listed(parts, configured)
+                    if is_listed or not entry.is_file(follow_symlinks=False):
+                        found |= _what(folder, place, parts, is_listed)
         return Seen(found, is_whole)
     return Seen({}, is_whole=False)
 

@@ -157,7 +157,8 @@ def _refusal(found: Found) -> tuple[Step, ...]:
     if found.state == "absent":
         return (Refuse(f"there is no instance for {found.instance.folder}", "fab up makes it"),)
     if found.state == "broken":
-        return (Refuse(f"{name} is broken: {found.reason}", "fab rm, then fab up"),)
+        what = "lost" if found.is_lost else "broken"
+        return (Refuse(f"{name} is {what}: {found.reason}", "fab rm, then fab up"),)
     is_now = "paused" if found.state == "paused" else "not running"
     return (Refuse(f"{name} is {is_now}", NEEDS_UP[found.state]),)
 
@@ -192,7 +193,7 @@ def _refusal_of(found: Found, changes: Sequence[Change]) -> Refuse:
 
 
 def _to_stop(found: Found, force: bool) -> tuple[Step, ...]:
-    if found.state == "absent":
+    if found.state == "absent" or found.is_lost:
         return _refusal(found)
     if found.live not in UP:
         return ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,17 +17,27 @@ from vagrantp.settings.env import Settings
 
 USER_SCRIPT = SCRIPTS / "user.sh"
 FIRST_BOOT = SCRIPTS / "first_boot.sh"
+ZONE = SCRIPTS / "zone.sh"
+ZONE_NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 
 
-def user_script(user: str, keys: str, is_made_later: bool = False) -> str:
+def zone(localtime: Path = Path("/etc/localtime")) -> str:
+    """Return the name of this host's time zone, "" where it has none."""
+    _, _, name = os.path.realpath(localtime).partition("/zoneinfo/")
+    return name if ZONE_NAME.fullmatch(name) else ""
+
+
+def user_script(user: str, keys: str, is_made_later: bool = False, zone: str = "") -> str:
     """Return a script that lets a user log into a guest by `keys`, and become root there by sudo.
 
     It works in any guest, any number of times: what the user has there already stays.
-    `is_made_later`: cloud-init will make the user, as a person's #cloud-config says.
+    `is_made_later`: cloud-init will make the user, as a person's #cloud-config says. `zone`: what
+    is the guest's time zone, if it is new.
     """
-    values = {"user": user, "keys": keys.strip(), "is_made_later": "yes" if is_made_later else "no"}
+    later = "yes" if is_made_later else "no"
+    values = {"user": user, "keys": keys.strip(), "is_made_later": later, "zone": zone}
     start = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-    return start + USER_SCRIPT.read_text(encoding="utf-8")
+    return start + ZONE.read_text(encoding="utf-8") + USER_SCRIPT.read_text(encoding="utf-8")
 
 
 def networks(lan: contract.LanNic, mac: str) -> dict[str, str]:

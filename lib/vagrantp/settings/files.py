@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ REQUIREMENTS = tuple(
     for ending in ("yml", "yaml")
 )
 JINJA = re.compile(r"## *template: *jinja *\n", re.IGNORECASE)  # cloud-init's, its templater.py
+
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s([^-]+)-----END CERTIFICATE-----")
+MAX_PEM = 64 * 1024  # characters: a guest gets them in an argument, of 128 KB at most
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,47 @@ def _public_key(base: Base, named: str) -> Path:
     if not lines or not all(re.match(r"(ssh|ecdsa|sk)-\S+ AAAA\S+", line) for line in lines):
         raise Invalid("must name a file of public keys, each a line such as ssh-ed25519 AAAA…")
     return found
+
+
+def certificates(base: Base, named: tuple[str, ...]) -> tuple[Path, ...]:
+    """Find files of certificate authorities, in PEM."""
+    found: tuple[Path, ...] = Schema((partial(_certificates, base),))(named)
+    texts = [text for path in found if (text := content(base, path))]
+    if sum(len(one) for text in texts for one in authorities(text)) > MAX_PEM:
+        raise Invalid(f"must name {MAX_PEM // 1024} KB of certificates at most")
+    return found
+
+
+def _certificates(base: Base, named: str) -> Path:
+    found = located(base.folder, Path(named))
+    text = content(base, found)
+    if text is not None:
+        authorities(text)
+    return found
+
+
+def authorities(text: str) -> list[str]:
+    """Return the certificates in a text as PEM, without what stands between them.
+
+    Raises Invalid where that is none, or one that is no authority's, or private.
+    """
+    import ssl  # takes 0.01 s, and few need it
+
+    if "PRIVATE KEY" in text:
+        raise Invalid("must name a file of certificates, without a private key")
+    found = ["".join(one.split()) for one in CERTIFICATE.findall(text)]
+    if not found or len(found) != text.count("BEGIN CERTIFICATE"):
+        raise Invalid("must name a file of certificates in PEM, each from BEGIN to END")
+    for number, one in enumerate(found, 1):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(cadata=b64decode(one, validate=True))
+            kinds = context.cert_store_stats()
+        except (ValueError, ssl.SSLError):
+            raise Invalid(f"must name a file of certificates; number {number} is none") from None
+        if kinds["x509_ca"] != 1:
+            raise Invalid(f"must name certificates of authorities; number {number} is a server's")
+    return [ssl.DER_cert_to_PEM_cert(b64decode(one)).strip() for one in found]
 
 
 def image_file(base: Base, value: str | Path) -> str | Path:

@@ -282,6 +282,16 @@ class Settings:
         grant=Grant("who has the private key to it logs into the guest"),
         unverified="a private key that fits is not ours to try",
     )
+    ca_certs: tuple[Path, ...] = key(
+        "path(s), comma-separated",
+        "certificate authorities that the guest, its node, Python and Java trust as well, in PEM",
+        "ca.pem",
+        parsers.items,
+        locate=files.certificates,
+        hint="a path starts from the folder of this file",
+        applies=AT_ONCE,
+        verified="certificates",
+    )
     mount: Literal["none", "ro", "rw"] = folder_keys.MOUNT
     protect: bool = folder_keys.PROTECT
     hide: tuple[str, ...] = folder_keys.HIDE
@@ -319,7 +329,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = ("AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "CA_CERTS", "NESTED")
+NOT_BUILT = ("AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
 
 
 def is_not_built(name: str) -> bool:

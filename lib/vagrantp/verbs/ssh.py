@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
+from vagrantp.guest import terminal
 from vagrantp.instance import plan
 from vagrantp.instance import record as instances
 from vagrantp.instance import ssh as openssh
@@ -28,10 +29,13 @@ def ssh(host: Host, command: str = "", verbose: bool = False) -> None:
     steps.take(host, plan.decide(found, [], plan.Want.LOGIN), found)
     if not host.dry:
         _keep_connection(host, found.instance, pid)
-    terminal = ["-t"] if os.isatty(0) and os.isatty(1) else []
-    rest = [*terminal, "--", command] if command else []
+    has_terminal = os.isatty(0) and os.isatty(1)
+    rest = [*(["-t"] if has_terminal else []), "--", command] if command else []
     argv = openssh.kept_ssh(found.instance, pid, *rest)
-    host.exec_process(argv, cwd=found.instance.state_dir)
+    name = os.environ.get("TERM", "")
+    if has_terminal and name:
+        name = terminal.known_in(host, found.instance, pid, name)
+    host.exec_process(argv, cwd=found.instance.state_dir, env={"TERM": name} if name else None)
 
 
 def _look(host: Host, folder: Path) -> tuple[Found, str]:
@@ -42,7 +46,9 @@ def _look(host: Host, folder: Path) -> tuple[Found, str]:
         return find(host, folder), ""  # says what is wrong, as far as a provider knows it
     host.progress.about(known.full_name, known.infra_type)
     state, pid = provider_for(known.infra_type).live(host, known)
-    is_gone = state in ("absent", "broken") or (state == "running" and not pid)
+    if state == "absent":
+        return find(host, folder), ""
+    is_gone = state == "broken" or (state == "running" and not pid)
     return Found(known, "stopped" if is_gone else state, os.getuid()), pid
 
 

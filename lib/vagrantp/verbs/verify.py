@@ -9,7 +9,7 @@ from vagrantp.core.errors import PromiseError
 from vagrantp.core.progress import Check, compare, table
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
-from vagrantp.guest import mount, provision, session
+from vagrantp.guest import certificates, mount, provision, session
 from vagrantp.guest.facts import Facts
 from vagrantp.instance import grants, network, ssh
 from vagrantp.instance import record as instances
@@ -51,6 +51,7 @@ def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:
         *provider_for(instance.infra_type).check(host, instance, settings),
         *session.check(facts, settings),
         *mount.check(instance, settings, facts),
+        *certificates.check(instance, settings, facts),
         *(mount.check_kept(host, instance, settings, ssh.ssh(instance)) if not why else []),
         compare("address", promised, promised if promised in addresses else " ".join(addresses)),
         *_on_lan(host, instance, facts),

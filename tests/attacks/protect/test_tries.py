@@ -20,7 +20,7 @@ def attack(folder: Folder, guest: Guest) -> None:
     before = folder.closed()
     done = guest.run(in_one_go(TRIES, folder.environment))
     assert done.returncode == 0, done.stderr
-    for place in (".", "sub", "tree", "nested", "spare", "merging", "rebasing"):
+    for place in (".", "sub", "tree", "nested", "merging", "rebasing"):
         works = folder.as_person("git", "-C", place, "status")
         assert works.returncode == 0, (place, works.stderr)
     problems = {

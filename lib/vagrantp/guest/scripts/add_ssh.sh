@@ -1,6 +1,7 @@
 # Adds to an image what `ssh` and Ansible need and it has not got: runs as root in a container of it. What
 # the image sets for its programs is set before this (images/oci.py): $exports, lines for a shell;
-# $settings, values of sshd's SetEnv; $names, of sudo's env_keep; $path; $lang, "" where it has its own.
+# $settings, values of sshd's SetEnv; $names, of sudo's env_keep; $path; $lang, "" where it has its own;
+# $trust, trust.sh for CA_CERTS, or "".
 set -eu
 packages=
 # $1: a command; the others: its packages in Debian, Alpine, Fedora and Arch
@@ -22,8 +23,11 @@ need sudo sudo sudo sudo sudo
 need python3 python3 python3 python3 python
 need ip iproute2 iproute2 iproute iproute2
 need awk mawk gawk gawk gawk
+[ -z "$trust" ] || command -v update-ca-trust >/dev/null ||
+    need update-ca-certificates ca-certificates ca-certificates ca-certificates ca-certificates
 required=$packages
 need setfacl acl acl acl acl # for `become_user`
+need ping iputils-ping iputils iputils iputils
 install() {
     case ${packages:+$manager} in
         "") ;;
@@ -39,6 +43,7 @@ install() {
             return 1 ;;
     esac
 }
+[ -z "$trust" ] || sh -c "$trust" # the way to the mirrors may need it
 if [ "$required" ]; then install; else (install) || true; fi
 rm -f /etc/ssh/ssh_host_*
 # What the image sets for its own program is there for whoever logs in as well, and as root by sudo.
@@ -66,3 +71,4 @@ printf '%s\n' "PATH=$path" >> /etc/environment
 rm -f /etc/profile.d/00-vagrantp.sh
 printf '%s' "$entry" > /usr/local/sbin/vagrantp-entry
 chmod 755 /usr/local/sbin/vagrantp-entry
+[ -z "$trust" ] || sh -c "$trust"

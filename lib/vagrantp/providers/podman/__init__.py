@@ -18,7 +18,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.core.text import plain
 from vagrantp.images import built, oci
-from vagrantp.instance import guard, network
+from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
@@ -83,7 +83,7 @@ def prepare(
     without = quota.why_none(host)
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
-    image = _image(host, settings.image)
+    image = _image(host, instance, settings)
     _isolate(host, instance, settings, card)
     limits = _process_limits(host)
     if os.getuid() != 0:
@@ -109,9 +109,9 @@ def _process_limits(host: Host) -> list[str]:
     return options.process_limits(most, hard)
 
 
-def _image(host: Host, image: str) -> str:
-    if image in built.SUITES:
-        return built.ensure_container_image(host, image)
+def _image(host: Host, instance: Instance, settings: Settings) -> str:
+    if settings.image in built.SUITES:
+        return built.ensure_container_image(host, settings.image)
 
     def options(folder: Path) -> list[str]:
         if os.getuid() != 0:
@@ -121,7 +121,7 @@ def _image(host: Host, image: str) -> str:
             f"--ip={addresses.take_address(host, folder, None)}",
         ]
 
-    return oci.ensure(host, image, options)
+    return oci.ensure(host, settings.image, options, certificates.of(instance, settings))
 
 
 def keep_address(host: Host, instance: Instance, settings: Settings) -> str:

@@ -37,6 +37,7 @@ def container(
     """
     options = [
         *limits,
+        "--sysctl=net.ipv4.ping_group_range=0 2147483647",  # systemd's; no CAP_NET_RAW is needed
         f"--network={network}",
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",

@@ -48,6 +48,8 @@ def apply(host: Host, instance: Instance, settings: Settings, step: plan.Apply) 
             with cleaning_up_after(error):
                 provider.stop(host, instance, force=True)
             raise
+    if settings.ca_certs or any(change.key == "CA_CERTS" for change in step.now):
+        checking.trust(host, instance, settings)
     is_lost = bool(ports.forwards(instance)) and not ports.is_served(instance)
     if is_lost and not step.forwards:
         host.progress.say("its ports were not forwarded any more; they are again")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vagrantp.core.errors import ProviderError, UnansweredError
 from vagrantp.core.places import SET_UP
+from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
-from vagrantp.guest import mount, session
+from vagrantp.guest import certificates, mount, session
 from vagrantp.guest.facts import Facts
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -32,12 +33,31 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
             provider.stop(host, instance, force=False)
             provider.start(host, instance)
         facts, argv = _reach(host, instance, ssh_config)
+    if certificates.ensure(host, instance, settings, facts, argv):
+        facts, argv = _reach(host, instance, ssh_config)
     with host.progress.stage("check"), explained(host, instance):
         facts = mount.ensure(host, instance, settings, facts, argv, instance.state_dir)
         checks = provider.enforce(host, instance, settings)
         checks += session.check(facts, settings)
         checks += mount.check(instance, settings, facts)
+        checks += certificates.check(instance, settings, facts)
         checks += mount.check_kept(host, instance, settings, argv, instance.state_dir)
+    _require(checks)
+
+
+def trust(host: Host, instance: Instance, settings: Settings) -> None:
+    """Have a running instance trust CA_CERTS, where it does not. Raises ProviderError."""
+    argv = ssh.kept_ssh(instance, provider_for(instance.infra_type).pid(host, instance))
+    facts, why = session.ask(host, argv, instance.state_dir)
+    if why:
+        raise ProviderError(f"the guest does not answer: {why}")
+    if certificates.ensure(host, instance, settings, facts, argv):
+        facts, _ = _reach(host, instance, instance.ssh_config)
+        _require(certificates.check(instance, settings, facts))
+
+
+def _require(checks: list[Check]) -> None:
+    """Raise ProviderError where a check has failed."""
     failed = [
         f"{check.name}: promised {check.promised}, found {check.found}"
         for check in checks

@@ -10,8 +10,8 @@ from vagrantp.core.errors import cleaning_up_after
 from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.host import checks
+from vagrantp.instance import certificates, seed, ssh
 from vagrantp.instance import record as instances
-from vagrantp.instance import seed, ssh
 from vagrantp.instance.record import Instance
 from vagrantp.net import ports
 from vagrantp.providers import provider_for, vagrant
@@ -103,7 +103,12 @@ def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
     files = [instance.key.with_suffix(".pub"), *map(instance.source, settings.ssh_key)]
     user, theirs = settings.ssh_user, settings.cloud_init
     is_made_later = theirs is not None and user in env.users_of(instance.source(theirs))
-    host.write(instance.user_script, seed.user_script(user, _keys_in(files), is_made_later))
+    script = seed.user_script(user, _keys_in(files), is_made_later, seed.zone())
+    if instance.infra_type == "vm" and settings.ca_certs:  # cloud-init may need them already
+        trust = certificates.script(certificates.of(instance, settings))
+        # `up` sees what failed of it, and tries again
+        script = f"set -e\n(\n{script})\n(\n{trust}) || true\n"
+    host.write(instance.user_script, script)
 
 
 def _keys_in(files: Iterable[Path]) -> str:

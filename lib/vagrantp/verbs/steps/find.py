@@ -12,9 +12,10 @@ from vagrantp.core.errors import ProviderError, StateError, UnansweredError
 from vagrantp.core.files import refuse_open
 from vagrantp.core.places import state_root
 from vagrantp.core.system import Host
+from vagrantp.host import vm_checks
 from vagrantp.instance import plan
 from vagrantp.instance import record as instances
-from vagrantp.instance.found import Found, absent, judged
+from vagrantp.instance.found import Found, absent, judged, lost
 from vagrantp.instance.record import Instance
 from vagrantp.providers import provider_for
 from vagrantp.settings import env
@@ -45,7 +46,11 @@ def find_by(host: Host, identity: str, known: Instance) -> Found:
             if found.instance.id == identity and found.uid == os.getuid():
                 host.progress.about(found.name, found.instance.infra_type)
                 return judged(found)
-    return absent(known)
+    if not known.infra_type or not known.is_complete():
+        return absent(known)
+    provider = "libvirt" if known.infra_type == "vm" else "Podman"
+    has_disk = known.infra_type == "vm" and vm_checks.has_disk(host, known)
+    return lost(known, f"{provider} no longer has it{', but still has its disk' * has_disk}")
 
 
 def running(host: Host, folder: Path) -> Found:

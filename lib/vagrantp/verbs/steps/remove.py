@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from vagrantp.core.errors import ProviderError, StateError
+from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
-from vagrantp.host import vm_checks
 from vagrantp.instance import record as instances
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
@@ -27,6 +26,7 @@ def clean_up(host: Host, instance: Instance) -> None:
     Without Vagrant, which takes seconds to start and knows nothing more.
     """
     host.wait_for_orphans(mark(instance))
+    host.remove(instance.ssh_config)  # it is complete no more: a killed `rm` has lost nothing
     if instance.infra_type:
         provider_for(instance.infra_type).clean_up(host, instance)
     else:  # its machine.json is lost, and no provider knows it: parts may be there
@@ -40,14 +40,8 @@ def clean_up(host: Host, instance: Instance) -> None:
 
 
 def remove_leftovers(host: Host, wanted: Instance) -> None:
-    """Remove what a killed `up` with another NAME has left.
-
-    Raises StateError where the domain of a complete VM is gone, and its disk is not.
-    """
+    """Remove what a killed `up` with another NAME has left."""
     for known in instances.all_by_id(wanted.id, wanted.folder):
-        if known.is_complete() and known.infra_type == "vm" and vm_checks.has_disk(host, known):
-            text = f"libvirt no longer has {known.full_name}, but still has its disk"
-            raise StateError(text, "fab rm removes that as well, then fab up")
         if known.full_name != wanted.full_name:
             remove(host, known)
 

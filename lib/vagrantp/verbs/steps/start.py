@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
-from vagrantp.core.errors import ProviderError, UnansweredError, cleaning_up_after
+from vagrantp.core.errors import ProviderError, StateError, UnansweredError, cleaning_up_after
 from vagrantp.core.system import Host
-from vagrantp.host import checks
+from vagrantp.host import checks, vm_checks
 from vagrantp.instance import plan, ssh
 from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
@@ -22,6 +22,9 @@ from vagrantp.verbs.steps import check as checking
 def start(host: Host, instance: Instance, settings: Settings, step: plan.Start) -> None:
     """Start a stopped instance: directly, or by Vagrant if the domain must be written again."""
     provider = provider_for(instance.infra_type)
+    if instance.infra_type == "vm" and not vm_checks.has_disk(host, instance):
+        text = f"{instance.full_name} is lost: libvirt no longer has its disk"
+        raise StateError(text, "fab rm, then fab up")
     checks.before_start(host, instance, settings)
     for change in step.changes:
         host.progress.say(str(change))
