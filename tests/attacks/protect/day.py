@@ -24,7 +24,7 @@ def day(folder: Folder, guest: Guest) -> None:
         rounds = 0
         while rounds == 0 or not running.done():
             done = folder.as_person("sh", stdin=on_host)
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == 0, (done.stderr, running.result().stderr)
             rounds += 1
             sleep(0.2)
         agent = running.result()

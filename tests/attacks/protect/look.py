@@ -22,10 +22,10 @@ git commit --quiet --all --allow-empty --message look
 AT_THE_TOP = """\
 git status
 git diff HEAD~2
-echo mine >>src/file
 git log -p --max-count 2 --show-signature
 script --quiet --command 'git log' /dev/null
 script --quiet --command 'git branch' /dev/null
+echo mine >>src/file
 printf 'n\\nq\\n' | git add --patch
 git stash
 git stash pop
