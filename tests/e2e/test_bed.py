@@ -222,7 +222,8 @@ def test_a_container_of_an_ordinary_user(bed: Bed) -> None:
     _is_as_promised(bed, "one", memory=300)  # its ports among the rest
     assert _verb(bed, "one", "ssh --command 'id -un; exit 42'", expected=42) == "vagrant\n"
     _is_closed(bed, "one")
-    made = "cd /project; touch mine HEAD; sudo sh -c 'touch roots; chmod u+s roots; mknod dev c 1 3'; ls"
+    tries = "touch roots; chmod u+s roots; mknod dev c 1 3"
+    made = f"cd /project; touch mine HEAD; sudo sh -c {quote(tries)}; ls"
     assert _verb(bed, "one", f"ssh --command {quote(made)} 2>/dev/null") == "mine\nroots\n"
     assert bed.run("one", "cd app; stat -c '%U %A' mine roots") == "one -rw-r--r--\n" * 2
     _verb(bed, "one", "rm --force")
