@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
-from errno import EBUSY, EFBIG, EINVAL, ENAMETOOLONG, EPERM, EXDEV
-from itertools import cycle
+from errno import EBUSY, EINVAL, ENAMETOOLONG, EPERM, EXDEV
 
-from vagrantp_guard.folder import CONTENT_MAX, Folder, Place, refuse
+from vagrantp_guard.folder import Folder, Place, refuse
 from vagrantp_guard.git_config import object_format
 from vagrantp_guard.git_state import IN_PLACE, REPLACED, index_problem
 from vagrantp_guard.notify import (
@@ -26,10 +24,10 @@ from vagrantp_guard.notify import (
 )
 from vagrantp_guard.protected import Parts, Rule
 from vagrantp_guard.seccomp import READS, WRITES
+from vagrantp_guard.vetted import REMEMBERED, Vetted
 
 AT_FDCWD = 0xFFFFFF9C
 PATH_MAX = 4096
-REMEMBERED = 100_000  # at most
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 FREE = {Rule.FREE, Rule.NO_LINK}
 MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
@@ -38,34 +36,22 @@ VETTED = {*REPLACED, Rule.INDEX}
 MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
 
 
-@dataclass(frozen=True)
-class Vetted:
-    """A file that bindfs has open, and that is written here."""
-
-    rule: Rule
-    parts: Parts
-    file: int
-
-
 class Changes:
     """Answers the calls that bindfs makes in a project folder."""
 
     def __init__(self, folder: Folder, vetted: range) -> None:
-        """`vetted`: numbers of descriptors, in bindfs, of files that are written here only."""
+        """`vetted`: numbers of descriptors, in bindfs, of files that it must not write itself."""
         self.folder = folder
-        self.numbers = cycle(vetted)
-        self.vetted: dict[int, Vetted] = {}  # by number in bindfs
-        self.emptied: set[Parts] = set()  # what is vetted, and to be written from its start
+        self.vetted = Vetted(folder, vetted)
         self.linked: set[int] = set()  # files all of whose names this guest made
         self.made: set[Parts] = set()  # configurations of repositories that this guest began
 
     def answer(self, call: Call, name: str) -> int:
         """Do what a call asks for; return what it returns. Raises OSError, Continue."""
         if name == "ftruncate":
-            vetted = self.vetted.get(call.arguments[0]) or refuse()
-            return self._empty(vetted.parts, call.arguments[1])
+            return self.vetted.truncate(*call.arguments[:2])
         if name == "pwrite64":
-            return self._write_vetted(call, *call.arguments[:4])
+            return self.vetted.write(call, *call.arguments[:4])
         do, places, rest, is_at = ANSWERS[name]
         arguments = call.arguments
         if is_at and any(arguments[at - 1] & 0xFFFFFFFF != AT_FDCWD for at in places):
@@ -83,7 +69,7 @@ class Changes:
             if not flags & WRITES:
                 return Fd(os.open(place.name, flags | os.O_NOFOLLOW, dir_fd=place.folder))
             if place.rule in IN_PLACE:
-                return self._open_vetted(place, flags, mode)
+                return self.vetted.open(place, path, flags, mode)
             if place.rule not in FREE:
                 refuse()
             flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would hold up all
@@ -104,42 +90,6 @@ class Changes:
         """
         if self.folder.policy and facts.st_nlink > 1 and facts.st_ino not in self.linked:
             refuse(EPERM)
-
-    def _open_vetted(self, place: Place, flags: int, mode: int) -> int:
-        how = flags & (os.O_CREAT | os.O_EXCL) | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.open(place.name, how, mode & 0o777, dir_fd=place.folder)
-        number = next(self.numbers)
-        if number in self.vetted:
-            os.close(self.vetted[number].file)
-        self.vetted[number] = Vetted(place.rule, place.parts, file)
-        if flags & os.O_TRUNC:
-            self._empty(place.parts, 0)
-        found = Fd(os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place.folder))
-        found.at = number
-        return found
-
-    def _empty(self, parts: Parts, size: int) -> int:
-        """Empty a file with the first that is written to it: not sooner, git may obey it."""
-        if size or len(self.emptied) >= REMEMBERED:
-            refuse()
-        self.emptied.add(parts)
-        return 0
-
-    def _write_vetted(self, call: Call, number: int, start: int, size: int, offset: int) -> int:
-        """Write to a file whose content decides what git obeys, if it may become that."""
-        vetted = self.vetted.get(number) or refuse()
-        self._may_be_written(os.fstat(vetted.file))
-        if size > CONTENT_MAX or offset > CONTENT_MAX:
-            refuse(EFBIG)
-        old = b"" if vetted.parts in self.emptied else os.pread(vetted.file, CONTENT_MAX, 0)
-        added = read_memory(call.pid, start, size)
-        new = old[:offset].ljust(offset, b"\0") + added + old[offset + size :]
-        if len(added) != size or IN_PLACE[vetted.rule](old, new, vetted.parts):
-            refuse()
-        if vetted.parts in self.emptied:
-            os.ftruncate(vetted.file, 0)
-            self.emptied.discard(vetted.parts)
-        return os.pwrite(vetted.file, added, offset)
 
     def mkdir(self, _: Call, path: bytes, mode: int) -> int:
         """Make a folder."""
@@ -265,11 +215,8 @@ class Changes:
     def truncate(self, _: Call, path: bytes, size: int) -> int:
         """Change the length of a file."""
         with self.folder.place(path) as place:
-            if place.rule in IN_PLACE and size == 0 and len(self.emptied) < REMEMBERED:
-                self.emptied.add(
-                    place.parts
-                )  # FUSE does so as it opens a file to be written from the start
-                return 0
+            if place.rule in IN_PLACE:
+                return self.vetted.empty(place.parts, size)  # FUSE does so after open(2)
             if place.rule not in FREE:
                 refuse()
             flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
