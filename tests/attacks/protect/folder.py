@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.attacks.protect import HERE
 
 PERSON = 12345
+TREES = ("", "tree/", "agent-tree/", "t-added/")  # what is tracked is in all of them
 LOOKED_FOR = re.compile(rb"canary[ -]([\w-]+)")
 CANARY = '#!/bin/sh\ntouch "$CANARIES/$1"\n'
 # Below any git dir, its paths by their folded names.
@@ -117,7 +118,7 @@ class Folder:
     def closed(self) -> dict[str, str]:
         """Return what is at each closed path, but for what is tracked: that is reported."""
         names = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
-        tracked = {f"{tree}{name}" for tree in ("", "tree/", "agent-tree/") for name in names}
+        tracked = {f"{tree}{name}" for tree in TREES for name in names}
         found = {}
         for path in self.paths():
             is_folder = (self.project / path).is_dir()
