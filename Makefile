@@ -29,8 +29,8 @@ test: .venv/installed-dev lint setup # everything, with 10,000 generated example
 	@command -v strace >/dev/null || { $(install_strace); }
 	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
 
-check: .venv/installed-dev lint # about half a minute, without root, libvirt or Podman
-	.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m 'not slow' tests/unit tests/contract
+check: .venv/installed-dev lint # half a minute, without root, libvirt or Podman
+	.venv/bin/pytest --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=6 --dist=worksteal -m 'not slow' tests/unit tests/contract
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e

@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import FAB, MASTER, VM, Call, as_text, env_text
 from tests.warm import Warm
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class User:

@@ -10,6 +10,8 @@ from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, MakeProject, Project
 
+pytestmark = pytest.mark.slow
+
 VERBS = ["up", "ssh", "stop", "rm", "provision", "verify"]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project
 
+pytestmark = pytest.mark.slow
+
 NOTHING = "nothing was measured yet\n"
 OPERATION = {"project": "/p", "instance": "p-0", "exit_code": 0, "outcome": "ok", "stages": []}
 

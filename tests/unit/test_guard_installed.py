@@ -18,6 +18,8 @@ from vagrantp_guard import contract, install
 
 from tests.conftest import MASTER
 
+pytestmark = pytest.mark.slow
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 PLAYBOOK = MASTER / "playbooks/host.yml"
 

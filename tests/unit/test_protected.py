@@ -369,6 +369,7 @@ def test_commondir() -> None:
         assert bool(commondir_problem(content, place)) is (content != b"../..")
 
 
+@pytest.mark.slow
 def test_all_that_git_writes_may_be_written(tmp_path: Path) -> None:
     """A day with git: each version of a config follows on the one before."""
     project, other = tmp_path / "project", tmp_path / "other.git"
@@ -479,6 +480,7 @@ def changed(tmp_path: Path, old: bytes, *argv: str) -> bytes:
     return (tmp_path / "config").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", HOSTILE)
 def test_hostile_config(tmp_path: Path, setting: str) -> None:
     key, _, value = setting.partition("=")
@@ -487,6 +489,7 @@ def test_hostile_config(tmp_path: Path, setting: str) -> None:
     assert config_problem(None, new, parts(".git/config"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argv",
     [
@@ -500,6 +503,7 @@ def test_what_the_person_set_stays(tmp_path: Path, argv: tuple[str, ...]) -> Non
     assert config_problem(OLD, changed(tmp_path, OLD, *argv), parts(".git/config"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -588,6 +592,7 @@ def test_work_tree_of_a_submodule(tmp_path: Path, name: str, value: str, is_allo
     assert (config_problem(None, new, parts(name)) == "") is is_allowed
 
 
+@pytest.mark.slow
 def test_tracked_names(tmp_path: Path) -> None:
     inner, project = tmp_path / "inner", tmp_path / "project"
     for folder in (inner, project):
@@ -652,6 +657,7 @@ def test_a_config_that_is_no_file(tmp_path: Path) -> None:
     assert configured_names(tmp_path) == frozenset()
 
 
+@pytest.mark.slow
 def test_tracked_names_of_a_tree_with_odd_names(tmp_path: Path) -> None:
     git(tmp_path, "init", "outside/project")
     project = tmp_path / "outside/project"

@@ -16,6 +16,8 @@ from vagrantp.settings import files
 
 from tests.certificates import ONE, TWO
 
+pytestmark = pytest.mark.slow
+
 BOTH, FIRST, SECOND = [*files.authorities(ONE + TWO)], [ONE.strip()], [TWO.strip()]
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"

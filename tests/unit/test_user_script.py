@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from vagrantp.instance import seed
 
+pytestmark = pytest.mark.slow
+
 KEY = r"ssh-ed25519 AAAA C:\new\table\\\c"  # a dash's echo reads ends of lines and of itself
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Everything in /etc and /var/lib is a copy; the person's home is below it.
