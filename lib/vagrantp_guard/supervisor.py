@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     filters = program(machine, supervised(vetted.start, hides=bool(hidden)))
     listener = notify.child(bindfs, filters)
     notify.answer_all(listener, lambda call: changes.answer(call, names[call.number]))
+    os.wait()
     return 0
 
 

@@ -72,10 +72,10 @@ def repositories(top: Path) -> list[str]:
 
 def run(line: str, folder: str) -> None:
     """Run a line of a shell there; how it ends is of no interest."""
-    argv, nothing = ("sh", "-c", line), subprocess.DEVNULL
+    argv, nothing = ("timeout", "--kill-after=1", "9", "sh", "-c", line), subprocess.DEVNULL
     try:
         subprocess.run(
-            argv, cwd=folder, stdin=nothing, capture_output=True, timeout=10, check=False
+            argv, cwd=folder, stdin=nothing, capture_output=True, timeout=20, check=False
         )
     except (subprocess.TimeoutExpired, OSError) as error:
         print(f"{line} in {folder}: {error}")
