@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from errno import EBUSY, EINVAL, ENAMETOOLONG, EPERM, EXDEV
 
-from vagrantp_guard.folder import Folder, Place, refuse
+from vagrantp_guard.folder import SAFELY, Folder, Place, refuse
 from vagrantp_guard.git_config import object_format
 from vagrantp_guard.git_state import IN_PLACE, REPLACED, index_problem
 from vagrantp_guard.notify import (
@@ -67,12 +67,12 @@ class Changes:
         """Open a file; what the policy vets opens to be read, and is written by the supervisor."""
         with self.folder.place(path) as place:
             if not flags & WRITES:
-                return Fd(os.open(place.name, flags | os.O_NOFOLLOW, dir_fd=place.folder))
+                return Fd(os.open(place.name, flags | SAFELY, dir_fd=place.folder))
             if place.rule in IN_PLACE:
                 return self.vetted.open(place, path, flags, mode)
             if place.rule not in FREE:
                 refuse()
-            flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would hold up all
+            flags |= SAFELY
             found = os.open(place.name, flags & ~os.O_TRUNC, mode & 0o777, dir_fd=place.folder)
             try:
                 self._may_be_written(os.fstat(found))
@@ -219,8 +219,7 @@ class Changes:
                 return self.vetted.empty(place.parts, size)  # FUSE does so after open(2)
             if place.rule not in FREE:
                 refuse()
-            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            file = os.open(place.name, flags, dir_fd=place.folder)
+            file = os.open(place.name, os.O_WRONLY | SAFELY, dir_fd=place.folder)
             try:
                 self._may_be_written(os.fstat(file))
                 os.ftruncate(file, size)

@@ -22,6 +22,7 @@ from vagrantp_guard.protected import (
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
 NAMES_MAX = 20_000
+SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK  # how a file is opened: a FIFO would hold up all
 CONTENT_MAX = 32 * 2**20  # bytes of a file that is looked at
 
 
@@ -48,8 +49,7 @@ class Place(NamedTuple):
 
     def content(self) -> tuple[bytes, os.stat_result]:
         """Return what is in the file, and its facts. Raises OSError."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(self.name, flags, dir_fd=self.folder), "rb") as file:
+        with os.fdopen(os.open(self.name, SAFELY, dir_fd=self.folder), "rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > CONTENT_MAX:
                 refuse()
@@ -88,8 +88,8 @@ class Folder:
         parts = tuple(map(os.fsdecode, path.removeprefix(b"./").split(b"/")))
         if path.startswith(b"/") or not {"", ".", ".."}.isdisjoint(parts):
             refuse()
-        rule = self.policy.rule(parts) if self.policy else Rule.FREE
         root, below = self._found(parts)
+        rule = self.policy.rule(parts) if self.policy and root == self.root else Rule.FREE
         parent, _, name = b"/".join(map(os.fsencode, below)).rpartition(b"/")
         folder = open_folder(root, parent) if parent else root
         try:

@@ -8,13 +8,12 @@ from errno import EFBIG, EISDIR, EPERM
 from itertools import cycle
 from typing import NamedTuple
 
-from vagrantp_guard.folder import CONTENT_MAX, Folder, Place, refuse
+from vagrantp_guard.folder import CONTENT_MAX, SAFELY, Folder, Place, refuse
 from vagrantp_guard.git_state import IN_PLACE
 from vagrantp_guard.notify import Call, Fd, read_memory
 from vagrantp_guard.protected import Parts
 
 REMEMBERED = 100_000  # at most
-SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would hold up all
 
 
 class Opened(NamedTuple):
