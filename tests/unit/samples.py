@@ -222,6 +222,8 @@ ROWS: list[tuple[str, list[str]]] = [
     ("SSH_USER=Me", ['SSH_USER must be a user name: 1 to 32 of a-z, 0-9, _ and -, a letter or _ first, got "Me"']),
     ("SSH_KEY=", [f'SSH_KEY {ITEM}, got ""']),
     ('SSH_KEY="\\"x"', [f'SSH_KEY {QUOTE}, got ""x"']),
+    ('CA_CERTS="\\"x"', [f'CA_CERTS {QUOTE}, got ""x"']),
+    ('MOUNT=ro\nHIDE="\\"x"', [f'HIDE {QUOTE}, got ""x"']),
     ("SSH_KEY=private", ['SSH_KEY must name a public key, not the private one, got "private"']),
     ("SSH_KEY=key.pub,text", ['SSH_KEY must name a file of public keys, each a line such as ssh-ed25519 AAAA…, got "text"']),
     ("SSH_KEY=empty", ['SSH_KEY must name a file of public keys, each a line such as ssh-ed25519 AAAA…, got "empty"']),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vagrantp_guard import git_dir, protected
 from vagrantp_guard.protected import (
@@ -22,6 +22,8 @@ from vagrantp_guard.protected import (
     gitfile_problem,
     tracked_names,
 )
+
+from tests.conftest import EXAMPLES
 
 FREE, NO_LINK, FOLDER, CLOSED = Rule.FREE, Rule.NO_LINK, Rule.FOLDER, Rule.CLOSED
 CONFIG, GITFILE, COMMONDIR = Rule.CONFIG, Rule.GITFILE, Rule.COMMONDIR
@@ -241,6 +243,7 @@ def wide(letter: str) -> str:
     return chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter
 
 
+@settings(max_examples=min(EXAMPLES, 1000))
 @given(st.sampled_from([n for n, r in TABLE if r in (CLOSED, CONFIG, GITFILE)]), st.data())
 def test_no_spelling_gets_by(name: str, data: st.DataObject) -> None:
     spelled = []
