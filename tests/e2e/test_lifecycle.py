@@ -77,7 +77,9 @@ def test_a_user_and_a_key_of_ones_own(guests: MakeProject, tmp_path: Path) -> No
     assert guest(app, "id -un") == "root\n"
 
 
-@BOTH
+@pytest.mark.parametrize(
+    "values", [CONTAINER, pytest.param(VM, marks=pytest.mark.soak)], ids=["container", "vm"]
+)
 def test_authorities_of_ones_own(guests: MakeProject, values: dict[str, object]) -> None:
     app = guests().write({**values, "CA_CERTS": 'ca.pem,"it\'s two.pem"'})
     (app.folder / "ca.pem").write_text(f"# a comment\n{ONE}")
