@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.attacks.protect.conftest import base
 from tests.attacks.protect.day import day
 from tests.attacks.protect.folder import Folder
+from tests.attacks.protect.guests import Guest
 from tests.attacks.protect.test_tries import attack
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 
@@ -32,16 +34,18 @@ class RealGuest:
         return self.app.fab("ssh", "--command", command)
 
 
-@pytest.mark.parametrize(
-    "values", [CONTAINER, pytest.param(VM, marks=pytest.mark.soak)], ids=["container", "vm"]
-)
+@pytest.mark.soak  # tests/attacks/protect has both, in namespaces
+@pytest.mark.parametrize("what", [day, attack])
+@pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
 def test_a_guest_with_the_folder(
-    guests: MakeProject, base: Path, values: dict[str, object]
+    base: Path,
+    guests: MakeProject,
+    what: Callable[[Folder, Guest], None],
+    values: dict[str, object],
 ) -> None:
     app = guests("app", str(base))
     folder = Folder(base).prepare()
     app.write({**values, "MOUNT": "rw", "PROVISION_SCRIPT": "base"})
     up = app.fab("up")
     assert up.returncode == 0, up.stderr
-    day(folder, RealGuest(app))
-    attack(folder, RealGuest(app))
+    what(folder, RealGuest(app))

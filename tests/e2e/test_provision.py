@@ -197,7 +197,7 @@ def test_scripts(guests: MakeProject) -> None:
         assert said in up.stderr
     assert guest(app, "cat /etc/who /etc/py") == "0\n/root"
     guest(app, "ps -o args= -p $(cat /run/daemon) | grep -x 'sleep 1000'")
-    assert guest(app, "sudo ls -A /var/lib/vagrantp") == "provisioned\n"
+    assert guest(app, "sudo ls -A /var/lib/vagrantp") == "provisioned\nzone\n"
 
     # a changed PROVISION_SCRIPT takes effect at once
     (app.folder / "no-run-bit").write_text("#!/bin/sh\n")
