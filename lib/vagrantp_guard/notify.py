@@ -43,8 +43,8 @@ class Call(NamedTuple):
     arguments: tuple[int, ...]
 
 
-def child(argv: list[str], program: bytes) -> int:
-    """Start `argv` under a filter. Return the descriptor that its calls are asked at.
+def child(argv: list[str], program: bytes) -> tuple[int, int]:
+    """Start `argv` under a filter. Return the descriptors of its calls, and of the process.
 
     It ends when this process does. Raises OSError.
     """
@@ -71,7 +71,7 @@ def child(argv: list[str], program: bytes) -> int:
         if read_memory(pid, ctypes.addressof(probe), 4) == b"":
             raise OSError(EIO, "process_vm_readv(2) is closed: kernel.yama.ptrace_scope above 1")
         ours.send(b"\0")
-    return int(fds[0])
+    return int(fds[0]), os.pidfd_open(pid)
 
 
 def _filter(program: bytes) -> int:
@@ -85,19 +85,19 @@ def _filter(program: bytes) -> int:
     return int(found)
 
 
-def answer_all(listener: int, answer: Callable[[Call], int]) -> None:
-    """Answer calls until the processes under the filter have ended.
+def answer_all(listener: int, process: int, answer: Callable[[Call], int]) -> None:
+    """Answer calls until the process that `child` started has ended.
 
     `answer`: what the call returns; Fd opens a file in the caller; OSError is its errno.
     """
     with suppress(OSError):  # Linux 6.6: both run on one processor, one after the other
         fcntl.ioctl(listener, _SET_FLAGS, 1)
-    ends = select.poll()
-    ends.register(listener, select.POLLIN)
+    events = select.poll()
+    for each in (listener, process):  # on older kernels, `listener` ends only once we waited for it
+        events.register(each, select.POLLIN)
     asked, empty = bytearray(_ASKED.size), bytes(_ASKED.size)
     while True:
-        [(_, events)] = ends.poll()
-        if not events & select.POLLIN:
+        if not dict(events.poll()).get(listener, 0) & select.POLLIN:
             return
         asked[:] = empty
         try:

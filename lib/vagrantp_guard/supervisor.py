@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
     machine = os.uname().machine
     names = {number: name for name, number in CALLS[machine].items()}
     filters = program(machine, supervised(vetted.start, hides=bool(hidden)))
-    listener = notify.child(bindfs, filters)
-    notify.answer_all(listener, lambda call: changes.answer(call, names[call.number]))
+    listener, process = notify.child(bindfs, filters)
+    notify.answer_all(listener, process, lambda call: changes.answer(call, names[call.number]))
     os.wait()
     return 0
 
