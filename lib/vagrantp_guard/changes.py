@@ -22,16 +22,15 @@ from vagrantp_guard.notify import (
     read_memory,
     write_memory,
 )
-from vagrantp_guard.protected import Parts, Rule
+from vagrantp_guard.protected import ANYTHING, Parts, Rule
 from vagrantp_guard.seccomp import READS, WRITES
 from vagrantp_guard.vetted import REMEMBERED, Vetted
 
 AT_FDCWD = 0xFFFFFF9C
 PATH_MAX = 4096
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
-FREE = {Rule.FREE, Rule.NO_LINK}
-MAY_BE_FOLDER = {*FREE, Rule.FOLDER, Rule.GITFILE}
-REMOVABLE = {*FREE, Rule.COMMONDIR, Rule.INDEX, Rule.TODO, Rule.STRATEGY, Rule.EMPTY}
+MAY_BE_FOLDER = {*ANYTHING, Rule.FOLDER, Rule.GITFILE}
+REMOVABLE = {*ANYTHING, Rule.COMMONDIR, Rule.INDEX, Rule.TODO, Rule.STRATEGY, Rule.EMPTY}
 VETTED = {*REPLACED, Rule.INDEX}
 MAY_CHANGE_MODE = {*MAY_BE_FOLDER, *VETTED}
 
@@ -70,7 +69,7 @@ class Changes:
                 return Fd(os.open(place.name, flags | SAFELY, dir_fd=place.folder))
             if place.rule in IN_PLACE:
                 return self.vetted.open(place, path, flags, mode)
-            if place.rule not in FREE:
+            if place.rule not in ANYTHING:
                 refuse()
             flags |= SAFELY
             found = os.open(place.name, flags & ~os.O_TRUNC, mode & 0o777, dir_fd=place.folder)
@@ -102,7 +101,7 @@ class Changes:
     def mknod(self, _: Call, path: bytes, mode: int, __: int) -> int:
         """Make a FIFO, a socket or an empty file."""
         with self.folder.place(path) as place:
-            if place.rule is not Rule.FREE and not (place.rule in FREE and stat.S_ISREG(mode)):
+            if place.rule is not Rule.FREE and not (place.rule in ANYTHING and stat.S_ISREG(mode)):
                 refuse()
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
                 refuse(EPERM)
@@ -166,7 +165,7 @@ class Changes:
                 refuse(EBUSY)
             if flags & NO_REPLACE:
                 that.refuse_existing()
-            if this.rule in FREE and that.rule in VETTED:
+            if this.rule in ANYTHING and that.rule in VETTED:
                 return self._replace(this, that)
             facts = _movable(this, that)
             if stat.S_ISDIR(facts.st_mode) and not self.folder.means_the_same(this, that):
@@ -207,7 +206,7 @@ class Changes:
             facts = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
             if stat.S_ISLNK(facts.st_mode):
                 refuse(EINVAL)
-            if place.rule not in FREE:
+            if place.rule not in ANYTHING:
                 _let_no_other_write(facts, mode)
             os.chmod(place.name, stat.S_IMODE(mode), dir_fd=place.folder)
         return 0
@@ -217,7 +216,7 @@ class Changes:
         with self.folder.place(path) as place:
             if place.rule in IN_PLACE:
                 return self.vetted.empty(place.parts, size)  # FUSE does so after open(2)
-            if place.rule not in FREE:
+            if place.rule not in ANYTHING:
                 refuse()
             file = os.open(place.name, os.O_WRONLY | SAFELY, dir_fd=place.folder)
             try:
@@ -282,7 +281,7 @@ def _movable(this: Place, that: Place) -> os.stat_result:
     """Return the facts of a file or folder that may get another name. Raises OSError."""
     facts = os.stat(this.name, dir_fd=this.folder, follow_symlinks=False)
     is_link = that.rule is Rule.NO_LINK and stat.S_ISLNK(facts.st_mode)
-    if is_link or not {this.rule, that.rule} <= FREE:
+    if is_link or not {this.rule, that.rule} <= ANYTHING:
         refuse()
     return facts
 

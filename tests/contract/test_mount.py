@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from vagrantp.instance import habits, record
-from vagrantp.settings import env
 
 from tests.conftest import CONTAINER, MakeProject, Project, env_text
+from tests.contract.conftest import replayed
 
 # Podman 4.3.1, of a container that runs until it is stopped.
 PODMAN = """#!/bin/sh
@@ -31,30 +30,14 @@ def running(
     """Return a project whose container runs with MOUNT=rw, and what was made of it."""
     app = project().write({**CONTAINER, "MOUNT": "rw"})
     (app.folder / "Makefile").write_text("all:\n")
-    monkeypatch.setenv("XDG_STATE_HOME", app.environment["XDG_STATE_HOME"])
-    settings = env.load(app.folder)
-    made = record.new(settings, app.folder)
-    made.state_dir.mkdir(parents=True, mode=0o700)
-    (tmp_path / "state/vagrantp").chmod(0o700)
-    made.machine_json.write_text(record.document(made, settings, {"address": "10.0.0.2"}))
-    made.ssh_config.write_text("")
+    replay = tmp_path / "replay"
+    made = replayed(app, monkeypatch, replay, "STATE")
     seen = habits.look(app.folder)
     found = {"found": seen.found, "is_whole": True, "is_stopped": False}
     made.habits.write_text(json.dumps(found))
-    labels = {"id": made.id, "name": made.name, "folder": str(made.folder), "uid": os.getuid()}
-    container = {
-        "Names": [made.full_name],
-        "State": "STATE",
-        "Pid": os.getpid(),
-        "Labels": {f"vagrantp.{key}": str(value) for key, value in labels.items()},
-    }
-    replay = tmp_path / "replay"
-    replay.mkdir()
-    (replay / "ps").write_text(json.dumps([container]))
     (replay / "state").write_text("running\n")
     (replay / "podman").write_text(PODMAN.format(folder=replay))
     (replay / "podman").chmod(0o755)
-    app.environment["PATH"] = f"{replay}:{app.environment['PATH']}"
     return app, made
 
 

@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from vagrantp.instance import record
-from vagrantp.settings import env
 
 from tests.conftest import CONTAINER, MakeProject, Project
+from tests.contract.conftest import replayed
 
 # Podman 4.3.1, of a container that `podman pause` has frozen; it writes down what changes it.
 PODMAN = """#!/bin/sh
@@ -32,26 +31,10 @@ def paused(
 ) -> tuple[Project, Path]:
     """Return a project whose container is paused, and the folder of what replays it."""
     app = project().write(CONTAINER)
-    monkeypatch.setenv("XDG_STATE_HOME", app.environment["XDG_STATE_HOME"])
-    settings = env.load(app.folder)
-    made = record.new(settings, app.folder)
-    made.state_dir.mkdir(parents=True, mode=0o700)
-    (tmp_path / "state/vagrantp").chmod(0o700)
-    made.machine_json.write_text(record.document(made, settings, {"address": "10.0.0.2"}))
-    made.ssh_config.write_text("")
-    labels = {"id": made.id, "name": made.name, "folder": str(made.folder), "uid": os.getuid()}
-    container = {
-        "Names": [made.full_name],
-        "State": "paused",
-        "Pid": os.getpid(),
-        "Labels": {f"vagrantp.{key}": str(value) for key, value in labels.items()},
-    }
     replay = tmp_path / "replay"
-    replay.mkdir()
-    (replay / "ps").write_text(json.dumps([container]))
+    replayed(app, monkeypatch, replay, "paused")
     (replay / "state").write_text("paused\n")
     replay_with(replay, "exited")
-    app.environment["PATH"] = f"{replay}:{app.environment['PATH']}"
     return app, replay
 
 

@@ -117,7 +117,7 @@ def _what(
         if not stat.S_ISLNK(facts.st_mode):
             return {path: (SPECIAL.get(stat.S_IFMT(facts.st_mode), "device"), "")}
         target = os.readlink(name, dir_fd=place)
-    except OSError:  # it is gone by now
+    except OSError:  # it is gone
         return {}
     top = os.path.realpath(folder)
     if not Path(os.path.realpath(f"{top}/{path}")).is_relative_to(top):

@@ -53,6 +53,6 @@ def day(folder: Folder, guest: Guest) -> None:
 
 
 def untracked(folder: Folder) -> set[str]:
-    """Return what `git status` shows, files of ours among it."""
+    """Return what `git status` shows, vagrantp's files among it."""
     done = folder.as_person("git", "status", "--porcelain", "--ignored")
     return {*done.stdout.splitlines()}
