@@ -361,7 +361,7 @@ def test_a_terminal_that_the_guest_does_not_know(guests: MakeProject, tmp_path: 
         there = app.having(**environment)
         done = there.run("script", "--quiet", "--return", "--command", argv, "/dev/null")
         assert done.returncode == 0, done.stdout
-        return done.stdout.replace("\r", "").removeprefix("^@")
+        return done.stdout.replace("\r", "").replace("^@", "")
 
     assert seen("echo $TERM; tput colors", TERM="xterm-kitty") == "xterm-256color\n256\n"
     assert seen("echo $TERM", TERM="$(reboot)") == "xterm-256color\n"
