@@ -39,6 +39,7 @@ ANNOTATION = "io.vagrantp.state"  # of a container: its state folder, which has 
 ISOLATION = "isolation.json"  # … its policy and its mount
 CONTAINER_ID = "container"  # … the container's id, written down before its first start
 FORWARDS = "forwards.json"  # … what forward.py carries
+FIRST_ID = "first_id"  # … in it: which id of this host root in it is
 HOOK_ERROR = "hook.error"  # … why it was kept from starting
 SEED, SEED_MOUNT = "guest", "/run/vagrantp-seed"  # … and what the container sees there
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from vagrantp_guard import contract
@@ -29,6 +30,18 @@ def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
     uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
     protect = settings.protect and settings.mount == "rw"
     return contract.Mount(settings.mount, instance.folder, uid, gid, protect, settings.hide)
+
+
+def isolation(
+    instance: Instance, settings: Settings, lan: contract.LanNic | None, first_id: int | None
+) -> str:
+    """Return what a container may reach and how it gets its project, for the OCI hook.
+
+    `first_id`: which id of this host its root is; None without a user namespace of its own.
+    """
+    wanted = mount(instance, settings)
+    document = {"mount": wanted and wanted.to_json(), contract.FIRST_ID: first_id}
+    return json.dumps(policy(settings, lan).to_json() | document)
 
 
 def argv(*arguments: str) -> list[str]:

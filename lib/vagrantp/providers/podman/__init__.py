@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -22,7 +21,7 @@ from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, options, quota
+from vagrantp.providers.podman import addresses, ids, options, quota
 from vagrantp.settings.env import Settings
 
 STATES: dict[str, State] = {
@@ -84,16 +83,18 @@ def prepare(
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
     image = _image(host, instance, settings)
-    _isolate(host, instance, settings, card)
     limits = _process_limits(host)
     if os.getuid() != 0:
+        host.write(instance.isolation_json, guard.isolation(instance, settings, card, None))
         return options.rootless_container(instance, settings, image, os.getuid(), limits)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
+    first_id = ids.take(host, instance.state_dir)
+    host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
     uid, has_quota = os.getuid(), without is None
     return options.container(
-        instance, settings, image, subnets.NAME, address, uid, card, has_quota, limits
+        instance, settings, image, subnets.NAME, address, uid, first_id, card, has_quota, limits
     )
 
 
@@ -155,15 +156,8 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Record what the container may reach and how it gets its project, for the OCI hook."""
-    _isolate(host, instance, settings, instance.lan)
-
-
-def _isolate(
-    host: Host, instance: Instance, settings: Settings, own: contract.LanNic | None
-) -> None:
-    mount = guard.mount(instance, settings)
-    document = {**guard.policy(settings, own).to_json(), "mount": mount and mount.to_json()}
-    host.write(instance.isolation_json, json.dumps(document))
+    document = guard.isolation(instance, settings, instance.lan, ids.of(instance))
+    host.write(instance.isolation_json, document)
 
 
 def adopt(host: Host, instance: Instance) -> None:
@@ -275,13 +269,15 @@ def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) ->
 
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     """Compare the limits in the container's cgroup with the settings."""
-    memory, cpus = _limits(pid(host, instance))
+    number = pid(host, instance)
+    memory, cpus = _limits(number)
     starts = _inspect(host, instance, '{{index .Config.Labels "vagrantp.autostart"}}')
     return [
         compare("memory", settings.memory * 1024**2, memory, "bytes"),
         compare("cpus", float(settings.cpus), cpus),
         _disk(host, instance, settings),
         compare("autostart", "yes" if settings.autostart else "no", starts),
+        *ids.check(instance, number),
     ]
 
 
