@@ -134,6 +134,8 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
                 if is_connected(pid):
                     _admit_connected(pid, folder)
                     open_up(pid)
+        except BaseException:  # it stays closed; `check` must not call it admitted
+            forget(folder.name)
         finally:
             fcntl.flock(lock, fcntl.LOCK_UN)  # processes that stay have it open as well
             os._exit(0)

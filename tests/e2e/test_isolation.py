@@ -376,6 +376,16 @@ def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> No
     script = 'mount --bind /bin/false /usr/local/lib/vagrantp/guard; podman start "$0"'
     assert app.run(*unshared, script, name).returncode != 0
     assert json.loads(app.fab("status", "--json").stdout)["state"] == "stopped"
+    folder = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name
+    written = (folder / "isolation.json").read_text()
+    ids = json.loads(written)
+    (folder / "isolation.json").write_text(json.dumps({**ids, "first_id": ids["first_id"] + 1}))
+    assert app.run("podman", "start", name).returncode != 0
+    assert "its uid_map is not its own" in (folder / "hook.error").read_text()
+    # what fails only when Podman has connected it
+    done = app.fab_amid("mount --bind /bin/false $(command -v dnsmasq);", "up")
+    assert done.returncode == 5
+    assert "no resolver answers it" in done.stderr
     done = app.fab_amid("mount --bind /bin/false $(command -v nsenter);", "up")
     assert done.returncode == 5
     assert "starting the container failed: nsenter: it failed" in done.stderr

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from vagrantp.core.errors import ConflictError
 from vagrantp.instance.record import Instance
 from vagrantp.providers.podman import ids
@@ -41,7 +40,7 @@ def test_ids_are_nobody_elses_by_default() -> None:
     nspawn = 0x6FFF_FFFF  # the last of systemd's containers, https://systemd.io/UIDS-GIDS/
     foreign = 0x7FFE_0000  # the first of systemd's foreign images
     assert nspawn < FIRST
-    assert LAST + ids.SIZE <= foreign
+    assert foreign >= LAST + ids.SIZE
 
 
 def test_what_subuid_gives_away() -> None:
