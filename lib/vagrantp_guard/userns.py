@@ -65,6 +65,7 @@ def is_connected(pid: int) -> bool:
 
 def starting() -> TextIO:
     """Return a lock to be held while a container is being admitted. Many can hold it."""
+    RUN.mkdir(mode=0o755, exist_ok=True)
     lock = private(RUN / "starting.lock")
     fcntl.flock(lock, fcntl.LOCK_SH)
     return lock
