@@ -23,6 +23,7 @@ from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
 from vagrantp.providers.podman import addresses, ids, options, quota
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGES
 
 STATES: dict[str, State] = {
     "running": "running",
@@ -111,7 +112,7 @@ def _process_limits(host: Host) -> list[str]:
 
 
 def _image(host: Host, instance: Instance, settings: Settings) -> str:
-    if settings.image in built.SUITES:
+    if settings.image in BUILT_IMAGES:
         return built.ensure_container_image(host, settings.image)
 
     def options(folder: Path) -> list[str]:
