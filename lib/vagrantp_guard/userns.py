@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TextIO
@@ -24,7 +25,7 @@ table {" ".join(TABLE)} {{
   }}
 }}
 """
-CONNECTED_WITHIN = 20.0  # seconds, while which Podman may set up the network
+CONNECTED_WITHIN = 20.0  # seconds that Podman has to set up the network
 ADMITTED_WITHIN = 30.0  # seconds that `check` waits for those that are being admitted
 PAUSE = 0.02  # seconds between two looks
 
@@ -76,7 +77,7 @@ def wait_for_starting() -> None:
     until = monotonic() + ADMITTED_WITHIN
     with private(RUN / "starting.lock") as lock:
         while monotonic() < until:
-            try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                sleep(PAUSE)
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            sleep(PAUSE)
