@@ -277,8 +277,7 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject) -> None:
 
 # What breaks each network line of `verify` from outside, while guard's rules are as they were.
 WRONG = {
-    # 53, by the time it is let in
-    "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53053 reject",
+    "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53 reject",
     "LAN_ALLOW host:7000": "hook input priority -20; iifname vagrantp1 tcp dport 7000 reject",
     # in the guest's namespace: the host's rules decide before any DNAT there
     "this host": f"hook output priority -100; ip daddr {LAN}.1 "
