@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Address
 from pathlib import Path
 from shlex import quote
 
@@ -25,7 +25,7 @@ ASK = HERE / "ask.py"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 HOST_NAME = "host.containers.internal"
 GATEWAYS = {"vm": "10.201.0.1", "container": "10.201.128.1"}
-FOUND, NO_SUCH_NAME, NOT_IMPLEMENTED = 0, 3, 4  # response codes: RFC 1035, 4.1.1
+FOUND, NO_SUCH_NAME, NOT_IMPLEMENTED, REFUSED = 0, 3, 4, 5  # response codes: RFC 1035, 4.1.1
 ON_LINK = [IPv4Network("203.0.113.0/24")]  # a network with public addresses
 Question = tuple[str, str, str]
 Answer = list[object]
@@ -41,8 +41,9 @@ table inet firewall {
   }
 }
 """
+PRIVATE6 = IPv6Address("fd77::9").reverse_pointer
 # What the host's resolver knows: names of the LAN, and of the internet.
-UPSTREAM = """
+UPSTREAM = f"""
 port=53
 listen-address=192.0.2.53
 bind-interfaces
@@ -72,6 +73,7 @@ ptr-record=9.77.168.192.in-addr.arpa,nas.lan
 txt-record=9.77.168.192.in-addr.arpa,here
 ptr-record=9.0.64.100.in-addr.arpa,vpn.example.com
 ptr-record=7.113.0.203.in-addr.arpa,near.example.com
+ptr-record={PRIVATE6},private6.example.com
 """
 # Questions, the response code and the number of answers: of no resolver but the host's, of a plain
 # guest's, of one with LAN_ALLOW=192.168.77.9, of one with LAN_ACCESS=yes.
@@ -105,6 +107,7 @@ TABLE: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [
     ("9.77.168.192.in-addr.arpa", "TXT", (ONE, NOTHING, NOTHING, NOTHING)),
     ("9.0.64.100.in-addr.arpa", "PTR", (ONE, NOTHING, NOTHING, NOTHING)),
     ("7.113.0.203.in-addr.arpa", "PTR", (ONE, NOTHING, NOTHING, NOTHING)),
+    (PRIVATE6, "PTR", (ONE, NOTHING, NOTHING, NOTHING)),
 ]
 KNOWN: list[tuple[Question, Answer]] = [
     ((HOST_NAME, "A", "udp"), [FOUND, 1]),
@@ -112,6 +115,7 @@ KNOWN: list[tuple[Question, Answer]] = [
     (("localhost", "A", "udp"), [FOUND, 1]),
     (("www.localhost", "A", "udp"), [FOUND, 1]),
     (("servers.bind", "CHAOS TXT", "udp"), [NOT_IMPLEMENTED, 0]),  # which the host asks
+    (("hosts.example.com", "A", "udp"), [REFUSED, 0]),  # by the host's resolver, as is set here
     (("app.dns.podman", "A", "udp"), [NO_SUCH_NAME, 0]),
 ]
 
@@ -160,6 +164,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     made = Lab()
     made.host.run("ip address add 192.0.2.53/32 dev lo; ip address add 192.0.2.9/32 dev lo")
     (tmp_path / "upstream").write_text(UPSTREAM)
+    (tmp_path / "hosts").write_text("192.0.2.9 hosts.example.com\n")
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
     plain: tuple[str, ...] = ("dnsmasq", "--keep-in-foreground", "--pid-file")
     with ExitStack() as servers:
@@ -180,7 +185,7 @@ def resolvers(lab: Lab, folder: Path, **policy: object) -> Iterator[None]:
     from vagrantp_guard.resolver import command  # which older versions have not
 
     lab.load(**policy)
-    bind = f"mount --bind {folder}/resolv.conf /etc/resolv.conf"
+    bind = f"for file in hosts resolv.conf; do mount --bind {folder}/$file /etc/$file; done"
     with ExitStack() as servers:
         for own in (VM_IN_LAB, CONTAINER_IN_LAB):
             who = admitted({**PLAIN, **own, **policy})
