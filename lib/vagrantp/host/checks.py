@@ -36,7 +36,7 @@ from vagrantp.providers.libvirt import domain
 from vagrantp.settings.env import Settings
 
 TOOLS = {
-    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
+    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso", "dnsmasq"),
     "container": ("vagrant", "ssh", "ssh-keygen", "podman", "dnsmasq"),
 }
 IMAGE_TOOLS = {
