@@ -158,6 +158,12 @@ def asked(there: Namespace, address: str, questions: list[Question]) -> list[Ans
     return found
 
 
+def asking(questions: list[Question], address: str) -> str:
+    """Return what asks in a guest."""
+    script = f"printf %s {quote(json.dumps(questions))} | python3 -c {quote(ASK.read_text())}"
+    return f"{script} {address} 53"
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """Make a lab whose host has a resolver, and libvirt's and Podman's in its place for guests."""
@@ -240,8 +246,7 @@ def test_a_container_learns_no_names_of_others(guests: MakeProject) -> None:
     questions = of_all(own["address"], neighbour["address"], "10.201.0.2")
     questions += [(neighbour["instance"], "A", transport) for transport in ("udp", "tcp")]
     questions += [(f"{neighbour['instance']}.dns.podman", "A", "udp"), (HOST_NAME, "A", "udp")]
-    script = f"printf %s {quote(json.dumps(questions))} | python3 -c {quote(ASK.read_text())}"
-    found = json.loads(guest(app, f"{script} {gateway} 53"))
+    found = json.loads(guest(app, asking(questions, gateway)))
     assert found == [[NO_SUCH_NAME, 0]] * 9 + [[FOUND, 1]]
 
     # it comes back, and a container that starts meanwhile waits for it
@@ -250,5 +255,5 @@ def test_a_container_learns_no_names_of_others(guests: MakeProject) -> None:
     assert done.returncode == 0, done.stderr
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
-    assert json.loads(guest(app, f"{script} {gateway} 53")) == found
+    assert json.loads(guest(app, asking(questions, gateway))) == found
     assert app.fab("verify").returncode == 0
