@@ -10,6 +10,7 @@ from vagrantp_guard.contract import Guest, Policy
 from vagrantp_guard.resolver import command, withheld
 
 NEAR = "203.0.113.0/24"  # a network with public addresses that the host is directly on
+NO_INTERNET = ("0.0.0.0", "10.0.0.1", "100.64.0.1", "169.254.1.1", "172.31.0.1", "192.168.1.5")
 GUEST: dict[str, Any] = {"name": "app-1234abcd", "port": "veth1", "mac": "52:54:12:34:ab:cd"}
 
 
@@ -23,8 +24,7 @@ def allowed(*networks: str | None) -> list[dict[str, Any]]:
         (
             {},
             ("127.0.0.1", "198.51.100.9", "203.0.114.1"),
-            ("0.0.0.0", "10.0.0.1", "100.64.0.1", "169.254.1.1", "172.31.0.1", "192.168.1.5")
-            + ("203.0.113.7", "224.0.0.1"),
+            (*NO_INTERNET, "203.0.113.7"),
         ),
         (
             {"lan_allow": allowed("192.168.1.5/32", "172.16.0.0/12", "203.0.112.0/20")},
