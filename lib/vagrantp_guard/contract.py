@@ -28,7 +28,8 @@ HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has
 TAPS = "vgp"  # what the names of VMs' network cards begin with, on the host
 LAN_TAPS = "vgl"  # the same of guests' cards on a bridge of the host
 LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
-# Where guests' resolvers listen on this host: the first half is for VMs, the other for containers.
+RESOLVER_NAME = "resolver.vagrantp.internal"  # only guests' own resolvers know it
+# Where these listen on this host: the first half is for VMs, the other for containers.
 RESOLVERS = IPv4Network("169.254.76.0/23")
 RULE_PRIORITY = 77  # among the rules of ip-rule(8)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from vagrantp_guard.contract import HOST_NAME, RESOLVERS, RUN, Guest, Policy
+from vagrantp_guard.contract import HOST_NAME, RESOLVER_NAME, RESOLVERS, RUN, Guest, Policy
 from vagrantp_guard.guests import guests
 from vagrantp_guard.lan_ruleset import PRIVATE
 from vagrantp_guard.system import PATH, read, run
@@ -68,6 +68,7 @@ def command(guest: Guest, on_link: Iterable[IPv4Network]) -> tuple[str, ...]:
         *DNSMASQ,
         f"--listen-address={guest.resolver}",
         f"--interface-name={HOST_NAME},{guest.nic.bridge}/4",
+        f"--host-record={RESOLVER_NAME},{guest.resolver}",
         *(f"--rev-server={network}" for network in _not_internet(networks)),
         *(f"--bogus-nxdomain={network}" for network in withheld(policy, networks)),
         *(f"--local=/{suffix}/" for suffix in LOCAL if not sees_lan),

@@ -29,7 +29,7 @@ def test_no_guest_knows_them(guests: MakeProject, kind: dict[str, object]) -> No
     own = status(app)
     gateway = own["address"].rpartition(".")[0] + ".1"
     identity = own["instance"].rpartition("-")[2]
-    questions = of_all(own["address"], gateway, "192.168.1.1")
+    questions = of_all(own["address"], "192.168.1.1")
     questions += [(name, "A", "udp") for name in (f"vagrantp-{identity}", *names, "_gateway")]
     found = json.loads(guest(app, asking(questions, gateway)))
     assert found == [[NO_SUCH_NAME, 0]] * len(questions)
