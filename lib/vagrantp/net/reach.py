@@ -22,9 +22,9 @@ from vagrantp.net import isolation
 from vagrantp.settings.env import Settings
 
 # bash has sockets of its own, so nothing need be installed in a guest. A line of stdin is a number,
-# an address and a port that accepts a connection, or does not. A line with colons is a question: the
-# response codes that count as open (RFC 1035, 4.1.1: 0, or 3 for a name that does not exist), the
-# resolver or nothing for the guest's own choice, what to send with escapes of printf(1).
+# an address and a port that accepts a connection, or does not. A line with colons is a question:
+# the response codes that count as open (RFC 1035, 4.1.1: 0, or 3 for a name that does not exist),
+# the resolver or nothing for the guest's own choice, what to send with escapes of printf(1).
 SCRIPT = r"""
 command -v bash >/dev/null || exit 3
 exec timeout 20 bash -c '
