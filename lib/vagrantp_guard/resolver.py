@@ -32,7 +32,7 @@ PORT = 53  # what firewalls let guests call: libvirt's rules, Podman's, zones of
 CAPABILITIES = "-all,+net_bind_service"
 CONFINED = (
     *("prlimit", f"--as={MEMORY}", "--core=0"),
-    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=KILL"),
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=TERM"),
     *(f"--{which}={CAPABILITIES}" for which in ("inh-caps", "ambient-caps", "bounding-set")),
 )
 DNSMASQ = (
@@ -140,8 +140,12 @@ class Resolvers:
         process = self.running.pop(argv)
         self.poll.unregister(process.pidfd)
         os.close(process.pidfd)
-        process.popen.kill()
-        process.popen.wait()
+        process.popen.terminate()  # which its children for connections of TCP end by, too
+        try:
+            process.popen.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
+            process.popen.wait()
 
 
 def release() -> None:
