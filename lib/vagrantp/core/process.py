@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import fcntl
 import grp
 import os
 import shlex
@@ -265,6 +266,18 @@ def handle_signals() -> None:
     """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+
+
+def put_on_stdin(data: bytes) -> None:
+    """Make `data`, up to 1 MB, the start of this process's stdin.
+
+    Its end comes with that of the process, or of the one that replaces it.
+    """
+    readable, writable = os.pipe()
+    fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, max(len(data), 1))
+    os.write(writable, data)
+    os.dup2(readable, 0)
+    os.set_inheritable(writable, True)
 
 
 def _descendants(pid: int) -> list[int]:
