@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import fcntl
 import grp
 import os
 import shlex
@@ -268,16 +267,21 @@ def handle_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def put_on_stdin(data: bytes) -> None:
-    """Make `data`, up to 1 MB, the start of this process's stdin.
+def fed(argv: Sequence[str], data: bytes, cwd: Path) -> int:
+    """Run a program with our stdout and stderr; return its exit status, as a shell has it.
 
-    Its end comes with that of the process, or of the one that replaces it.
+    `data` comes on its stdin, which then stays open for as long as this process lives.
     """
-    readable, writable = os.pipe()
-    fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, max(len(data), 1))
-    os.write(writable, data)
-    os.dup2(readable, 0)
-    os.set_inheritable(writable, True)
+    with Popen(argv, stdin=PIPE, cwd=cwd, env=environment()) as child:
+        try:
+            if child.stdin:
+                with suppress(BrokenPipeError):
+                    child.stdin.write(data)
+                    child.stdin.flush()
+            status = child.wait()
+        finally:
+            child.terminate()
+    return status if status >= 0 else 128 - status
 
 
 def _descendants(pid: int) -> list[int]:

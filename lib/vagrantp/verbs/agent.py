@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from invoke.exceptions import Exit
+
 from vagrantp.core.errors import ConfigError, StateError
 from vagrantp.core.system import Host
 from vagrantp.guest import agents
@@ -33,7 +35,9 @@ def agent(
     if prompt:
         text = prompt.encode(errors="surrogateescape")
         command = agents.run(settings, name, text, timeout * 60)
-        return login.leave_to_ssh(host, found.instance, pid, command, stdin=text)
+        if status := login.give_to_ssh(host, found.instance, pid, command, text):
+            raise Exit(code=status)
+        return None
     if not login.has_terminal() and not host.dry:
         raise StateError(
             "fab agent needs a terminal", "fab agent --prompt TEXT runs it once without one"

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from vagrantp.core.errors import ProviderError
-from vagrantp.core.process import put_on_stdin
 from vagrantp.core.system import Host
 from vagrantp.guest import terminal
 from vagrantp.instance import record as instances
@@ -38,25 +37,30 @@ def look(host: Host, folder: Path) -> tuple[Found, str]:
     return Found(known, "stopped" if is_gone else state, os.getuid()), pid
 
 
-def leave_to_ssh(
-    host: Host, instance: Instance, pid: str, command: str = "", stdin: bytes | None = None
-) -> None:
+def leave_to_ssh(host: Host, instance: Instance, pid: str, command: str = "") -> None:
     """Replace this process by ssh: a shell, or `command` as the guest's login shell reads it.
 
-    `pid`: of the guest's QEMU or first process; `stdin`: what the command reads in place of ours,
-    which stays open behind it.
+    `pid`: of the guest's QEMU or first process.
     """
     if not host.dry:
         _keep_connection(host, instance, pid)
-    is_typed = stdin is None and has_terminal()
-    rest = [*(["-t"] if is_typed else []), "--", command] if command else []
+    rest = [*(["-t"] if has_terminal() else []), "--", command] if command else []
     argv = ssh.kept_ssh(instance, pid, *rest)
     name = os.environ.get("TERM", "")
-    if is_typed and name:
+    if has_terminal() and name:
         name = terminal.known_in(host, instance, pid, name)
-    if stdin is not None and not host.dry:
-        put_on_stdin(stdin)
     host.exec_process(argv, cwd=instance.state_dir, env={"TERM": name} if name else None)
+
+
+def give_to_ssh(host: Host, instance: Instance, pid: str, command: str, data: bytes) -> int:
+    """Run a command in the guest with `data` on its stdin; return its exit status.
+
+    Its stdin ends when this process does.
+    """
+    if not host.dry:
+        _keep_connection(host, instance, pid)
+    argv = ssh.kept_ssh(instance, pid, "--", command)
+    return host.feed(argv, data, instance.state_dir)
 
 
 def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
