@@ -38,7 +38,7 @@ VERBS = [
     *("agent", "doctor", "egress", "init", "ls", "provision", "restore", "rm", "snapshot", "ssh"),
     *("ssh-config", "stats", "status", "stop", "up", "validate", "verify"),
 ]
-NOT_BUILT = ("agent", "egress", "restore", "snapshot")
+NOT_BUILT = ("egress", "restore", "snapshot")
 VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 2, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"

@@ -92,7 +92,6 @@ def test_verbs_without_an_instance(project: MakeProject, values: dict[str, objec
 @pytest.mark.parametrize(
     ("verb", "arguments"),
     [
-        *[("agent", ""), ("agent", "--agent claude --session s --prompt p --timeout 5")],
         *[("snapshot", "--list"), ("snapshot", "--name a"), ("snapshot", "--delete a --no-wait")],
         *[("restore", "--name a --force"), ("egress", "--follow --json")],
         *[("up --from", "app-0a1b2c3d@clean"), ("ssh-config --install", "")],
