@@ -14,6 +14,7 @@ from typing import Protocol
 
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
 
 MASTER = Path(__file__).resolve().parents[1]
 FAB = MASTER / ".venv/bin/fab"
@@ -32,6 +33,12 @@ settings.load_profile("vagrantp")
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what stays until the end: it takes a tenth of the time."""
     gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Make Hypothesis's tables of Unicode, three seconds of work, once for all workers."""
+    st.text().validate()
 
 
 VERBS = [
