@@ -14,6 +14,8 @@ chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 # A worker more than there are processors, as some tests wait.
 parallel = --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=6 --dist=worksteal
+# Of tests/e2e/test_bed.py: built while the tests run that make no guest.
+boxes = .pytest_cache/d/boxes
 
 # Each of a hundred processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,7 +32,10 @@ demo: setup # a VM and a container, from nothing to nothing
 
 test: .venv/installed-dev lint setup # everything, with 10,000 generated examples
 	@command -v strace >/dev/null || { $(install_strace); }
-	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
+	@mkdir -p $(boxes); .venv/bin/python -m tests.boxes.bed bookworm $(boxes) & \
+	export VAGRANTP_EXAMPLES=10000; \
+	.venv/bin/pytest $(parallel) tests/unit tests/contract; status=$$?; \
+	wait; .venv/bin/pytest tests/e2e tests/attacks && exit $$status
 
 check: .venv/installed-dev # half a minute, without root, libvirt or Podman
 	.venv/bin/ruff check && .venv/bin/ruff format --check

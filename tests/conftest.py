@@ -56,9 +56,6 @@ PROXIES |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,SECRET")
 CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256, "CPUS": 1}
 
 
-BACKGROUND: list[subprocess.Popen[bytes]] = []
-
-
 def env_text(values: dict[str, object]) -> str:
     """Return a `.env` of these values."""
     return "".join(f"{key}={value}\n" for key, value in values.items())
@@ -235,11 +232,6 @@ def nobody() -> Iterator[None]:
 
 
 def inventory() -> list[str]:
-    """Return what tests/inventory lists now, but for base images and the shared networks.
-
-    Not while something of ours is at work in the background.
-    """
-    for process in BACKGROUND:
-        process.wait()
+    """Return what tests/inventory lists now, but for base images and the shared networks."""
     done = subprocess.run([INVENTORY, "--but-images"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
