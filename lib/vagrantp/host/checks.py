@@ -34,6 +34,7 @@ from vagrantp.instance.record import Instance, machines
 from vagrantp.net import isolation, lan, ports
 from vagrantp.providers.libvirt import domain
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGES
 
 TOOLS = {
     "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
@@ -63,15 +64,16 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
     """
     learned = Learned()
     infra_type = settings.infra_type
-    is_ours = settings.image in built.SUITES
+    is_vm = infra_type == "vm"
+    is_ours = boxes.is_built_here(settings.image) if is_vm else settings.image in BUILT_IMAGES
     if is_ours:
         is_built = partial(built.is_built, host, infra_type, settings.image)
-    elif infra_type == "vm":  # somebody else's: there already, or to be downloaded
+    elif is_vm:  # somebody else's: there already, or to be downloaded
         is_built = partial(boxes.is_there, settings.image)
     else:
         is_built = partial(built.is_in_podman, host, settings.image)
     checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
-    if infra_type == "vm":
+    if is_vm:
         checks += [
             partial(vm_checks.libvirt_answers, host),
             partial(vm_checks.libvirt_network, host),

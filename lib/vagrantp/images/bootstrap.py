@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from vagrantp.core.system import Host
 from vagrantp.images.disks import GIB, Disk
 from vagrantp.images.store import as_root, step, to_qcow2
+from vagrantp.instance.seed import USER_SCRIPT
 
 MIB = 1024**2
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host and in an image
@@ -160,7 +161,7 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
         f'cp {_quote(work / "apt.conf")} "$1/etc/apt/apt.conf.d/00host"',
         "customize": f'rm "$1/etc/apt/apt.conf.d/00host" && '
         f'cp {_quote(work / "sources.list")} "$1/etc/apt/sources.list" && '
-        f'sh {_quote(source / "finish")} "$1"',
+        f'sh {_quote(source / "finish")} "$1" {_quote(USER_SCRIPT)}',
     }
     argv = [
         *as_root(),

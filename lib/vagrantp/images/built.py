@@ -1,8 +1,8 @@
 """Base images, built by this project out of Debian's packages: a box for VMs, an image for Podman.
 
-Their recipes are in `recipes/<image>/<vm or container>/`: `packages`, `files/` (copied over the
-root folder) and `finish` (a script that runs at the end). An image is made once for each recipe;
-its name has the recipe's digest, so a changed recipe never meets an old image.
+Their recipes are in `recipes/debian/<vm or container>/`: `packages`, `files/` (copied over the root
+folder) and `finish` (a script that runs at the end). An image is made once for each recipe; its
+name has the recipe's digest, so a changed recipe never meets an old image.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from vagrantp.images.store import (
     work_folder,
 )
 from vagrantp.instance.seed import USER_SCRIPT
+from vagrantp.settings.keys import BUILT_IMAGES
 
-RECIPES = Path(__file__).parent / "recipes"
-SUITES = {"debian-12": "bookworm"}  # the catalogue
-FIRST = next(iter(SUITES))
+RECIPES = Path(__file__).parent / "recipes/debian"
+FIRST = next(iter(BUILT_IMAGES))
 BUILD = "2"  # part of the digest: raise it when the code below changes what comes out
 
 GIB = 1024**3
@@ -43,7 +43,7 @@ def ensure_box(host: Host, image: str) -> Box:
 
     def build(work: Path, folder: Path) -> None:
         with host.progress.stage("build base image", f"{image} (once)"):
-            build_box(host, SUITES[image], RECIPES / image / "vm", work, folder)
+            build_box(host, BUILT_IMAGES[image], RECIPES / "vm", work, folder)
 
     return put_into_pool(host, Box(name, GIB), build)
 
@@ -64,7 +64,7 @@ def ensure_container_image(host: Host, image: str) -> str:
             host.progress.stage("build base image", f"{image} (once)"),
             work_folder(host, name) as work,
         ):
-            bootstrap(host, SUITES[image], RECIPES / image / "container", work, work / "root.tar")
+            bootstrap(host, BUILT_IMAGES[image], RECIPES / "container", work, work / "root.tar")
             entry = ["/usr/bin/catatonit", "--", "/usr/local/sbin/vagrantp-entry"]
             changes = (
                 f"ENTRYPOINT {json.dumps(entry)}",
@@ -103,7 +103,7 @@ def is_in_podman(host: Host, reference: str) -> bool:
 
 
 def _name(image: str, infra_type: str) -> str:
-    return f"vagrantp-{image}-{recipe(RECIPES / image / infra_type)}"
+    return f"vagrantp-{image}-{recipe(RECIPES / infra_type)}"
 
 
 def _remove_old_container_images(host: Host, image: str, name: str) -> None:

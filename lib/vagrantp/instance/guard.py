@@ -8,7 +8,7 @@ from vagrantp_guard import contract
 
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import BUILT_IMAGE, SSH_USER
+from vagrantp.settings.keys import BUILT_IMAGES, SSH_USER
 
 
 def policy(settings: Settings, lan: contract.LanNic | None = None) -> contract.Policy:
@@ -24,7 +24,7 @@ def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
     """
     if settings.mount == "none":
         return None
-    is_second = settings.ssh_user != SSH_USER and settings.image == BUILT_IMAGE
+    is_second = settings.ssh_user != SSH_USER and settings.image in BUILT_IMAGES
     likely = 0 if settings.ssh_user == "root" else 1001 if is_second else 1000
     uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
     protect = settings.protect and settings.mount == "rw"

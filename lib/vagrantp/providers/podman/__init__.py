@@ -24,6 +24,7 @@ from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
 from vagrantp.providers.podman import addresses, options, quota
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGES
 
 STATES: dict[str, State] = {
     "running": "running",
@@ -110,7 +111,7 @@ def _process_limits(host: Host) -> list[str]:
 
 
 def _image(host: Host, instance: Instance, settings: Settings) -> str:
-    if settings.image in built.SUITES:
+    if settings.image in BUILT_IMAGES:
         return built.ensure_container_image(host, settings.image)
 
     def options(folder: Path) -> list[str]:
