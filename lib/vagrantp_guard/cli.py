@@ -104,6 +104,7 @@ def _unload() -> None:
     for bridge in BRIDGES.values():
         which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
+    resolver.release()
     shutil.rmtree(RUN, ignore_errors=True)
 
 

@@ -20,6 +20,7 @@ from vagrantp_guard.contract import (
     LAN_TAPS,
     MOUNTS,
     NAME,
+    Guest,
     Mount,
 )
 from vagrantp_guard.guests import (
@@ -63,6 +64,8 @@ def on_qemu(name: str, operation: str) -> None:
                 record(guest)
                 load(starting=lan.port if lan else "")
             watch_host()
+            if operation == "start":
+                _wait_for_resolver(guest)
     elif operation == "started":
         _, values = parsed(sys.stdin.read())
         if values is not None and record_of(name).exists():
@@ -149,11 +152,18 @@ def _admit_connected(pid: int, folder: Path) -> None:
         record(guest)
         load(starting=lan.port if lan else "")
     watch_host()
-    if not resolver.wait():
-        raise Refused("no resolver answers it: see that dnsmasq is installed, and runs")
+    _wait_for_resolver(guest)
     if lan:
         plug(pid, lan, hostname=folder.name.rpartition("-")[0])
     forward_ports(folder, pid)
+
+
+def _wait_for_resolver(guest: Guest) -> None:
+    """Raise Refused if a guest's resolver does not run in time."""
+    if not resolver.wait(guest.name):
+        raise Refused(
+            f"no resolver runs for it at {guest.resolver}: it needs dnsmasq 2.90, and port 53 there"
+        )
 
 
 def forward_ports(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,27 +22,6 @@ POOL = "default"
 GUARD = "/usr/local/lib/vagrantp/guard"
 VAGRANT_HOME = Path.home() / ".local/share/vagrantp/vagrant"
 CACHE = Path.home() / ".cache/vagrantp"
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the beds' boxes while tests that make no guest run: these come before."""
-    is_first = bool(session.items) and "e2e" in session.items[0].path.parts
-    suites = [
-        item.callspec.params["bed"]
-        for item in session.items
-        if hasattr(item, "callspec") and "bed" in item.callspec.params
-    ]
-    if suites and session.config.cache and not (is_first or session.config.option.collectonly):
-        from tests.boxes import bed
-
-        for suite in dict.fromkeys(suites):
-            bed.bake(suite, session.config.cache.mkdir("boxes"))
-
-
-def pytest_sessionfinish() -> None:
-    """End a build of a bed that no test has waited for."""
-    if bed := sys.modules.get("tests.boxes.bed"):
-        bed.give_up()
 
 
 def run(*argv: str) -> str:

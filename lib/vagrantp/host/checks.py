@@ -37,7 +37,7 @@ from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGES
 
 TOOLS = {
-    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
+    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso", "dnsmasq"),
     "container": ("vagrant", "ssh", "ssh-keygen", "podman", "dnsmasq"),
 }
 IMAGE_TOOLS = {
