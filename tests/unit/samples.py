@@ -354,6 +354,7 @@ UNWRITTEN: dict[str, object] = {
     "protect": True,
     "hide": (),
     "provision_script": (),
+    "agent": [],
     "provision_vars": None,
     "cloud_init": None,
 }
