@@ -354,7 +354,7 @@ UNWRITTEN: dict[str, object] = {
     "protect": True,
     "hide": (),
     "provision_script": (),
-    "agent": [],
+    "agent": (),
     "provision_vars": None,
     "cloud_init": None,
 }
