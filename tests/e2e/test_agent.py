@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,10 @@ STAND_IN = """\
 #!/bin/sh
 [ "$1" != --print ] || { cat; echo "in $PWD" >&2; exit 42; }
 echo "it's $(stty size) $TERM"
-while read -r line; do echo "got $line"; done
+while read -r line; do
+    echo "got $line"
+    [ "$line" != fail ] || exit 3
+done
 """
 
 
@@ -49,7 +53,8 @@ class Terminal:
 
     def close(self) -> None:
         """End the verb as a terminal that is closed does."""
-        os.killpg(self.run.pid, signal.SIGHUP)
+        with suppress(ProcessLookupError):
+            os.killpg(self.run.pid, signal.SIGHUP)
         self.run.wait(30)
         os.close(self.screen)
 
@@ -107,6 +112,10 @@ def test_a_stand_in(guests: MakeProject) -> None:
     guest(app, "tmux display-message -p -t =claude: '#{window_width}' | grep -x 200")
     other = Terminal(app, 24, 80, "agent", "--session", "other")
     shown(app, "other", "it's")
+    two.type("fail\n")
+    assert "got fail\n\nclaude ended with exit status 3." in shown(app, "claude", "ended with")
+    two.type("\n")
+    assert two.run.wait(30) == 0
     for terminal in (two, other):
         terminal.close()
 

@@ -15,4 +15,6 @@ tmux has-session 2>/dev/null || set -- "$@" start-server \; \
     source-file -q "$HOME/.tmux.conf" \;
 session=$1 command=$3
 shift 3
-exec tmux "$@" new-session -A -s "$session" -c "$PWD" "exec $command"
+# What it said before it failed stays on the screen.
+run='"$1" || { printf "\n%s ended with exit status %s. Enter closes this session.\n" "$1" "$?"; read -r _; }'
+exec tmux "$@" new-session -A -s "$session" -c "$PWD" sh -c "$run" sh "$command"
