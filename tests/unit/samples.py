@@ -236,6 +236,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ("CA_CERTS=bundle.pem", ['CA_CERTS must name 64 KB of certificates at most, got "bundle.pem"']),
     ("MOUNT=yes", ['MOUNT must be none, ro or rw, got "yes"']),
     ("AGENT=cursor", ['AGENT must be claude, codex or opencode, got "cursor"']),
+    ('AGENT="\\"x"', [f'AGENT {QUOTE}, got ""x"']),
     ("AGENT=codex,", [f'AGENT {ITEM}, got "codex,"']),
     ("AGENT=codex,claude,codex", ['AGENT must not have codex twice, got "codex,claude,codex"']),
     ("PROTECT=never", ['PROTECT must be yes or no, got "never"']),
