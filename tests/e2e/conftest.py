@@ -29,6 +29,13 @@ def run(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
+def remove_container(name: str) -> None:
+    """Remove a container behind our back; Podman 4.3 may report an error, and removes it."""
+    argv = ("podman", "rm", "--force", "--time", "0", name)
+    if subprocess.run(argv, capture_output=True, check=False).returncode != 0:
+        run(*argv)
+
+
 def status(app: Project) -> dict[str, Any]:
     """Return `fab status --json`."""
     done = app.fab("status", "--json")

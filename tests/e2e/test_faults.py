@@ -18,7 +18,7 @@ from vagrantp.images import store
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import VIRSH, run, status, volumes, wait_for
+from tests.e2e.conftest import VIRSH, remove_container, run, status, volumes, wait_for
 
 GARBAGE = ["", "{", "[]", '{"settings": 1, "provider": {}}', "\0\xff"]
 NETWORK = Path("/etc/containers/networks/vagrantp.json")
@@ -63,7 +63,7 @@ def test_a_machine_json_that_is_garbage(guests: MakeProject) -> None:
     is_gone(app)
     assert app.fab("up").returncode == 0
     (state_of(app) / "machine.json").write_text("{")
-    run("podman", "rm", "--force", "--time", "0", name)  # so nothing tells what it was
+    remove_container(name)  # so nothing tells what it was
     is_gone(app)
 
 

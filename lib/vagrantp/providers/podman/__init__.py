@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -332,7 +333,11 @@ def clean_up(host: Host, instance: Instance) -> None:
     """Remove the container, if it is there and ours, in whatever state."""
     if any(found.instance.full_name == instance.full_name for found in list_all(host)):
         argv = ["podman", "rm", "--force", "--time", "0", "--volumes", instance.full_name]
-        host.change(argv, what="removing the container", timeout=60)
+        remove = partial(host.change, argv, what="removing the container", timeout=60)
+        try:
+            remove()
+        except ProviderError:  # of Podman 4.3, whose cleanup by conmon was at the same files
+            remove()
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:
