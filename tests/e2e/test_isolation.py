@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -366,6 +368,16 @@ def test_a_flushed_host_has_our_rules_again_at_once(guests: MakeProject, place: 
     assert place.lan.packets() == before
 
 
+def until_cleaned_up(name: str) -> None:
+    """Wait for the end of conmon, and of the podman that it becomes: 4.3 is confused by a start."""
+    container = run("podman", "inspect", "--format", "{{.Id}}", name).strip()
+    deadline = time.monotonic() + 30
+    argv = ["pgrep", "--full", container]
+    while subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> None:
     app = guests("container").write({**CONTAINER, "LAN_ACCESS": "no"})
     for away in (
@@ -398,7 +410,9 @@ def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> No
     done = app.fab_amid("mount --bind /bin/false $(command -v dnsmasq);", "up")
     assert done.returncode == 5
     assert "no resolver runs for it" in done.stderr
+    until_cleaned_up(name)
     done = app.fab_amid("mount --bind /bin/false $(command -v nsenter);", "up")
     assert done.returncode == 5
     assert "starting the container failed: nsenter: it failed" in done.stderr
+    until_cleaned_up(name)
     up(app)
