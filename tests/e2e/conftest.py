@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,14 @@ def remove_container(name: str) -> None:
     argv = ("podman", "rm", "--force", "--time", "0", name)
     if subprocess.run(argv, capture_output=True, check=False).returncode != 0:
         run(*argv)
+
+
+def until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait until something holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def status(app: Project) -> dict[str, Any]:
@@ -102,19 +110,14 @@ def leave_lost_rules() -> None:
 
 def rules_come_back() -> None:
     """Wait until lost rules are in force again, by nobody's doing."""
-    deadline = time.monotonic() + 10
-    while subprocess.run([GUARD, "check"], capture_output=True, check=False).returncode:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    argv = (GUARD, "check")
+    until(lambda: not subprocess.run(argv, capture_output=True, check=False).returncode, 10)
 
 
 def wait_for(prefix: str, kind: str) -> None:
     """Wait until there is a domain or container of that name, half-made."""
     vms, containers = (*VIRSH, "list", "--name"), ("podman", "ps", "-a", "--format", "{{.Names}}")
-    deadline = time.monotonic() + 120
-    while prefix not in run(*(vms if kind == "vm" else containers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: prefix in run(*(vms if kind == "vm" else containers)), 120)
 
 
 def have_resolver(app: Project) -> None:

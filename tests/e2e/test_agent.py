@@ -10,15 +10,13 @@ import signal
 import struct
 import subprocess
 import termios
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest
+from tests.e2e.conftest import guest, until
 
 STAND_IN = """\
 #!/bin/sh
@@ -59,14 +57,6 @@ class Terminal:
         os.close(self.screen)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds, a minute at most."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def shown(app: Project, session: str, text: str) -> str:
     """Return what a session shows, once that has `text` in it."""
     seen = ""
@@ -76,7 +66,7 @@ def shown(app: Project, session: str, text: str) -> str:
         seen = app.fab("ssh", "--command", f"tmux capture-pane -p -t ={session}:").stdout
         return text in seen
 
-    until(has_it)
+    until(has_it, 60)
     return seen
 
 
@@ -124,10 +114,10 @@ def test_a_stand_in(guests: MakeProject) -> None:
     body = b"#!/bin/sh\necho begun > ~/begun; exec sleep 4242\n"
     assert app.fab("ssh", "--command", long, stdin=body).returncode == 0
     run = app.start("agent", "--prompt", "go on")
-    until(lambda: app.fab("ssh", "--command", "cat ~/begun").returncode == 0)
+    until(lambda: app.fab("ssh", "--command", "cat ~/begun").returncode == 0, 60)
     run.send_signal(signal.SIGINT)
     assert run.wait(30) != 0
-    until(lambda: app.fab("ssh", "--command", "pgrep -xf 'sleep 4242'").returncode == 1)
+    until(lambda: app.fab("ssh", "--command", "pgrep -xf 'sleep 4242'").returncode == 1, 60)
 
 
 @pytest.mark.soak

@@ -18,7 +18,7 @@ from vagrantp.images import store
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import VIRSH, remove_container, run, status, volumes, wait_for
+from tests.e2e.conftest import VIRSH, remove_container, run, status, until, volumes, wait_for
 
 GARBAGE = ["", "{", "[]", '{"settings": 1, "provider": {}}', "\0\xff"]
 NETWORK = Path("/etc/containers/networks/vagrantp.json")
@@ -248,10 +248,7 @@ def test_a_pool_that_gets_full_later(guests: MakeProject) -> None:
         assert done.returncode == 0, done.stderr
         filling = fill(pool)
         app.start("ssh", "--command", "dd if=/dev/zero of=big bs=1M count=900; sync")
-        deadline = time.monotonic() + 120
-        while status(app)["state"] == "running":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: status(app)["state"] != "running", 120)
         done = app.fab("up")
         assert (done.returncode, HALTED in done.stderr) == (4, True), done.stderr
         filling.unlink()

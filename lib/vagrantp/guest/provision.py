@@ -54,12 +54,9 @@ LAST_LINES = 5  # of a script's output, in the message of its failure
 
 def fingerprint(settings: Settings) -> str:
     """Return a digest of what is to be done, which the guest records once that was done."""
-    keys = (
-        "cloud_init",
-        "provision_script",
-        "provision_vars",
-        *(["agent"] if settings.agent else []),
-    )
+    keys = ["cloud_init", "provision_script", "provision_vars"]
+    if settings.agent:  # else it is the digest of versions that did not know it
+        keys.append("agent")
     text = json.dumps([as_json(settings)[key] for key in keys])
     return hashlib.sha256(text.encode()).hexdigest()
 

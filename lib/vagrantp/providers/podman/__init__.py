@@ -85,16 +85,15 @@ def prepare(
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
     image = _image(host, instance, settings)
-    limits = _process_limits(host)
-    if os.getuid() != 0:
-        host.write(instance.isolation_json, guard.isolation(instance, settings, card, None))
-        return options.rootless_container(instance, settings, image, os.getuid(), limits)
+    limits, uid = _process_limits(host), os.getuid()
+    first_id = ids.take(host, instance.state_dir) if uid == 0 else None
+    host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
+    if first_id is None:
+        return options.rootless_container(instance, settings, image, uid, limits)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
-    first_id = ids.take(host, instance.state_dir)
-    host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
-    uid, has_quota = os.getuid(), without is None
+    has_quota = without is None
     return options.container(
         instance, settings, image, subnets.NAME, address, uid, first_id, card, has_quota, limits
     )

@@ -42,12 +42,12 @@ def leave_to_ssh(host: Host, instance: Instance, pid: str, command: str = "") ->
 
     `pid`: of the guest's QEMU or first process.
     """
-    if not host.dry:
-        _keep_connection(host, instance, pid)
-    rest = [*(["-t"] if has_terminal() else []), "--", command] if command else []
+    _keep_connection(host, instance, pid)
+    is_typed = has_terminal()
+    rest = [*(["-t"] if is_typed else []), "--", command] if command else []
     argv = ssh.kept_ssh(instance, pid, *rest)
     name = os.environ.get("TERM", "")
-    if has_terminal() and name:
+    if is_typed and name:
         name = terminal.known_in(host, instance, pid, name)
     host.exec_process(argv, cwd=instance.state_dir, env={"TERM": name} if name else None)
 
@@ -57,8 +57,7 @@ def give_to_ssh(host: Host, instance: Instance, pid: str, command: str, data: by
 
     Its stdin ends when this process does.
     """
-    if not host.dry:
-        _keep_connection(host, instance, pid)
+    _keep_connection(host, instance, pid)
     argv = ssh.kept_ssh(instance, pid, "--", command)
     return host.feed(argv, data, instance.state_dir)
 
@@ -69,6 +68,8 @@ def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
     Under a lock, as several that make it at the same time complain on stderr. If it cannot be made,
     the ssh that follows says why.
     """
+    if host.dry:
+        return
     socket = instance.state_dir / ssh.kept_socket(pid)
     with suppress(ProviderError, OSError):
         if not socket.exists():
