@@ -82,7 +82,7 @@ guard check
 rm "/run/vagrantp/guests/box-00000002.json"
 guard load
 while [ "$(resolver)" ]; do sleep 0.05; done
-! ip address show dev lo | grep 169.254
+while ip address show dev lo | grep -q 169.254; do sleep 0.05; done
 guard check
 """
 
