@@ -141,7 +141,7 @@ def test_host_set_up_calls_what_is_installed(written: dict[str, str]) -> None:
     assert f"name: {sandbox.USER}\n" in text
     assert set(re.findall(r"/run/vagrantp[/.\w]*", text)) == {str(contract.RUN / "watch.lock")}
     assert (
-        f"NOPASSWD: {contract.GUARD} check, {contract.GUARD} sync"
+        f"NOPASSWD: {contract.GUARD} check, {contract.GUARD} sync, {contract.GUARD} try"
         in written["/etc/sudoers.d/vagrantp"]
     )
     unit = written["/etc/systemd/system/vagrantp-guard.service"]
