@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 from vagrantp_guard import forwarding
 
-from tests.attacks.lab import CONTAINER, VM, Lab, Namespace
-from tests.attacks.test_packets import DNAT
+from tests.attacks.lab import CONTAINER, ON_LAN, VM, Lab, Namespace
+from tests.attacks.test_packets import DNAT, ON_THE_BRIDGE, on_a_bridge
 from tests.attacks.test_watcher import answers
 
 INTERNET = ("198.51.100.9", 80)
@@ -72,6 +72,19 @@ def test_a_policy_to_drop_is_not_for_guests_and_opens_nothing_else(lab: Lab) -> 
             forwarding.release()
         assert reached(lab.container) == [own[lab.container]]
     assert "vagrantp -j" not in lab.host.run("iptables -S FORWARD")
+
+
+@pytest.mark.skipif(not forwarding.BR_NETFILTER.exists(), reason="needs br_netfilter")
+def test_nor_is_it_for_guests_on_a_bridge(lab: Lab) -> None:
+    there, peer = on_a_bridge(lab)
+    lab.host.run(f"echo 1 > {forwarding.BR_NETFILTER}; iptables -P FORWARD DROP")
+    lab.load(**ON_THE_BRIDGE)
+    with peer.listen(80), there.listen(80):
+        ways = ((there, f"{ON_LAN}.9"), (peer, f"{ON_LAN}.50"))
+        assert [guest.call(address, 80) == "open" for guest, address in ways] == [False, False]
+        with lab.host.inside():
+            forwarding.keep()
+        assert [guest.call(address, 80) == "open" for guest, address in ways] == [True, True]
 
 
 KEPT = """
