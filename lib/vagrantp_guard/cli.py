@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from vagrantp_guard import forwarding, resolver
@@ -109,7 +109,8 @@ def _unload() -> None:
     for bridge in BRIDGES.values():
         which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
-    forwarding.release()
+    with suppress(Refused):
+        forwarding.release()
     resolver.release()
     shutil.rmtree(RUN, ignore_errors=True)
 

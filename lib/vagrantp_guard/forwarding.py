@@ -31,7 +31,10 @@ BRIDGED = (
 
 
 def keep() -> None:
-    """Have the rules at the end of the chain where its policy is to drop."""
+    """Have the rules at the end of the chain where its policy is to drop.
+
+    Raises Refused where there is no iptables.
+    """
     found = _chain()
     wanted = [*ROUTED, *(BRIDGED if BR_NETFILTER.exists() else ())]
     if DROPS in found and found[-len(wanted) :] != wanted:
@@ -39,7 +42,7 @@ def keep() -> None:
 
 
 def release() -> None:
-    """Remove the rules."""
+    """Remove the rules. Raises Refused where there is no iptables."""
     _replace(_chain(), [])
 
 

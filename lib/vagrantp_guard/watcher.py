@@ -73,7 +73,8 @@ def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
             record_of(guest.name).unlink()
-        forwarding.keep()
+        with suppress(Refused):
+            forwarding.keep()
         resolvers.keep()
         is_reloaded = bool(ended or lost())
         if is_reloaded:
