@@ -51,8 +51,9 @@ SET_UP_FILES = (
 # The rest of it, once the files are gone.
 SET_UP_REST = f"""
 ! id {sandbox.USER} >/dev/null 2>&1 || userdel {sandbox.USER}
-! command -v ufw >/dev/null || ufw show added | sed -n "s/^ufw \\(.*\\) comment 'vagrantp'$/\\1/p" |
-    while read -r rule; do ufw --force delete $rule; done
+! command -v ufw >/dev/null || ufw show added |
+    sed -n "s/^ufw \\(route \\|\\)\\(.*\\) comment 'vagrantp'$/\\1delete \\2/p" |
+    while read -r rule; do ufw $rule </dev/null; done
 ! firewall-cmd --state >/dev/null 2>&1 || firewall-cmd --quiet --reload
 """
 # The volume's version names the user: store.VERSION.
