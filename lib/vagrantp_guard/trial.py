@@ -128,7 +128,9 @@ def _try(guest: Guest, gateway: IPv4Interface) -> set[str]:
             until = monotonic() + SECONDS
             while monotonic() < until:
                 data, (name, _, direction, *_) = link.recvfrom(2048)
-                is_out = direction == socket.PACKET_OUTGOING and name != guest.nic.bridge
+                # an ICMP error, back to the guest, has the datagram in it
+                is_back = name in (guest.nic.bridge, guest.nic.port)
+                is_out = direction == socket.PACKET_OUTGOING and not is_back
                 if is_out and nonce.encode() in data:
                     return answered | {"internet"}
     return answered

@@ -111,7 +111,7 @@ iptables -F FORWARD && iptables -A FORWARD -i out -o lo -j DROP
 while [ "$(accepts)" -lt 4 ]; do sleep 0.05; done
 iptables -S FORWARD | sed -n 2p | grep -q -- '-i out' # a new rule of others comes first
 guard try
-iptables -I FORWARD -j DROP && guard try && iptables -D FORWARD -j DROP
+iptables -I FORWARD -j REJECT && guard try && iptables -D FORWARD -j REJECT
 iptables -P INPUT DROP && guard try
 guard unload
 accepts
