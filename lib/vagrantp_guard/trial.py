@@ -99,9 +99,8 @@ def _wait_for_namespace(pid: int) -> None:
 
 
 def _free_address(gateway: IPv4Interface) -> IPv4Address:
-    taken = {guest.ip for guest in guests()}
-    free = (address for address in reversed([*gateway.network.hosts()]) if address not in taken)
-    return next(free)
+    # another one each time: for the last one's DHCP firewalls have an open connection
+    return secrets.choice([*{*gateway.network.hosts()} - {gateway.ip, *(g.ip for g in guests())}])
 
 
 def _connect(guest: Guest, gateway: IPv4Interface) -> None:
