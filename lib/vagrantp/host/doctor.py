@@ -68,7 +68,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     for name in BUILT_IMAGES:
         for infra_type in ("vm", "container"):
             if built.is_built(host, infra_type, name):
-                yield f"image {name} ({infra_type})", partial(checks.age, host, infra_type, name)
+                yield f"{name} ({infra_type})", partial(checks.age, host, infra_type, name)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
     yield "storage pool", partial(vm_checks.pool, host, box)
