@@ -72,7 +72,7 @@ watcher=$(cat /run/vagrantp/watch.lock) nft=$(command -v nft)
 kill -STOP $watcher && nft flush ruleset
 mount --bind /bin/false $nft && kill -CONT $watcher && sleep 0.5
 guard check || true
-umount $nft
+until umount $nft 2> /dev/null; do sleep 0.05; done # the watcher may be running it
 until guard check > /dev/null; do sleep 0.05; done
 
 kill -KILL "$(cat "/run/vagrantp/watch.lock")"
