@@ -94,7 +94,9 @@ def _passing(bridge: str, gateway: IPv4Interface) -> set[str]:
 
 def _wait_for_namespace(pid: int) -> None:
     own, until = Path("/proc/self/ns/net").readlink(), monotonic() + SECONDS
-    while Path(f"/proc/{pid}/ns/net").readlink() == own and monotonic() < until:
+    while Path(f"/proc/{pid}/ns/net").readlink() == own:
+        if monotonic() > until:
+            raise Refused("unshare has made no network namespace")
         sleep(0.01)
 
 
