@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, until
+from tests.e2e.conftest import guest, status, until
 
 STAND_IN = """\
 #!/bin/sh
@@ -102,6 +102,8 @@ def test_a_stand_in(guests: MakeProject) -> None:
     guest(app, "tmux display-message -p -t =claude: '#{window_width}' | grep -x 200")
     other = Terminal(app, 24, 80, "agent", "--session", "other")
     shown(app, "other", "it's")
+    assert status(app)["sessions"] == ["claude", "other"]
+    assert re.search(r" 2 +/", app.fab("ls").stdout)
     two.type("fail\n")
     assert "got fail\n\nclaude ended with exit status 3." in shown(app, "claude", "ended with")
     two.type("\n")
@@ -118,6 +120,11 @@ def test_a_stand_in(guests: MakeProject) -> None:
     run.send_signal(signal.SIGINT)
     assert run.wait(30) != 0
     until(lambda: app.fab("ssh", "--command", "pgrep -xf 'sleep 4242'").returncode == 1, 60)
+
+    guest(app, "tmux new-session -d -s left; tmux new-session -d -s right")
+    done = app.fab("stop")
+    assert (done.returncode, "  its sessions ended: left, right\n" in done.stderr) == (0, True)
+    assert status(app)["sessions"] == []
 
 
 @pytest.mark.soak
