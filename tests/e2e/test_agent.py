@@ -121,7 +121,10 @@ def test_a_stand_in(guests: MakeProject) -> None:
     assert run.wait(30) != 0
     until(lambda: app.fab("ssh", "--command", "pgrep -xf 'sleep 4242'").returncode == 1, 60)
 
-    guest(app, "tmux new-session -d -s left; tmux new-session -d -s right")
+    guest(app, "tmux new-session -d -s left; tmux new-session -d -s right; mkdir -p tool/.git")
+    done = app.fab("rm")
+    lost = "  its sessions: left, right\n  /home/vagrant/tool: git cannot read it\n  hint: fab stop"
+    assert (done.returncode, f" is running\n{lost}" in done.stderr) == (8, True)
     done = app.fab("stop")
     assert (done.returncode, "  its sessions ended: left, right\n" in done.stderr) == (0, True)
     assert status(app)["sessions"] == []

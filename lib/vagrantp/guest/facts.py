@@ -133,22 +133,26 @@ class OfFolder:
 
 def parse(printed: str) -> Facts:
     """Return the facts in what SCRIPT has printed."""
-    return Facts(**_read(printed, _READERS))
+    return Facts(**read(printed, _READERS))
 
 
 def of_folder(printed: str, paths: int) -> OfFolder:
     """Return the facts in what FOLDER_SCRIPT has printed of so many paths."""
     names = [f"inode_{number}" for number in range(paths)]
-    found = _read(printed, {"refuses": _yes_or_no, **dict.fromkeys(names, _inode)})
+    found = read(printed, {"refuses": _yes_or_no, **dict.fromkeys(names, _inode)})
     return OfFolder(found.get("refuses"), tuple(map(found.get, names)))
 
 
 def sessions(printed: str) -> tuple[str, ...] | None:
     """Return the names in what SESSIONS_SCRIPT has printed; None where they are no such names."""
-    return _read(printed, {"sessions": _sessions}).get("sessions")
+    return read(printed, {"sessions": _sessions}).get("sessions")
 
 
-def _read(printed: str, readers: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
+def read(printed: str, readers: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
+    """Return the facts in what a guest has printed, by name, each as its reader makes it.
+
+    What a reader refuses, by ValueError, or what is there twice is left out.
+    """
     said: dict[str, list[str]] = {}
     for line in printed[:MAX_CHARACTERS].split("\n")[: max(MAX_LINES, len(readers))]:
         name, _, value = line.partition(" ")
