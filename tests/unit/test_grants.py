@@ -19,6 +19,7 @@ from vagrantp.settings.keys import KEYS
 from vagrantp.verbs.steps.grant import granted, keep
 
 from tests.certificates import ONE
+from tests.unit import samples
 
 PLAIN = {"INFRA_TYPE": "container", "MEMORY": "256", "CPUS": "1", "DISK": "3"}
 BRIDGE = {"INFRA_TYPE": "vm", "NETWORK_TYPE": "bridge"}
@@ -47,6 +48,7 @@ def put_files(folder: Path) -> Path:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("STATE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
+    samples.make_secrets(tmp_path / "CONFIG")
     put_files(tmp_path / "elsewhere")
     return put_files(tmp_path / "app")
 
@@ -127,6 +129,13 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
         ),
         ({"MOUNT": "rw", "PROTECT": "yes"}, ["MOUNT=rw: the guest changes this folder"]),
         ({"MOUNT": "ro", "PROTECT": "no"}, ["MOUNT=ro: the guest reads this folder"]),
+        (
+            {"AGENT": "claude", "AGENT_ENV": "TOKEN,OTHER"},
+            [
+                f"AGENT_ENV={name}: the agent in the guest gets its value from secrets.env"
+                for name in ("TOKEN", "OTHER")
+            ],
+        ),
         ({"AUTOSTART": "yes"}, ["AUTOSTART=yes: the guest starts with this host"]),
         (
             {"SSH_KEY": "key.pub,../elsewhere/key.pub"},
