@@ -48,7 +48,6 @@ def put_files(folder: Path) -> Path:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("STATE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
-    samples.make_secrets(tmp_path / "CONFIG")
     put_files(tmp_path / "elsewhere")
     return put_files(tmp_path / "app")
 
@@ -172,6 +171,7 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
     ],
 )
 def test_what_is_asked(project: Path, values: dict[str, str], expected: list[str]) -> None:
+    samples.make_secrets(project.parent / "CONFIG")
     other = project.with_name("elsewhere")
     texts = [text.replace("APP", str(project)).replace("ELSE", str(other)) for text in expected]
     assert asked(project, **values) == texts

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.system import Host
-from vagrantp.guest import shell
+from vagrantp.guest import git_identity, shell
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings import agent_env
@@ -32,6 +32,7 @@ def install(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> N
     node = str(max(agent.node for agent in wanted))
     packages = (f"{agent.package}@latest" for agent in wanted)
     command = shell.shell(INSTALL.read_text("utf-8"), node, *packages)
+    command = git_identity.given_before(host, command)
     host.change(
         ssh.kept_ssh(instance, pid, command),
         what="npm install",

@@ -6,7 +6,7 @@ from invoke.exceptions import Exit
 
 from vagrantp.core.errors import ConfigError, ProviderError, StateError
 from vagrantp.core.system import Host
-from vagrantp.guest import agents
+from vagrantp.guest import agents, git_identity
 from vagrantp.instance import plan
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
@@ -35,6 +35,7 @@ def agent(
     if prompt:
         text = prompt.encode(errors="surrogateescape")
         command, data = agents.run(settings, name, text, timeout * 60)
+        command = git_identity.given_before(host, command)
         if status := login.give_to_ssh(host, found.instance, pid, command, data):
             raise Exit(code=status)
         return None
@@ -48,6 +49,7 @@ def agent(
         if login.give_to_ssh(host, found.instance, pid, command, data):
             raise ProviderError("AGENT_ENV could not be given to the guest")
     command = agents.opened(settings, name, session or name, variables)
+    command = git_identity.given_before(host, command)
     return login.leave_to_ssh(host, found.instance, pid, command)
 
 
