@@ -255,7 +255,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ('AGENT=claude\nAGENT_ENV="\\"x"', [f'AGENT_ENV {QUOTE}, got ""x"']),
     ("AGENT=claude\nAGENT_ENV=", [f'AGENT_ENV {ITEM}, got ""']),
     ("AGENT=claude\nAGENT_ENV=TOKEN,TOKEN", ['AGENT_ENV must not have TOKEN twice, got "TOKEN,TOKEN"']),
-    ("AGENT=claude\nAGENT_ENV=TOKEN,BARE", ['AGENT_ENV must have its values in secrets.env: BARE is missing, got "TOKEN,BARE"']),
+    ("AGENT=claude\nAGENT_ENV=TOKEN,BARE", ['AGENT_ENV must name what secrets.env has, got "BARE"']),
     ("AGENT_ENV=TOKEN", ["AGENT_ENV is for AGENT\n  hint: take AGENT_ENV out, or write AGENT=claude"]),
     ("PROTECT=never", ['PROTECT must be yes or no, got "never"']),
     ("HIDE=", [f'HIDE {ITEM}, got ""', IDLE_HIDE]),

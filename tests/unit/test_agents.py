@@ -69,7 +69,7 @@ def test_variables_are_for_the_agent_alone(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ConfigError, match="others may read or write it"):
         agents.exports(settings)
     file.chmod(0o600)
-    for text, why in (("TOKEN=x\n", ": EMPTY is missing"), ("\n\n'hunter2", ":3: cannot be read")):
+    for text, why in (("TOKEN=x\n", " has no EMPTY"), ("\n\n'hunter2", ":3: cannot be read")):
         file.write_text(text)
         with pytest.raises(ConfigError, match=why) as raised:
             agents.exports(settings)

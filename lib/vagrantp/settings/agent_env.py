@@ -6,9 +6,9 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from voluptuous import All, Invalid
+from voluptuous import All, Invalid, Schema
 
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
@@ -16,7 +16,7 @@ from vagrantp.core.places import secrets_path
 from vagrantp.settings import parsers
 from vagrantp.settings.files import Base
 from vagrantp.settings.lines import bindings, line_of
-from vagrantp.settings.parsers import matching
+from vagrantp.settings.parsers import Parser, matching
 from vagrantp.settings.schema import AT_ONCE, Grant, key
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -24,15 +24,21 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 def values(names: Sequence[str]) -> dict[str, str]:
     """Return the values of these variables. Raises ConfigError, which never shows one."""
+    found = _all()
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"{secrets_path()} has no {missing[0]}", f"write {missing[0]}=… into it")
+    return {name: found[name] for name in names}
+
+
+def _all() -> dict[str, str]:
+    """Return all variables that have a value. Raises ConfigError where the file is not sound."""
     path, found = secrets_path(), {}
     for binding in bindings(_text()):
         if binding.error:
             raise ConfigError(f"{path}:{line_of(binding)}: cannot be read as KEY=value")
         if binding.key and binding.value is not None:
             found[binding.key] = binding.value
-    if missing := [name for name in names if name not in found]:
-        raise ConfigError(f"{path}: {missing[0]} is missing", f"write {missing[0]}=… into it")
-    return {name: found[name] for name in names}
+    return found
 
 
 def _text() -> str:
@@ -58,11 +64,20 @@ def _text() -> str:
 
 def _known(_: Base, names: tuple[str, ...]) -> tuple[str, ...]:
     try:
-        values(names)
+        found = _all()
     except ConfigError as error:
         why = error.message.removeprefix(f"{secrets_path().parent}/")
         raise Invalid(f"must have its values in {why}") from None
-    return names
+    return tuple(Schema((_one_of(found),))(names))
+
+
+def _one_of(found: Collection[str]) -> Parser:
+    def validate(name: str) -> str:
+        if name not in found:
+            raise Invalid("must name what secrets.env has")
+        return name
+
+    return validate
 
 
 AGENT_ENV = key(
