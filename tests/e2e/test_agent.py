@@ -155,6 +155,7 @@ def test_claude(guests: MakeProject, values: dict[str, object]) -> None:
     assert done.returncode == 0, done.stderr
     assert "(Claude Code)" in guest(app, "claude --version")
     assert guest(app, "node --version") >= "v22"
+    assert guest(app, "uv --version").startswith("uv ")
     for rows, columns in ((24, 80), (50, 200)):
         terminal = Terminal(app, rows, columns, "agent", "--session", f"of{columns}")
         assert "Claude Code" in shown(app, f"of{columns}", "Claude")
