@@ -143,8 +143,14 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     run("podman", "start", status(app)["instance"])
     assert ports(app) == {9000: auto, 8000: 18081}
     app.fab("stop", "--force")
+    address = status(app)["address"]
+    moved = f"{address.rpartition('.')[0]}.{201 if address.endswith('.200') else 200}"
+    app.write({**CONTAINER, "PORTS": "auto:9000,18081:8000", "FIXED_IP": moved})
     assert app.fab("up").returncode == 0
+    assert status(app)["address"] == moved
     assert ports(app) == {9000: auto, 8000: 18081}
+    serve(app)
+    assert said("127.0.0.1", 18081, b"elsewhere") == b"ELSEWHERE"
     app.write(CONTAINER)
     assert app.fab("up").returncode == 0
     assert status(app)["ports"] == []
