@@ -23,7 +23,7 @@ from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
 from vagrantp.guest import session
-from vagrantp.instance import network
+from vagrantp.instance import network, ssh
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
@@ -159,10 +159,12 @@ def _holder(host: Host, forward: Forward) -> str:
 def write(host: Host, instance: Instance, made: dict[str, Any]) -> None:
     """Write down what is to be forwarded, for whatever starts the instance."""
     is_inside = is_rootless(instance.infra_type)
+    by_ssh = ["setpriv", "--pdeathsig=KILL", *ssh.kept_ssh(instance, "{pid}")]
     spec = {
         "target": network.LOOPBACK if is_inside else made["address"],
         "pid": 0,  # of the guest: known once it runs
         "netns": None,
+        "ssh": by_ssh if instance.infra_type == "vm" else None,
         "forwards": made["forwards"],
     }
     host.write(instance.forwards, json.dumps(spec))
@@ -195,8 +197,10 @@ def ensure(host: Host, instance: Instance, pid: str, restart: bool = False) -> N
     if not forwards(instance) or is_served(instance):
         return
     argv = [sys.executable, "-IS", str(FORWARD), str(instance.forwards), "--pid", pid]
+    if instance.infra_type == "container":
+        argv += ["--netns", f"/proc/{pid}/ns/net"]
     if is_rootless(instance.infra_type):
-        argv = ["podman", "unshare", *argv, "--netns", f"/proc/{pid}/ns/net"]
+        argv = ["podman", "unshare", *argv]
     host.change(argv, what="forwarding ports", timeout=30)
 
 
