@@ -39,11 +39,9 @@ def test_into_another_namespace(carry: Carry, free_port: Port) -> None:
         ports = [free_port() for _ in range(4)]
         forwards = [("127.0.0.1", port, 8000 + at, "tcp") for at, port in enumerate(ports)]
         netns = f"/proc/{inside.pid}/ns/net"
-        done = carry(*forwards, target="127.0.0.2", pid=os.getpid(), netns=netns)
-        assert (done.returncode, done.stderr) == (
-            1,
-            f"error: process {os.getpid()} is not in {netns}\n",
-        )
+        done = carry(*forwards, pid=inside.pid, netns="/proc/self/ns/net")
+        assert done.returncode == 1
+        assert done.stderr == f"error: process {inside.pid} is not in /proc/self/ns/net\n"
         done = carry(*forwards, target="127.0.0.2", pid=inside.pid, netns=netns)
         assert done.returncode == 0
         for port, expected in zip(ports, (b"127.0.0.1", b"127.0.0.2", b"::1"), strict=False):

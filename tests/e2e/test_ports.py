@@ -25,20 +25,24 @@ SERVICE = (
     "tcp = socket.create_server(('', 8000))\n"
     "udp = socket.socket(type=socket.SOCK_DGRAM)\n"
     "udp.bind(('', 8000))\n"
+    "inside = socket.create_server(('127.0.0.1', 9000))\n"
     "def datagrams():\n"
     "    while True:\n"
     "        data, peer = udp.recvfrom(65535)\n"
     "        udp.sendto(data.upper(), peer)\n"
-    "threading.Thread(target=datagrams).start()\n"
-    "while True:\n"
-    "    client = tcp.accept()[0]\n"
-    "    client.sendall(client.makefile('rb').read().upper())\n"
-    "    client.close()\n"
+    "def connections(server):\n"
+    "    while True:\n"
+    "        client = server.accept()[0]\n"
+    "        client.sendall(client.makefile('rb').read().upper())\n"
+    "        client.close()\n"
+    "for server in (tcp, inside):\n"
+    "    threading.Thread(target=connections, args=(server,)).start()\n"
+    "datagrams()\n"
 )
 
 
 def serve(app: Project) -> None:
-    """Have a service in the guest that shouts back, at 8000/tcp and 8000/udp."""
+    """Have a service in the guest that shouts back: 8000, 8000/udp; on its loopback 9000."""
     done = app.fab("ssh", "--command", "cat > service.py", stdin=SERVICE.encode())
     assert done.returncode == 0
     guest(app, "setsid python3 service.py </dev/null >/dev/null 2>&1 & sleep 1")
@@ -108,6 +112,7 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     for address in ("127.0.0.1", "::1"):
         assert said(address, 18080, big) == big.upper()
     assert said("127.0.0.1", 18080, b"datagram", is_udp=True) == b"DATAGRAM"
+    assert said("127.0.0.1", auto, b"inside") == b"INSIDE"
     other = json.loads(run("ip", "-json", "-4", "address", "show", "scope", "global"))
     address = other[0]["addr_info"][0]["local"]
     assert socket.socket().connect_ex((address, 18080))  # not there
@@ -151,6 +156,7 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     assert ports(app) == {9000: auto, 8000: 18081}
     serve(app)
     assert said("127.0.0.1", 18081, b"elsewhere") == b"ELSEWHERE"
+    assert said("127.0.0.1", auto, b"inside") == b"INSIDE"
     app.write(CONTAINER)
     assert app.fab("up").returncode == 0
     assert status(app)["ports"] == []
