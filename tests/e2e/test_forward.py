@@ -35,21 +35,23 @@ def test_into_another_namespace(carry: Carry, free_port: Port) -> None:
         pytest.skip("only root may enter the namespace that this makes")
     argv = ("unshare", "--net", sys.executable, "-c", SERVER)
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as inside:
-        assert inside.stdout and inside.stdout.readline()
-        ports = [free_port() for _ in range(4)]
-        forwards = [("127.0.0.1", port, 8000 + at, "tcp") for at, port in enumerate(ports)]
-        netns = f"/proc/{inside.pid}/ns/net"
-        done = carry(*forwards, pid=inside.pid, netns="/proc/self/ns/net")
-        assert done.returncode == 1
-        assert done.stderr == f"error: process {inside.pid} is not in /proc/self/ns/net\n"
-        done = carry(*forwards, target="127.0.0.2", pid=inside.pid, netns=netns)
-        assert done.returncode == 0
-        for port, expected in zip(ports, (b"127.0.0.1", b"127.0.0.2", b"::1"), strict=False):
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-                assert client.recv(100) == expected
-        with (
-            socket.create_connection(("127.0.0.1", ports[3]), timeout=20) as client,
-            pytest.raises(ConnectionResetError),
-        ):
-            client.recv(1)
-        inside.kill()
+        try:
+            assert inside.stdout and inside.stdout.readline()
+            ports = [free_port() for _ in range(4)]
+            forwards = [("127.0.0.1", port, 8000 + at, "tcp") for at, port in enumerate(ports)]
+            netns = f"/proc/{inside.pid}/ns/net"
+            done = carry(*forwards, pid=inside.pid, netns="/proc/self/ns/net")
+            assert done.returncode == 1
+            assert done.stderr == f"error: process {inside.pid} is not in /proc/self/ns/net\n"
+            done = carry(*forwards, target="127.0.0.2", pid=inside.pid, netns=netns)
+            assert done.returncode == 0
+            for port, expected in zip(ports, (b"127.0.0.1", b"127.0.0.2", b"::1"), strict=False):
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                    assert client.recv(100) == expected
+            with (
+                socket.create_connection(("127.0.0.1", ports[3]), timeout=20) as client,
+                pytest.raises(ConnectionResetError),
+            ):
+                client.recv(1)
+        finally:
+            inside.kill()
