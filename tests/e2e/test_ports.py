@@ -105,8 +105,14 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     auto = ports(app)[9000]
     shown = "127.0.0.1:18080 -> 8000, [::1]:18080 -> 8000, 127.0.0.1:18080 -> 8000/udp"
     assert f"  ports      {shown}, 127.0.0.1:{auto} -> 9000\n" in done.stdout
-    assert failed(app) == []  # nothing listens in the guest so far
+    ends = ("8000", "8000", "8000/udp", "9000")
+    silent = [f"nothing listens on port {end} in the guest" for end in ends]
+    assert f"  {'; '.join(silent[1:])}\n" in done.stderr
+    assert [port["why"] for port in status(app)["ports"]] == silent
+    done = app.fab("verify")
+    assert done.returncode == 0 and f"  open; {silent[-1]}  ok\n" in done.stdout
     serve(app)
+    assert [port["why"] for port in status(app)["ports"]] == [None] * 4
     assert failed(app) == []
     big = os.urandom(1_000_000).hex().encode()
     for address in ("127.0.0.1", "::1"):

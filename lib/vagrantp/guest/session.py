@@ -25,6 +25,7 @@ from vagrantp.settings.env import Settings
 MAX_ANSWER = 1024**2  # bytes that a guest may print at once
 BOOT = SCRIPTS / "boot.sh"  # in the seed of a VM of our own image
 GROW = SCRIPTS / "grow_root.sh"
+ASK_TIMEOUT = 60  # seconds
 ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
@@ -67,26 +68,33 @@ def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[Facts, str
     return (facts.parse(answer.stdout), "") if answer.ok else (Facts(), last_line(answer.stderr))
 
 
-def run(host: Host, instance: Instance, pid: str, script: str) -> Result:
+def run(
+    host: Host, instance: Instance, pid: str, script: str, timeout: float = ASK_TIMEOUT
+) -> Result:
     """Run a shell script in a running guest, by the connection that is kept for `ssh`.
 
-    `pid`: of its QEMU or first process. One that prints more than MAX_ANSWER has failed.
+    `pid`: of its QEMU or first process; `timeout` in seconds. One that prints more than MAX_ANSWER
+    has failed.
     """
-    return tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir)
+    return tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir, timeout)
 
 
-def tolerant(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
-    """Run a shell script in a guest that `ssh` reaches, from `cwd`.
+def tolerant(
+    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = ASK_TIMEOUT
+) -> Result:
+    """Run a shell script in a guest that `ssh` reaches, from `cwd`. `timeout` in seconds.
 
     One that prints more than MAX_ANSWER has failed.
     """
     try:
-        return _answer(host, ssh, script, cwd)
+        return _answer(host, ssh, script, cwd, timeout)
     except FloodError as error:
         return Result(exited=1, stderr=error.message)
 
 
-def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
+def _answer(
+    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = ASK_TIMEOUT
+) -> Result:
     """Run a shell script in a guest; return what the script itself prints, and its exit status.
 
     Shell files of the guest (.bashrc, ~/.ssh/rc) may print before, after and meanwhile. So each of
@@ -96,7 +104,7 @@ def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result
     marked = f"{{ ({script}\n); printf '\\n%s\\n' \"$?\"; }} | sed 's/^/{word}/'"
     argv = [*ssh, shell.shell(marked)]
     try:
-        result = host.ask(argv, timeout=60, cwd=cwd, at_most=MAX_ANSWER)
+        result = host.ask(argv, timeout=timeout, cwd=cwd, at_most=MAX_ANSWER)
     except FloodError:
         raise FloodError("the guest printed more than 1 MB when it was asked") from None
     lines = [line.partition(word)[2] for line in result.stdout.split("\n") if word in line]
