@@ -34,8 +34,8 @@ def test_a_paused_guest(guests: MakeProject, values: dict[str, object]) -> None:
     done = app.fab("rm")
     hint = "fab stop first, or remove it with fab rm --force"
     unseen = "work in its git repositories that is not committed or not pushed cannot be listed"
-    said = f"{name} is paused\n  {unseen}\n  hint: {hint}\n"
-    assert (done.returncode, done.stderr) == (8, said)
+    refusal = f"{name} is paused\n  {unseen}\n  hint: {hint}\n"
+    assert (done.returncode, done.stderr) == (8, refusal)
 
     # up resumes it, with a changed setting, and what ran in it goes on
     done = app.write({**values, "PORTS": "auto:22,auto:9000"}).fab("up")
