@@ -12,11 +12,16 @@ install_strace = if command -v apt-get >/dev/null; then $(SUDO) apt-get install 
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
+# A worker more than there are processors, as some tests wait.
+parallel = --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=6 --dist=worksteal
+# Of tests/e2e/test_bed.py: built while the tests run that make no guest.
+boxes = .pytest_cache/d/boxes
+
 # Each of a hundred processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global uninstall
+.PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global images uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml \
@@ -27,10 +32,14 @@ demo: setup # a VM and a container, from nothing to nothing
 
 test: .venv/installed-dev lint setup # everything, with 10,000 generated examples
 	@command -v strace >/dev/null || { $(install_strace); }
-	VAGRANTP_EXAMPLES=10000 .venv/bin/pytest
+	@mkdir -p $(boxes); .venv/bin/python -m tests.boxes.bed bookworm $(boxes) & \
+	export VAGRANTP_EXAMPLES=10000; \
+	.venv/bin/pytest $(parallel) tests/unit tests/contract; status=$$?; \
+	wait; .venv/bin/pytest tests/e2e tests/attacks && exit $$status
 
-check: .venv/installed-dev lint # half a minute, without root, libvirt or Podman
-	.venv/bin/pytest --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=6 --dist=worksteal -m 'not slow' tests/unit tests/contract
+check: .venv/installed-dev # half a minute, without root, libvirt or Podman
+	.venv/bin/ruff check && .venv/bin/ruff format --check
+	.venv/bin/pytest $(parallel) -m 'not slow' tests/lint.py tests/unit tests/contract
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e
@@ -64,6 +73,9 @@ link: .venv/installed # plain `fab` in every folder below ROOT, by links that re
 
 link-global: .venv/installed # plain `fab` in every folder, by ~/.fabric.yaml
 	@$(chore) link-global
+
+images: .venv/installed # base images with the packages of today; running guests keep theirs
+	@$(chore) images
 
 uninstall: .venv/installed # removes images, networks, links, our folders; asks first, or YES=1
 	@$(chore) uninstall $(if $(YES),--yes)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
 
 MASTER = Path(__file__).resolve().parents[1]
 FAB = MASTER / ".venv/bin/fab"
@@ -34,11 +35,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Make Hypothesis's tables of Unicode, three seconds of work, once for all workers."""
+    st.text().validate()
+
+
 VERBS = [
     *("agent", "doctor", "egress", "init", "ls", "provision", "restore", "rm", "snapshot", "ssh"),
     *("ssh-config", "stats", "status", "stop", "up", "validate", "verify"),
 ]
-NOT_BUILT = ("agent", "egress", "restore", "snapshot")
+NOT_BUILT = ("egress", "restore", "snapshot")
 VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 2, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"
@@ -47,9 +54,6 @@ PROXY = "http://u:SECRET@127.0.0.1:9"
 PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), PROXY)
 PROXIES |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,SECRET")
 CONTAINER = {**VM, "INFRA_TYPE": "container", "MEMORY": 256, "CPUS": 1}
-
-
-BACKGROUND: list[subprocess.Popen[bytes]] = []
 
 
 def env_text(values: dict[str, object]) -> str:
@@ -228,11 +232,6 @@ def nobody() -> Iterator[None]:
 
 
 def inventory() -> list[str]:
-    """Return what tests/inventory lists now, but for base images and the shared networks.
-
-    Not while something of ours is at work in the background.
-    """
-    for process in BACKGROUND:
-        process.wait()
+    """Return what tests/inventory lists now, but for base images and the shared networks."""
     done = subprocess.run([INVENTORY, "--but-images"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()

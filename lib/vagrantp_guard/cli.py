@@ -34,6 +34,7 @@ from vagrantp_guard.running import adopt, sync
 from vagrantp_guard.share import unmount
 from vagrantp_guard.system import Refused, locked, run
 from vagrantp_guard.tables import LIST, ask_again, inside_problems, load, load_inside, problems
+from vagrantp_guard.userns import open_up, wait_for_starting
 from vagrantp_guard.watcher import watch_container, watch_host
 
 
@@ -49,6 +50,8 @@ def main(argv: list[str]) -> int:
 
 def _main(command: str, *arguments: str) -> int:
     if command == "check":
+        if RUN.is_dir():
+            wait_for_starting()
         with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
             known = {guest.name: guest for guest in guests()}
             return _answer(Report(tuple(problems()), known, leased()))
@@ -70,6 +73,8 @@ def _main(command: str, *arguments: str) -> int:
         with locked():
             sync()
             load()
+            for pid in (guest.pid for guest in guests() if guest.pid):
+                open_up(pid)
             ask_again()
         watch_host()
         resolver.wait()
@@ -99,6 +104,7 @@ def _unload() -> None:
     for bridge in BRIDGES.values():
         which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
+    resolver.release()
     shutil.rmtree(RUN, ignore_errors=True)
 
 

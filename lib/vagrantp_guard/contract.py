@@ -28,7 +28,9 @@ HOST_NAME = "host.containers.internal"  # what guests call this host; Podman has
 TAPS = "vgp"  # what the names of VMs' network cards begin with, on the host
 LAN_TAPS = "vgl"  # the same of guests' cards on a bridge of the host
 LAN_CARD = "lan0"  # a container's card on a bridge of the host, as it sees it
-RESOLVER_PORT = 53053  # to which the rules redirect the DNS queries of root's containers
+RESOLVER_NAME = "resolver.vagrantp.internal"  # only guests' own resolvers know it
+# Where these listen on this host: the first half is for VMs, the other for containers.
+RESOLVERS = IPv4Network("169.254.76.0/23")
 RULE_PRIORITY = 77  # among the rules of ip-rule(8)
 
 ID = "[0-9a-f]{8}"
@@ -39,6 +41,7 @@ ANNOTATION = "io.vagrantp.state"  # of a container: its state folder, which has 
 ISOLATION = "isolation.json"  # … its policy and its mount
 CONTAINER_ID = "container"  # … the container's id, written down before its first start
 FORWARDS = "forwards.json"  # … what forward.py carries
+FIRST_ID = "first_id"  # … in it: which id of this host root in it is
 HOOK_ERROR = "hook.error"  # … why it was kept from starting
 SEED, SEED_MOUNT = "guest", "/run/vagrantp-seed"  # … and what the container sees there
 
@@ -219,6 +222,12 @@ class Guest:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name) or self.nic.bridge not in BRIDGES.values():
             raise ValueError(f"{self.name} is no name of a guest")
+
+    @property
+    def resolver(self) -> IPv4Address:
+        """Where its resolver listens: each of vagrantp's networks has 256 addresses."""
+        half = 256 * (self.nic.bridge == BRIDGES["container"])
+        return RESOLVERS[half + int(self.ip) % 256]
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Guest:

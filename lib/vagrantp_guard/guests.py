@@ -7,12 +7,14 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
 from vagrantp_guard.contract import (
     CONTAINER_ID,
+    FIRST_ID,
     ISOLATION,
     RUN,
     SEED,
@@ -54,9 +56,23 @@ def checked(policy: Policy) -> Policy:
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """Read how a container gets its project folder, None if not. Raises Refused, ValueError."""
+    """Read how a container gets its project folder, None if not. Raises Refused, ValueError.
+
+    Its user and group are those of this host that the guest's are.
+    """
     found = _written(folder).get("mount")
-    return Mount.from_json(found) if found else None
+    if not found:
+        return None
+    mount, first_id = Mount.from_json(found), first_id_of(folder)
+    return replace(mount, uid=first_id + mount.uid, gid=first_id + mount.gid)
+
+
+def first_id_of(folder: Path) -> int:
+    """Read which id of this host root in a container is, 0 for root's. Raises Refused, ValueError.
+
+    0 as well where it has no user namespace of its own: that of an older version, or a user's.
+    """
+    return int(_written(folder).get(FIRST_ID) or 0)
 
 
 def _written(folder: Path) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +20,23 @@ from vagrantp_guard.contract import (
     LAN_TAPS,
     MOUNTS,
     NAME,
+    Guest,
     Mount,
 )
-from vagrantp_guard.guests import is_recorded, mount_of, record, record_of, refuse_unrecorded
+from vagrantp_guard.guests import (
+    first_id_of,
+    is_recorded,
+    mount_of,
+    record,
+    record_of,
+    refuse_unrecorded,
+)
 from vagrantp_guard.lan import no_spanning_tree, plug
 from vagrantp_guard.running import guest_of_container, guest_of_domain, parsed
 from vagrantp_guard.share import project_in, share, unmount
-from vagrantp_guard.system import Refused, is_rootless, locked, run
+from vagrantp_guard.system import Refused, in_background, is_rootless, locked, run
 from vagrantp_guard.tables import load, load_inside
+from vagrantp_guard.userns import close, is_connected, open_up, starting
 from vagrantp_guard.watcher import watch_container, watch_host
 
 
@@ -51,6 +64,8 @@ def on_qemu(name: str, operation: str) -> None:
                 record(guest)
                 load(starting=lan.port if lan else "")
             watch_host()
+            if operation == "start":
+                _wait_for_resolver(guest)
     elif operation == "started":
         _, values = parsed(sys.stdin.read())
         if values is not None and record_of(name).exists():
@@ -75,18 +90,16 @@ def on_oci(state: dict[str, Any]) -> None:
     elif state["status"] == "stopped":
         forget(folder.name)
     else:
-        _admit_or_explain(int(state["pid"]), bundle, folder)
+        with _explained(folder):
+            _admit(int(state["pid"]), bundle, folder)
 
 
-def _admit_or_explain(pid: int, bundle: Path, folder: Path) -> None:
-    """Admit one of our containers before its first process, or record why it must not start.
-
-    A user cannot write the host's filter: a user's container gets rules in its own network
-    namespace, which nobody in it has the capability to change.
-    """
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Record why a container must not start, or that nothing keeps it from that."""
     why = folder / HOOK_ERROR
     try:
-        _admit(pid, bundle, folder)
+        yield
         why.unlink(missing_ok=True)
     except Exception as error:  # crun(1) does not pass on what a hook prints
         why.write_text(f"{error}\n", encoding="utf-8")
@@ -102,23 +115,55 @@ def forget(name: str) -> None:
 
 
 def _admit(pid: int, bundle: Path, folder: Path) -> None:
+    """Admit one of our containers before its first process.
+
+    A user cannot write the host's filter: a user's container gets rules in its own network
+    namespace, which nobody in it has the capability to change.
+    """
     if mount := mount_of(folder):
         share(project_in(bundle), mount, (0, 0), "nsenter", f"--target={pid}", "--mount")
     if is_rootless():
         load_inside(pid, folder)
         watch_container(pid, folder)
         return forward_ports(folder, pid, (), "--netns", f"/proc/{pid}/ns/net")
+    first_id = first_id_of(folder)
+    if not first_id:
+        return _admit_connected(pid, folder)
+    close(pid, first_id)
+    lock = starting()
+    if in_background():
+        try:
+            with _explained(folder):
+                if is_connected(pid):
+                    _admit_connected(pid, folder)
+                    open_up(pid)
+        except BaseException:  # it stays closed; `check` must not call it admitted
+            forget(folder.name)
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # processes that stay have it open as well
+            os._exit(0)
+
+
+def _admit_connected(pid: int, folder: Path) -> None:
+    """Admit one of root's containers that has its network."""
     guest = guest_of_container(folder, pid)
     lan = guest.policy.lan
     with locked():
         record(guest)
         load(starting=lan.port if lan else "")
     watch_host()
-    if not resolver.wait():
-        raise Refused("no resolver answers it: see that dnsmasq is installed, and runs")
+    _wait_for_resolver(guest)
     if lan:
         plug(pid, lan, hostname=folder.name.rpartition("-")[0])
     forward_ports(folder, pid)
+
+
+def _wait_for_resolver(guest: Guest) -> None:
+    """Raise Refused if a guest's resolver does not run in time."""
+    if not resolver.wait(guest.name):
+        raise Refused(
+            f"no resolver runs for it at {guest.resolver}: it needs dnsmasq 2.90, and port 53 there"
+        )
 
 
 def forward_ports(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:

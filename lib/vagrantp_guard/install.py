@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-sys.dont_write_bytecode = True  # in the checkout, which may be a user's
-sys.path.insert(0, str(PACKAGE.parent))
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # in the checkout, which may be a user's
+    sys.path.insert(0, str(PACKAGE.parent))
 from vagrantp_guard import contract  # noqa: E402
 
 

@@ -1,91 +1,192 @@
-"""The resolver of root's containers: dnsmasq(8), which asks the host's resolvers.
+"""The resolvers of guests: a dnsmasq(8) for each, which asks those of the host.
 
-Podman's own would tell each container the names of all others on the network. The rules redirect to
-this one what a container asks at its gateway.
+Podman's and libvirt's own tell each guest the names of all others on the network, and what the LAN
+is like. The rules redirect to these what a guest asks at its gateway. One for each, as each guest
+may reach something else; so none learns from the cache what another asked, and none can keep
+another's busy.
 """
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import select
 import socket
-import struct
 import subprocess
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
+from pathlib import Path
 from time import monotonic, sleep
+from typing import NamedTuple
 
-from vagrantp_guard.contract import BRIDGES, HOST_NAME, RESOLVER_PORT
+from vagrantp_guard.contract import HOST_NAME, RESOLVER_NAME, RESOLVERS, RUN, Guest, Policy
 from vagrantp_guard.guests import guests
-from vagrantp_guard.system import PATH
+from vagrantp_guard.lan_ruleset import PRIVATE
+from vagrantp_guard.system import PATH, read, run
 
-BRIDGE = BRIDGES["container"]
 NOBODY = 65534  # by number, as the name of its group differs between distributions
-DNSMASQ = (
-    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"),
-    *("--bounding-set=-all", "--pdeathsig=KILL"),
-    *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file"),
-    *(f"--port={RESOLVER_PORT}", "--bind-dynamic", f"--interface={BRIDGE}"),
-    *("--except-interface=lo", "--no-hosts", "--bogus-priv", "--domain-needed"),
-    "--local=/dns.podman/",  # which containers append to each name that does not exist
-    *("--localise-queries", "--cache-size=1000", f"--interface-name={HOST_NAME},{BRIDGE}/4"),
+MEMORY = 64 << 20  # bytes of address space; it takes a fifth of that
+PORT = 53  # what firewalls let guests call: libvirt's rules, Podman's, zones of firewalld
+CAPABILITIES = "-all,+net_bind_service"
+CONFINED = (
+    *("prlimit", f"--as={MEMORY}", "--core=0"),
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=TERM"),
+    *(f"--{which}={CAPABILITIES}" for which in ("inh-caps", "ambient-caps", "bounding-set")),
 )
-SECONDS = 3.0  # until it must answer, with the time to start the watcher
-SIOCGIFADDR = 0x8915  # netdevice(7); Python has no name for it
+DNSMASQ = (
+    *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file"),
+    *(f"--port={PORT}", "--bind-interfaces", "--cache-size=1000"),
+    *("--no-hosts", "--no-ident"),  # the latter would name the host's resolvers
+    "--local=/dns.podman/",  # which containers append to each name that does not exist
+    "--address=/localhost/127.0.0.1",
+    # Guests have no IPv6, and a hint in HTTPS or SVCB is an address that nobody compares.
+    *("--bogus-priv", "--domain-needed", "--filter-AAAA", "--filter-rr=ANY,HTTPS,SVCB"),
+)
+# Of networks at home and at work: RFC 6762 (appendix G), RFC 8375, `localdomain` of many routers.
+# "": a name without a dot.
+LOCAL = (
+    *("", "local", "home.arpa", "localdomain"),
+    *("intranet", "internal", "private", "corp", "home", "lan"),
+)
+LOOPBACK = IPv4Network("127.0.0.0/8")  # the guest's own
+UDP_SOCKETS = Path("/proc/net/udp")  # in the second column: address and port
+SECONDS = 3.0  # until it must run, with the time to start the watcher
 
 
-class Resolver:
-    """The process of dnsmasq, a child of the watcher. `poll` reports its end, by `pidfd`."""
+def command(guest: Guest, on_link: Iterable[IPv4Network]) -> tuple[str, ...]:
+    """Return what runs the resolver of a guest. Pure.
+
+    `on_link`: the networks that the host is directly on. No guest learns who has an address of
+    theirs, or a private one. One that may reach none of them learns no name of the LAN.
+    """
+    policy, networks = guest.policy, [*on_link]
+    sees_lan = policy.lan_access or any(rule.network for rule in policy.lan_allow)
+    return (
+        *CONFINED,
+        *DNSMASQ,
+        f"--listen-address={guest.resolver}",
+        f"--interface-name={HOST_NAME},{guest.nic.bridge}/4",
+        f"--host-record={RESOLVER_NAME},{guest.resolver}",
+        *(f"--rev-server={network}" for network in _not_internet(networks)),
+        *(f"--bogus-nxdomain={network}" for network in withheld(policy, networks)),
+        *(f"--local=/{suffix}/" for suffix in LOCAL if not sees_lan),
+    )
+
+
+def withheld(policy: Policy, on_link: Iterable[IPv4Network]) -> list[IPv4Network]:
+    """Return the networks of which a guest learns no address: those that it may not reach. Pure."""
+    if policy.lan_access:
+        return []
+    found = [network for network in _not_internet(on_link) if network != LOOPBACK]
+    for rule in policy.lan_allow:
+        if isinstance(rule.network, IPv4Network):
+            found = [part for network in found for part in _without(network, rule.network)]
+    return sorted(found)
+
+
+def _not_internet(on_link: Iterable[IPv4Network]) -> list[IPv4Network]:
+    return [*collapse_addresses([*map(IPv4Network, PRIVATE), *on_link])]
+
+
+def _without(network: IPv4Network, allowed: IPv4Network) -> list[IPv4Network]:
+    if not network.overlaps(allowed):
+        return [network]
+    return [] if network.subnet_of(allowed) else [*network.address_exclude(allowed)]
+
+
+class Process(NamedTuple):
+    """A resolver that runs. `pidfd` can be read when it has ended."""
+
+    popen: subprocess.Popen[bytes]
+    pidfd: int
+
+
+class Resolvers:
+    """The processes of dnsmasq, children of the watcher. `poll` reports the end of each."""
 
     def __init__(self, poll: select.poll) -> None:
         self.poll = poll
-        self.process: subprocess.Popen[bytes] | None = None
-        self.pidfd = -1
+        self.running: dict[tuple[str, ...], Process] = {}
 
     def keep(self) -> None:
-        """Start it if a container needs it and it does not run; end it if none does."""
-        if not is_needed():
-            return self.end()
-        if self.process:
-            return
+        """Start those that guests need and that do not run; end those that none needs.
+
+        Raises Refused where ip(8) does not run, ValueError for an invalid record.
+        """
+        on_link = [IPv4Interface(text).network for text in read(RUN / "networks").split()]
+        wanted = {command(guest, on_link): guest.resolver for guest in guests()}
+        for argv in self.running.keys() - wanted.keys():
+            self._end(argv)
+        _hold({*wanted.values()})
         null = subprocess.DEVNULL
-        with suppress(OSError):  # `check` says that it does not answer
-            self.process = subprocess.Popen(
-                DNSMASQ, env={"PATH": PATH}, stdin=null, stdout=null, stderr=null
-            )
-            self.pidfd = os.pidfd_open(self.process.pid)
-            self.poll.register(self.pidfd, select.POLLIN)
+        for argv in wanted.keys() - self.running.keys():
+            with suppress(OSError):  # `check` says that there is none
+                made = subprocess.Popen(
+                    argv, env={"PATH": PATH}, stdin=null, stdout=null, stderr=null
+                )
+                self.running[argv] = Process(made, os.pidfd_open(made.pid))
+                self.poll.register(self.running[argv].pidfd, select.POLLIN)
 
-    def end(self) -> None:
-        """End it, if it has not ended, and forget it."""
-        if self.process:
-            self.poll.unregister(self.pidfd)
-            os.close(self.pidfd)
-            self.process.kill()
-            self.process.wait()
-            self.process, self.pidfd = None, -1
+    def forget(self, ended: Iterable[int]) -> bool:
+        """Forget those that have ended, by what `poll` returned; say whether any has."""
+        over = [argv for argv, process in self.running.items() if process.pidfd in {*ended}]
+        for argv in over:
+            self._end(argv)
+        return bool(over)
 
-
-def is_needed() -> bool:
-    """Say whether a container is admitted. Raises ValueError for an invalid record."""
-    return any(guest.nic.bridge == BRIDGE for guest in guests())
-
-
-def answers() -> bool:
-    """Say whether it takes connections at the bridge."""
-    with socket.socket() as made, suppress(OSError):
-        name = struct.pack("256s", BRIDGE.encode())
-        address = fcntl.ioctl(made, SIOCGIFADDR, name)[20:24]
-        made.settimeout(SECONDS)
-        made.connect((socket.inet_ntoa(address), RESOLVER_PORT))
-        return True
-    return False
+    def _end(self, argv: tuple[str, ...]) -> None:
+        process = self.running.pop(argv)
+        self.poll.unregister(process.pidfd)
+        os.close(process.pidfd)
+        process.popen.terminate()  # which its children for connections of TCP end by, too
+        try:
+            process.popen.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
+            process.popen.wait()
 
 
-def wait() -> bool:
-    """Wait until it answers, if a container needs it; return False if it does not in time."""
+def release() -> None:
+    """Remove the addresses of all resolvers. Raises Refused where ip(8) does not run."""
+    _hold(set())
+
+
+def _hold(wanted: set[IPv4Address]) -> None:
+    """Have these addresses of resolvers on this host, and no others."""
+    listed = json.loads(
+        run("ip", "-4", "-json", "address", "show", "dev", "lo", check=False) or "[]"
+    )
+    own = [IPv4Address(a["local"]) for link in listed for a in link["addr_info"]]
+    held = {address for address in own if address in RESOLVERS}
+    for verb, addresses in (("delete", held - wanted), ("add", wanted - held)):
+        for address in addresses:
+            scope = ("scope", "host") if verb == "add" else ()
+            run("ip", "address", verb, f"{address}/32", "dev", "lo", *scope, check=False)
+
+
+def missing() -> list[str]:
+    """Return the guests whose resolver does not run. Raises ValueError for an invalid record.
+
+    It is not asked: its guest can keep it busy, and others would seem to be in trouble.
+    """
+    with UDP_SOCKETS.open(encoding="ascii") as file:
+        there = {line.split()[1] for line in file}
+    return [guest.name for guest in guests() if _as_listed(guest.resolver) not in there]
+
+
+def _as_listed(address: IPv4Address) -> str:
+    number = int.from_bytes(socket.inet_aton(str(address)), sys.byteorder)
+    return f"{number:08X}:{PORT:04X}"
+
+
+def wait(name: str = "") -> bool:
+    """Wait until a guest's resolver runs, or each; return False if it does not in time."""
     end = monotonic() + SECONDS
-    while is_needed() and not answers():
+    while lacking := missing():
+        if name and name not in lacking:
+            return True
         if monotonic() > end:
             return False
         sleep(0.02)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVER_PORT, TAPS, Guest, Policy
+from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVERS, TAPS, Guest, Policy
 from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
 
 # Routing marks packets that go by another route than the default one (or the two halves of it that
@@ -55,8 +55,8 @@ def rules(
     before anybody's DNAT (at -100) can make that another machine's; `input` decides on what DNAT
     sends to this host.
 
-    `resolver` redirects what a container asks at its gateway to resolver.py's port, before Podman
-    can redirect it to its own resolver.
+    `resolver` sends what a guest asks at its gateway to its own resolver, see resolver.py, before
+    Podman can redirect it to another. Linux answers ARP from the LAN for their addresses, too.
 
     `pinned` compares the type of a frame where the frame has it: `ether type ip` is true of a
     packet in a VLAN tag as well. By DHCP a VM asks for its own MAC only; a container never asks.
@@ -87,7 +87,7 @@ def rules(
     vms = [g for g in known if g.nic.bridge == BRIDGES["vm"]]
     clients = [f'"{g.nic.port}" . {number(g.nic.mac)}' for g in vms]
     open_ = [str(g.ip) for g in known if g.policy.lan_access]
-    asks_resolver = f'iifname "{BRIDGES["container"]}" fib daddr . iif type local ct status dnat'
+    resolvers = [f"{g.ip} : {g.resolver}" for g in known]
     bridges = ", ".join(f'"{bridge}"' for bridge in BRIDGES.values())
     return f"""\
 table bridge vagrantp {{
@@ -140,6 +140,7 @@ table inet vagrantp {{
   set began {{ type ipv4_addr; size 65535; flags dynamic; }}
   set flows {{ type ipv4_addr; size 65535; flags dynamic; }}
   set known {{ type ifname . ipv4_addr; {elements(sources)} }}
+  map resolvers {{ type ipv4_addr : ipv4_addr; {elements(resolvers)} }}
   set open {{ type ipv4_addr; {elements(open_)} }}
   set allowed {{ type ipv4_addr . ipv4_addr; flags interval; {elements(allowed)} }}
   set allowed_ports {{
@@ -158,12 +159,13 @@ table inet vagrantp {{
   }}
   chain resolver {{
     type nat hook prerouting priority -110; policy accept;
-    iifname "{BRIDGES["container"]}" fib daddr . iif type local meta l4proto {{ tcp, udp }} \
-      th dport 53 redirect to :{RESOLVER_PORT}
+    iifname {{ {bridges} }} fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 \
+      dnat ip to ip saddr map @resolvers
   }}
   chain input {{
     type filter hook input priority -5; policy accept;
     iifname {{ {bridges} }} goto to_host
+    iifname != "lo" ip daddr {RESOLVERS} drop
   }}
   chain to_host {{
     meta nfproto != ipv4 drop
@@ -175,8 +177,7 @@ table inet vagrantp {{
     iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 ip daddr 255.255.255.255 accept
     iifname "{BRIDGES["vm"]}" udp sport 68 udp dport 67 fib daddr . iif type local accept
     fib daddr . iif type local meta l4proto {{ tcp, udp }} th dport 53 accept
-    {asks_resolver} tcp dport {RESOLVER_PORT} ct original proto-dst 53 accept
-    {asks_resolver} udp dport {RESOLVER_PORT} ct original proto-dst 53 accept
+    ct status dnat ip daddr {RESOLVERS} meta l4proto {{ tcp, udp }} th dport 53 accept
     ip saddr . meta l4proto . th dport @allowed_host accept
     goto refuse
   }}

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vagrantp_guard import resolver
-from vagrantp_guard.contract import BRIDGES, OCI_HOOK, QEMU_HOOK, RULE_PRIORITY, RUN, Policy
+from vagrantp_guard.contract import (
+    BRIDGES,
+    OCI_HOOK,
+    QEMU_HOOK,
+    RESOLVERS,
+    RULE_PRIORITY,
+    RUN,
+    Policy,
+)
 from vagrantp_guard.guests import guests, policy_of
 from vagrantp_guard.lan import keep_leases, kept_leases
 from vagrantp_guard.ruleset import REALM, inside_rules, rules
@@ -45,8 +53,8 @@ def problems() -> list[str]:
     if not found and guests() and (lock := watchers_lock()):
         lock.close()
         found.append(UNWATCHED)
-    elif not found and resolver.is_needed() and not resolver.answers():
-        found.append("no resolver answers containers")
+    elif not found and (names := resolver.missing()):
+        found.append(f"no resolver runs for {', '.join(names)}")
     return found
 
 
@@ -115,13 +123,14 @@ def load(starting: str = "") -> None:
     for port, addresses in kept_leases().items():
         (kept if port in ports else over).extend(f'"{port}" . 0x{a}' for a in addresses)
     recreate = flush = family = ""
-    for table, name in re.findall(r"^table (\w+) vagrantp {|^  set (\w+) {", text, re.MULTILINE):
+    named = r"^table (\w+) vagrantp {|^  (set|map) (\w+) {"
+    for table, kind, name in re.findall(named, text, re.MULTILINE):
         family = table or family
         if table:
             recreate += f"table {family} vagrantp\ndelete table {family} vagrantp\n"
             flush += f"flush table {family} vagrantp\n"
         elif name not in FILLED:
-            flush += f"flush set {family} vagrantp {name}\n"
+            flush += f"flush {kind} {family} vagrantp {name}\n"
     if over:
         flush += f"delete element bridge vagrantp leased {{ {', '.join(over)} }}\n"
     if kept:
@@ -170,6 +179,7 @@ def _routing() -> tuple[list[str], Networks]:
     missing = [bridge for bridge in BRIDGES.values() if bridge not in there]
     own = [a for link in links for a in link["addr_info"] if a["family"] == "inet"]
     addresses = sorted(IPv4Interface(f"{a['local']}/{a['prefixlen']}") for a in own)
+    addresses = [address for address in addresses if address.ip not in RESOLVERS]
     return missing, Networks(addresses, device_routes(routes))
 
 

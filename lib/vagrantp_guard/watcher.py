@@ -14,7 +14,7 @@ from typing import TextIO
 
 from vagrantp_guard.contract import RUN
 from vagrantp_guard.guests import guests, record_of
-from vagrantp_guard.resolver import Resolver
+from vagrantp_guard.resolver import Resolvers
 from vagrantp_guard.system import Refused, in_background, locked, watchers_lock
 from vagrantp_guard.tables import ask_again, inside_problems, load, load_inside, lost
 
@@ -48,24 +48,23 @@ def _watching_host(lock: TextIO) -> None:
     links = (_listen(NETFILTER, OF_NFTABLES), routing)
     for link in links:
         poll.register(link, select.POLLIN)
-    resolver = Resolver(poll)
+    resolvers = Resolvers(poll)
     while RUN.is_dir():
         try:
-            if not _keep_rules(lock, resolver):
+            if not _keep_rules(lock, resolvers):
                 return
         except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon
             sleep(RETRY)
             continue
-        if resolver.pidfd in dict(poll.poll(WATCH_PAUSE)):
-            resolver.end()
+        if resolvers.forget(dict(poll.poll(WATCH_PAUSE))):
             sleep(RETRY)
         sleep(SETTLE)
         for link in links:
             _drain(link)
 
 
-def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
-    """Put back lost rules, and the resolver.
+def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
+    """Put back lost rules, and the resolvers.
 
     Return False, with the lock released, when the last guest has ended.
     """
@@ -73,7 +72,7 @@ def _keep_rules(lock: TextIO, resolver: Resolver) -> bool:
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
             record_of(guest.name).unlink()
-        resolver.keep()
+        resolvers.keep()
         is_reloaded = bool(ended or lost())
         if is_reloaded:
             load()

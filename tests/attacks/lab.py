@@ -34,6 +34,7 @@ VM = {"name": "vm-00000001", "bridge": "vagrantp0", "port": "vgp00000001", "ip":
 VM |= {"mac": "52:54:00:00:00:01"}
 CONTAINER = {"name": "box-00000002", "bridge": "vagrantp1", "port": "2veth", "ip": "10.201.128.5"}
 CONTAINER |= {"mac": "52:54:00:00:00:02"}
+PLAIN = {"lan_access": False, "lan_allow": [], "lan": None}
 BRIDGE_MAC = "52:54:00:00:00:f0"
 LAN_BRIDGE, ON_LAN = "br0", "192.168.78"
 LAN_CARD = {"port": "vgl00000001", "bridge": LAN_BRIDGE, "mac": "56:54:00:00:00:01"}
@@ -141,6 +142,8 @@ class Lab:
             self.host.link(guest["port"], there, f"{guest['ip']}/24", guest["mac"])
             self.host.run(f"ip link set {guest['port']} master {bridge}")
             there.run(f"ip route add default via {gateway}")
+            if resolver := getattr(admitted({**PLAIN, **guest}), "resolver", None):
+                self.host.run(f"ip address add {resolver}/32 dev lo scope host")
         self.host.link("lan", self.lan, "192.168.77.9/24")
         self.host.link("docker0", self.docker, "172.17.0.2/16")
         self.host.link("out", self.internet, "198.18.77.2/30")
@@ -161,10 +164,7 @@ class Lab:
 
     def load(self, **wishes: object) -> None:
         """Write the rules of the host, with both guests as `wishes` have them."""
-        own = [
-            admitted({"lan_access": False, "lan_allow": [], "lan": None, **guest, **wishes})
-            for guest in (VM, CONTAINER)
-        ]
+        own = [admitted({**PLAIN, **guest, **wishes}) for guest in (VM, CONTAINER)]
         tables = ("table bridge vagrantp", "table inet vagrantp")
         text = "".join(f"{table}\ndelete {table}\n" for table in tables)
         self.host.run(

@@ -17,6 +17,7 @@ OTHER = "52:54:00:00:00:99"
 LLDP, EAPOL = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # a bridge hands these to its host
 INTERNET = "198.51.100.9"
 GATEWAY, GATEWAY1 = "10.201.0.1", "10.201.128.1"
+RESOLVER_ADDRESSES = ("169.254.76.5", "169.254.77.5")  # of vm, of container
 PEER = "192.168.78.9"
 RANGES = ("10.9.9.9", "100.64.9.9", "169.254.9.9", "172.16.9.9", "192.0.0.9", "192.168.9.9")
 DROPPED = "dropped"
@@ -141,10 +142,11 @@ def of_guests() -> Iterator[Probe]:
         yield Probe(guest, "IPv6", ip6("fd77::9", 53, "fd78::5"), DROPPED)
         yield Probe(guest, "another ethertype", junk("88b5"), DROPPED)
         # the resolver, and the internet
-        port = {"vm": 53, "container": 53053}[guest]
-        for kind in ("udp", "tcp"):
-            asked = ip(gateway, 53, kind)
-            yield Probe(guest, f"DNS by {kind}", asked, f"host:{port}")
+        for kind, refused in (("udp", "prohibited"), ("tcp", "reset")):
+            yield Probe(guest, f"DNS by {kind}", ip(gateway, 53, kind), "host:53+resolver")
+            for address in RESOLVER_ADDRESSES:
+                past = ip(address, 53, kind)
+                yield Probe(guest, f"{address} by {kind}", past, refused)
         yield Probe(guest, "to the internet", ip(INTERNET), "internet")
         yield Probe(guest, "pings the internet", ip(INTERNET, kind="ping"), "internet")
         routed = ip(BY_ROUTER)
@@ -170,7 +172,6 @@ def of_guests() -> Iterator[Probe]:
         yield Probe(guest, "a port of Docker's", ip(gateway, 8080, "tcp"), "reset")
         redirected = ip("198.51.100.77", 80, "tcp")
         yield Probe(guest, "what DNAT sends to the host", redirected, "reset")
-        yield Probe(guest, "port 53053 of the host", ip(gateway, 53053), "prohibited")
         yield Probe(guest, "the host's DHCP server", ip("192.168.77.1", 67), DROPPED)
         # the LAN, and all that is no internet
         for kind, end in (("tcp", "reset"), ("udp", "prohibited"), ("ping", "prohibited")):
@@ -282,6 +283,8 @@ def of_others() -> Iterator[Probe]:
     yield Probe("foreign", "to the LAN by IPv6", ip6("fd77::9", 53, "fd78::5"), "bridge")
     yield Probe("foreign", "DNS by IPv6", ip6("fd78::1", 53, "fd78::5"), "bridge")
     yield Probe("port", "DHCP", dhcp("10.201.0.67", GATEWAY), "bridge")
+    for address in RESOLVER_ADDRESSES:
+        yield Probe("lan", f"to a resolver at {address}", ip(address, 53), DROPPED)
     yield Probe("lan", "to Docker", ip("172.17.0.2", 80), "docker")
     yield Probe("lan", "to a port of Docker's", ip("192.168.77.1", 8080, "tcp"), "docker")
     for guest in ("vm", "container"):

@@ -12,12 +12,21 @@ import re
 import socket
 import struct
 
-from vagrantp_guard.contract import Guest
+from vagrantp_guard.contract import RESOLVERS, Guest
 from vagrantp_guard.ruleset import REALM, rules
 from vagrantp_guard.tables import networks_of_host
 
 from tests.attacks import frames
-from tests.attacks.lab import BRIDGE_MAC, CONTAINER, LAN_BRIDGE, LAN_CARD, VM, Lab, Namespace
+from tests.attacks.lab import (
+    BRIDGE_MAC,
+    CONTAINER,
+    LAN_BRIDGE,
+    LAN_CARD,
+    PLAIN,
+    VM,
+    Lab,
+    Namespace,
+)
 from tests.attacks.lookout import Found, Lookout, Probe, Station
 
 HOST_MAC, BR0_MAC, PEER_MAC = (f"52:54:00:00:00:f{n}" for n in (1, 2, 9))
@@ -63,7 +72,6 @@ ALLOWED = [
     *(_allowed(f"192.168.{net}.9/32", 80) for net in (77, 78)),
     _allowed(None, 7000),
 ]
-PLAIN = {"lan_access": False, "lan_allow": [], "lan": None}
 GUESTS = [
     {**PLAIN, **VM, "lan_allow": ALLOWED, "lan": {**LAN_CARD, "resolvers": ["192.168.78.1"]}},
     {**PLAIN, **CONTAINER},
@@ -86,11 +94,13 @@ table ip others {
 table inet seen {
   set came { typeof ip id . meta l4proto . th dport; flags dynamic; size 9999; }
   set came6 { typeof ip6 flowlabel; flags dynamic; size 9999; }
+  set resolved { typeof ip id; flags dynamic; size 9999; }
   set at_port { typeof ip id; flags dynamic; size 9999; }
   chain input {
     type filter hook input priority 1000;
     add @came { ip id . meta l4proto . th dport }
     add @came6 { ip6 flowlabel }
+    ip daddr $resolvers add @resolved { ip id }
   }
   chain at_port {
     type filter hook prerouting priority -440;
@@ -102,7 +112,10 @@ table arp seen {
   chain input { type filter hook input priority 0; iifname { $ports } add @asked { arp daddr ip }; }
 }
 """
-RESET = "".join(f"flush set inet seen {name}\n" for name in ("came", "came6", "at_port"))
+SEEN = {"came": "host", "came6": "host", "resolved": "resolver"}
+RESET = "".join(
+    f"flush set inet seen {name}\n" for name in ("came", "came6", "resolved", "at_port")
+)
 RESET += "flush set arp seen asked\n"
 MUTE = """
 table inet mute {
@@ -170,7 +183,9 @@ class Street(Lookout, Lab):
             f"; ip route add {BY_ROUTER[:-1]}0/24 via {STATIONS['club'].ip}"
         )
         ports = ", ".join(f'"{port}"' for port in PORTS)
-        self.host.run("nft -f -", OTHERS.replace("$ports", ports))
+        self.host.run(
+            "nft -f -", OTHERS.replace("$ports", ports).replace("$resolvers", f"{RESOLVERS}")
+        )
         with self.host.inside():
             self.conntrack = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
             self.raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -216,7 +231,7 @@ class Street(Lookout, Lab):
                     if f"{first}.{second}" == frames.ASKED:
                         found[int(high) << 8 | int(low)].add("port")
                 else:
-                    place = {"came": "host", "came6": "host"}.get(name, "port")
+                    place = SEEN.get(name, "port")
                     is_service = len(parts) == 3 and parts[1] in ("tcp", "udp")
                     number = int(parts[0], 0)
                     found[number].add(f"{place}:{parts[2].strip()}" if is_service else place)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -20,7 +18,7 @@ from shlex import quote
 import yaml
 
 from tests.boxes import HERE, build, run
-from tests.conftest import BACKGROUND, MASTER
+from tests.conftest import MASTER
 
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}  # and their Python
 USERS = ("one", "two")
@@ -43,19 +41,6 @@ chroot "$1" /srv/master/.venv/bin/pip install --quiet --no-index --find-links /s
     setuptools {requirements}
 rm -r "$1/srv/wheels"
 """
-
-
-def bake(suite: str, boxes: Path) -> None:
-    """Begin to build a bed's box in the background."""
-    argv = (sys.executable, "-m", "tests.boxes.bed", suite, str(boxes))
-    BACKGROUND.append(subprocess.Popen(argv, cwd=MASTER, stdin=subprocess.DEVNULL))
-
-
-def give_up() -> None:
-    """End what nobody waits for any more."""
-    for process in BACKGROUND:
-        process.send_signal(signal.SIGINT)
-        process.wait()
 
 
 def make(suite: str, boxes: Path, work: Path) -> Path:

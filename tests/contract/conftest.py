@@ -13,8 +13,10 @@ import pytest
 from vagrantp.instance import record
 from vagrantp.settings import env
 
-from tests.conftest import MakeProject, Project
+from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.warm import Warm
+
+TYPES = (pytest.param(CONTAINER, id="container"), pytest.param(VM, id="vm", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ import pytest
 from vagrantp.core.errors import ConfigError
 from vagrantp.settings import env, keys
 
-from tests.conftest import CONTAINER, FAB, MASTER, VM, MakeProject, Project, env_text
+from tests.conftest import FAB, MASTER, VM, MakeProject, Project, env_text
+from tests.contract.conftest import TYPES
 
 # Every program that `up` could start: none of them gets to do anything.
 TOOLS = ("vagrant", "podman", "virsh", "mmdebstrap", "qemu-img", "qemu-system-x86_64", "xorriso")
@@ -118,7 +119,8 @@ OTHER=S3CRET-20
 """
 
 
-@pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
+@pytest.mark.parametrize("values", TYPES)
+@pytest.mark.slow
 def test_no_value_of_a_foreign_key_is_ever_shown(
     project: MakeProject,
     tmp_path: Path,
@@ -176,7 +178,7 @@ def test_no_text_of_a_value_is_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
+@pytest.mark.parametrize("values", TYPES)
 def test_no_text_of_a_path_is_run(
     project: MakeProject,
     tmp_path: Path,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONTAINER, FAB, MASTER, NOT_BUILT, VERBS, VM, MakeProject
+from tests.contract.conftest import TYPES
 
 
 def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
@@ -75,7 +76,7 @@ def test_all_mistakes_at_once(project: MakeProject, tripwires: tuple[str, Path],
     assert not called.exists()
 
 
-@pytest.mark.parametrize("values", [VM, CONTAINER], ids=["vm", "container"])
+@pytest.mark.parametrize("values", TYPES)
 def test_verbs_without_an_instance(project: MakeProject, values: dict[str, object]) -> None:
     app = project().write(values)
     for verb in (["ssh"], ["ssh", "--command", "true"], ["stop"]):
@@ -92,7 +93,6 @@ def test_verbs_without_an_instance(project: MakeProject, values: dict[str, objec
 @pytest.mark.parametrize(
     ("verb", "arguments"),
     [
-        *[("agent", ""), ("agent", "--agent claude --session s --prompt p --timeout 5")],
         *[("snapshot", "--list"), ("snapshot", "--name a"), ("snapshot", "--delete a --no-wait")],
         *[("restore", "--name a --force"), ("egress", "--follow --json")],
         *[("up --from", "app-0a1b2c3d@clean"), ("ssh-config --install", "")],
@@ -115,6 +115,7 @@ def test_what_fab_itself_refuses(project: MakeProject) -> None:
     assert project("b").fab("up", "--nonsense").returncode == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_deleted_under_us(project: MakeProject) -> None:
     app = project()
     script = 'cd "$1"; rmdir "$1"; shift; exec "$@"'

@@ -6,9 +6,8 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,24 @@ VAGRANT_HOME = Path.home() / ".local/share/vagrantp/vagrant"
 CACHE = Path.home() / ".cache/vagrantp"
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the beds' boxes while tests that make no guest run: these come before."""
-    is_first = bool(session.items) and "e2e" in session.items[0].path.parts
-    suites = [
-        item.callspec.params["bed"]
-        for item in session.items
-        if hasattr(item, "callspec") and "bed" in item.callspec.params
-    ]
-    if suites and session.config.cache and not (is_first or session.config.option.collectonly):
-        from tests.boxes import bed
-
-        for suite in dict.fromkeys(suites):
-            bed.bake(suite, session.config.cache.mkdir("boxes"))
-
-
-def pytest_sessionfinish() -> None:
-    """End a build of a bed that no test has waited for."""
-    if bed := sys.modules.get("tests.boxes.bed"):
-        bed.give_up()
-
-
 def run(*argv: str) -> str:
     """Return what a host command prints; fail when it does."""
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def remove_container(name: str) -> None:
+    """Remove a container behind our back; Podman 4.3 may report an error, and removes it."""
+    argv = ("podman", "rm", "--force", "--time", "0", name)
+    if subprocess.run(argv, capture_output=True, check=False).returncode != 0:
+        run(*argv)
+
+
+def until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait until something holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def status(app: Project) -> dict[str, Any]:
@@ -117,19 +110,14 @@ def leave_lost_rules() -> None:
 
 def rules_come_back() -> None:
     """Wait until lost rules are in force again, by nobody's doing."""
-    deadline = time.monotonic() + 10
-    while subprocess.run([GUARD, "check"], capture_output=True, check=False).returncode:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    argv = (GUARD, "check")
+    until(lambda: not subprocess.run(argv, capture_output=True, check=False).returncode, 10)
 
 
 def wait_for(prefix: str, kind: str) -> None:
     """Wait until there is a domain or container of that name, half-made."""
     vms, containers = (*VIRSH, "list", "--name"), ("podman", "ps", "-a", "--format", "{{.Names}}")
-    deadline = time.monotonic() + 120
-    while prefix not in run(*(vms if kind == "vm" else containers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: prefix in run(*(vms if kind == "vm" else containers)), 120)
 
 
 def have_resolver(app: Project) -> None:

@@ -14,7 +14,7 @@ from vagrantp.core.system import Host
 from vagrantp.images import built, store
 
 from tests import boxes
-from tests.conftest import VM, MakeProject, Project
+from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import forget_box, guest, have_resolver, run, status, volumes
 
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
@@ -43,6 +43,27 @@ def test_a_box_without_cloud_init(guests: MakeProject, box: str) -> None:
     assert done.returncode == 0, done.stderr
     have_resolver(app)
     is_as_promised(app, disk=4)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
+def test_the_image_debian_13(guests: MakeProject, values: dict[str, object]) -> None:
+    app = guests("newer")
+    if values is VM:
+        made = "#cloud-config\nwrite_files: [{path: /made, content: made}]\n"
+        (app.folder / "user-data").write_text(made)
+        app.write({**values, "BOX": "debian-13", "CLOUD_INIT": "user-data"})
+    else:
+        app.write({**values, "IMAGE": "debian-13"})
+    done = app.fab("up")
+    assert done.returncode == 0, done.stderr
+    assert guest(app, ". /etc/os-release; echo $VERSION_ID $LANG") == "13 C.UTF-8\n"
+    assert values is CONTAINER or guest(app, "cat /made") == "made"
+    verified = app.fab("verify")
+    assert verified.returncode == 0, verified.stdout
+    assert app.fab("stop").returncode == 0
+    assert app.fab("up").returncode == 0
+    assert guest(app, "sudo id -u") == "0\n"
 
 
 def is_as_promised(app: Project, disk: int) -> None:

@@ -18,7 +18,7 @@ from vagrantp.images import store
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import VIRSH, run, status, volumes, wait_for
+from tests.e2e.conftest import VIRSH, remove_container, run, status, until, volumes, wait_for
 
 GARBAGE = ["", "{", "[]", '{"settings": 1, "provider": {}}', "\0\xff"]
 NETWORK = Path("/etc/containers/networks/vagrantp.json")
@@ -63,7 +63,7 @@ def test_a_machine_json_that_is_garbage(guests: MakeProject) -> None:
     is_gone(app)
     assert app.fab("up").returncode == 0
     (state_of(app) / "machine.json").write_text("{")
-    run("podman", "rm", "--force", "--time", "0", name)  # so nothing tells what it was
+    remove_container(name)  # so nothing tells what it was
     is_gone(app)
 
 
@@ -187,7 +187,7 @@ def test_a_state_folder_that_is_full(guests: MakeProject) -> None:
     root = Path(app.environment["XDG_STATE_HOME"], "vagrantp")
     root.mkdir(parents=True)
     codes = []
-    for pages in range(2, 22, 4):
+    for pages in range(2, 27, 6):
         with small(root, f"{4 * pages}k"):
             root.chmod(0o700)
             done = app.fab("up")
@@ -248,10 +248,7 @@ def test_a_pool_that_gets_full_later(guests: MakeProject) -> None:
         assert done.returncode == 0, done.stderr
         filling = fill(pool)
         app.start("ssh", "--command", "dd if=/dev/zero of=big bs=1M count=900; sync")
-        deadline = time.monotonic() + 120
-        while status(app)["state"] == "running":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: status(app)["state"] != "running", 120)
         done = app.fab("up")
         assert (done.returncode, HALTED in done.stderr) == (4, True), done.stderr
         filling.unlink()

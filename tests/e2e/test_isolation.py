@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -276,16 +279,27 @@ def test_lost_rules_are_told_and_put_back(guests: MakeProject) -> None:
 
 
 # What breaks each network line of `verify` from outside, while guard's rules are as they were.
-WRONG = {
-    # 53, by the time it is let in
-    "resolver": "hook input priority -20; iifname vagrantp1 udp dport 53053 reject",
-    "LAN_ALLOW host:7000": "hook input priority -20; iifname vagrantp1 tcp dport 7000 reject",
+WRONG = [
+    # a guest's own choice, and what is at its gateway
+    ("resolver", "hook input priority -20; iifname vagrantp1 udp dport 53 reject"),
+    # Podman's, which would answer
+    (
+        "resolver of its own",
+        "hook prerouting priority -120; iifname vagrantp1 udp dport 53 redirect",
+    ),
+    ("LAN_ALLOW host:7000", "hook input priority -20; iifname vagrantp1 tcp dport 7000 reject"),
     # in the guest's namespace: the host's rules decide before any DNAT there
-    "this host": f"hook output priority -100; ip daddr {LAN}.1 "
-    f"tcp dport != {{ 53, 7000 }} dnat ip to {SERVER}:80",
-    "router of the LAN": "hook prerouting priority -100; iifname vagrantp1 ip daddr @routers "
-    f"tcp dport 443 dnat ip to {SERVER}:80",
-}
+    (
+        "this host",
+        f"hook output priority -100; ip daddr {LAN}.1 "
+        f"tcp dport != {{ 53, 7000 }} dnat ip to {SERVER}:80",
+    ),
+    (
+        "router of the LAN",
+        "hook prerouting priority -100; iifname vagrantp1 ip daddr @routers "
+        f"tcp dport 443 dnat ip to {SERVER}:80",
+    ),
+]
 
 
 def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place) -> None:
@@ -294,22 +308,23 @@ def test_each_network_line_of_verify_can_fail(guests: MakeProject, place: Place)
 
     def failed() -> set[str]:
         checks = json.loads(app.fab("verify", "--json").stdout)["checks"]
-        assert {check["name"] for check in checks} >= {*WRONG, "this host by IPv6"}
+        assert {check["name"] for check in checks} >= {*dict(WRONG), "this host by IPv6"}
         return {check["name"] for check in checks if check["outcome"] == "FAILED"}
 
     assert failed() == set()
     routes = json.loads(run("ip", "-4", "-json", "route", "show", "default"))
     routers = ", ".join(route["gateway"] for route in routes)
     pid = run("podman", "inspect", "--format", "{{.State.Pid}}", status(app)["instance"]).strip()
-    for line, rule in WRONG.items():
+    for line, rule in WRONG:
         inside = ("nsenter", f"--target={pid}", "--net") if "hook output" in rule else ()
         nft = (*inside, "nft")
-        kind = "nat" if "dnat" in rule else "filter"
+        kind = "nat" if "dnat" in rule or "redirect" in rule else "filter"
         sets = f"set routers {{ type ipv4_addr; elements = {{ {routers} }}; }}"
         chain = f"chain wrong {{ type {kind} {rule}; }}"
         run(*nft, f"table inet wrong {{\n{sets}\n{chain}\n}}")
+        also = {"resolver of its own"} if line == "resolver" else set()
         try:
-            assert failed() == {line}
+            assert failed() == {line} | also
         finally:
             run(*nft, "delete", "table", "inet", "wrong")
     # IPv6, which nothing but guard's rules keeps away, once somebody gives it an address
@@ -354,6 +369,16 @@ def test_a_flushed_host_has_our_rules_again_at_once(guests: MakeProject, place: 
     assert place.lan.packets() == before
 
 
+@contextmanager
+def taken(address: str) -> Iterator[None]:
+    """Listen at the port of DNS of an address that this host may have later."""
+    with socket.socket() as other:
+        other.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND, ip(7)
+        other.bind((address, 53))
+        other.listen()
+        yield
+
+
 def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> None:
     app = guests("container").write({**CONTAINER, "LAN_ACCESS": "no"})
     for away in (
@@ -369,6 +394,7 @@ def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> No
         assert "guests cannot be kept from the LAN" in done.stderr
         assert app.fab("status", "--json").stdout.count('"absent"') == 1
     up(app)
+    [resolver] = re.findall(r"169\.254\.\d+\.\d+", run("ip", "address", "show", "dev", "lo"))
     assert app.fab("stop").returncode == 0
     name = json.loads(app.fab("status", "--json").stdout)["instance"]
     # a hook that fails keeps it from starting, whoever starts it
@@ -376,6 +402,17 @@ def test_nothing_starts_where_rules_cannot_be_written(guests: MakeProject) -> No
     script = 'mount --bind /bin/false /usr/local/lib/vagrantp/guard; podman start "$0"'
     assert app.run(*unshared, script, name).returncode != 0
     assert json.loads(app.fab("status", "--json").stdout)["state"] == "stopped"
+    folder = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name
+    written = (folder / "isolation.json").read_text()
+    ids = json.loads(written)
+    (folder / "isolation.json").write_text(json.dumps({**ids, "first_id": ids["first_id"] + 1}))
+    assert app.run("podman", "start", name).returncode != 0
+    assert "its uid_map is not its own" in (folder / "hook.error").read_text()
+    # what fails only when Podman has connected it
+    with taken(resolver):
+        done = app.fab("up")
+    assert done.returncode == 5
+    assert "no resolver runs for it" in done.stderr
     done = app.fab_amid("mount --bind /bin/false $(command -v nsenter);", "up")
     assert done.returncode == 5
     assert "starting the container failed: nsenter: it failed" in done.stderr

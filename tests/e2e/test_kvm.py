@@ -15,7 +15,7 @@ from vagrantp.providers.libvirt import accel
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject
-from tests.e2e.conftest import VIRSH, guest, run, status, volumes
+from tests.e2e.conftest import VIRSH, guest, run, status, until, volumes
 
 RUNNING = Path("/run/libvirt/qemu")
 needs_device = pytest.mark.skipif(not accel.DEVICE.exists(), reason="there is no /dev/kvm")
@@ -50,11 +50,8 @@ def test_a_kvm_that_runs_firmware_and_no_kernel(guests: MakeProject, tmp_path: P
 
 def running(name: str) -> int:
     """Wait until a VM runs; return the process id of its QEMU."""
-    deadline = time.monotonic() + 120
     argv = (*VIRSH, "domstate", name)
-    while "running" not in subprocess.run(argv, capture_output=True, text=True, check=False).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: b"running" in subprocess.run(argv, capture_output=True, check=False).stdout, 120)
     return int((RUNNING / f"{name}.pid").read_text())
 
 

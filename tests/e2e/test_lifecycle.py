@@ -14,6 +14,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from invoke.context import Context
+from vagrantp.core.system import Host
+from vagrantp.images import built
 from vagrantp.settings.env import id_from
 
 from tests.certificates import ONE, TWO
@@ -463,6 +466,9 @@ def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakePr
     assert one.fab("rm", "--force").returncode == 0
     assert status(two)["state"] == "running"
     assert guest(two, "hostname") == "app\n"
+    image = built.ensure_container_image(Host(Context()), "debian-12")
+    done_by_user_sh = "/etc/profile.d/00-vagrantp.sh"
+    run("podman", "run", "--rm", "--network=none", "--entrypoint=cat", image, done_by_user_sh)
 
 
 def _beset(app: Project, home: Path, sign: Path) -> Project:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.conftest import CONTAINER, MakeProject, Project
-from tests.e2e.conftest import run, status
+from tests.e2e.conftest import remove_container, run, status
 
 
 def listed(app: Project) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def test_an_instance_whose_project_is_gone(guests: MakeProject) -> None:
     # removed by hand, behind our back
     moved.rename(app.folder)
     assert app.fab("up").returncode == 0
-    run("podman", "rm", "--force", "--time", "0", name)
+    remove_container(name)
     [found] = listed(app)
     assert (found["state"], found["reason"]) == (
         "broken",

@@ -48,6 +48,15 @@ def test_promises_of_a_container(guests: MakeProject) -> None:
     run("podman", "update", "--cpus=1", name)
     assert broken(app) == set()
 
+    machine = Path(app.environment["XDG_STATE_HOME"]) / "vagrantp" / name / "machine.json"
+    record = machine.read_text()
+    first_id = json.loads(record)["provider"]["first_id"]
+    assert first_id == int(guest(app, "cat /proc/self/uid_map").split()[1])
+    assert "unshare failed" in guest(app, "sudo unshare --user true 2>&1; true")
+    machine.write_text(record.replace(str(first_id), str(first_id + 65536)))
+    assert broken(app) == {"user namespace"}
+    machine.write_text(record)
+
     pid = run("podman", "inspect", "--format", "{{.State.Pid}}", name).strip()
     inside = ("nsenter", f"--target={pid}", "--net", "--uts")
     run(*inside, "hostname", "someone-else")

@@ -1,6 +1,6 @@
 """Ask a resolver: `ask.py ADDRESS PORT`, with questions as JSON on stdin; runs in a guest, too.
 
-A question is a list: name, type (A, PTR), udp or tcp. It is answered by the response code and the
+A question is a list: name, type, udp or tcp. It is answered by the response code and the
 number of answers (RFC 1035, 4.1.1), or by what went wrong.
 """
 
@@ -10,12 +10,17 @@ import struct
 import sys
 
 SECONDS = 3
-TYPES = {"A": 1, "PTR": 12}
+IN, CHAOS = 1, 3
+TYPES = {
+    **{"A": (1, IN), "NS": (2, IN), "CNAME": (5, IN), "PTR": (12, IN), "TXT": (16, IN)},
+    **{"AAAA": (28, IN), "SVCB": (64, IN), "HTTPS": (65, IN), "ANY": (255, IN)},
+    "CHAOS TXT": (16, CHAOS),
+}
 
 
 def message(name: str, kind: str) -> bytes:
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
-    return b"vp\1\0\0\1\0\0\0\0\0\0" + labels + struct.pack(">BHH", 0, TYPES[kind], 1)
+    return b"vp\1\0\0\1\0\0\0\0\0\0" + labels + struct.pack(">BHH", 0, *TYPES[kind])
 
 
 def ask(server: tuple[str, int], name: str, kind: str, transport: str) -> list[object]:

@@ -26,8 +26,8 @@ HINTS = {
     "CPUS": "CPUS=2 gives the guest two",
     "DISK": "DISK=20 gives the guest a disk of 20 GB",
     "NAME": "NAME=my-project is one",
-    "BOX": "BOX=debian-12 is built here; BOX=generic/debian12 is a Vagrant box",
-    "IMAGE": "IMAGE=debian-12 is built here; IMAGE=docker.io/library/node:22 is a reference",
+    "BOX": "BOX=debian-13 is built here; BOX=generic/debian12 is a Vagrant box",
+    "IMAGE": "IMAGE=debian-13 is built here; IMAGE=docker.io/library/node:22 is a reference",
     "ACCEL": "auto takes KVM where a guest really runs under it, else software emulation",
     "LAN_ACCESS": "LAN_ACCESS=no keeps the guest from your LAN; LAN_ALLOW opens single services",
     "NETWORK_TYPE": "NETWORK_TYPE=bridge puts the guest on the host bridge BRIDGE",
@@ -39,6 +39,7 @@ HINTS = {
     "PORTS": "PORTS=8080:80 leads from port 8080 of this host to port 80 of the guest",
     "LAN_ALLOW": "LAN_ALLOW=192.168.1.7/32:443,host:11434 allows two services",
     "PROVISION_SCRIPT": "paths start from the folder of this file; quote one that holds a comma",
+    "AGENT": "AGENT=claude installs Claude Code",
     "PROVISION_VARS": "a path starts from the folder of this file",
     "IMAGE_SHA256": "sha256sum prints it",
     "CLOUD_INIT": "a path starts from the folder of this file",
@@ -110,7 +111,7 @@ QUOTE = 'must have a closing " and then a comma behind what is quoted'
 RANGE = "must have ranges of 1 to 256 ports, from the lower one on"
 ITEM = "must have something before, between and after its commas"
 PORT = "must have ports from 1 to 65535"
-BOX = "must be debian-12, a Vagrant box, or a cloud image at ./, /, ~/ or a URL"
+BOX = "must be debian-12, debian-13, a Vagrant box, or a file or URL of an image"
 URL = "must be an http or https URL with a host, when it is a URL"
 PLAIN = "must not be http without IMAGE_SHA256"
 PLAIN_HINT = "\n  hint: use https, or give IMAGE_SHA256"
@@ -150,7 +151,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ("BOX=http://example.org/x", [f'BOX {PLAIN}, got "http://example.org/x"{PLAIN_HINT}']),
     ("BOX=HTTP://me:secret@example.org/x", [f'BOX {PLAIN}, got "HTTP://…@example.org/x"{PLAIN_HINT}']),
     (f"{CONTAINER}BOX=arch", ["BOX is for INFRA_TYPE=vm\n  hint: take BOX out"]),
-    (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12 or an OCI reference, got "Node"']),
+    (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12, debian-13 or an OCI reference, got "Node"']),
     ("ACCEL=hvf", ['ACCEL must be auto, kvm or tcg, got "hvf"']),
     (f"{CONTAINER}ACCEL=kvm", ["ACCEL is for INFRA_TYPE=vm\n  hint: take ACCEL out"]),
     ("LAN_ACCESS=maybe", ['LAN_ACCESS must be yes or no, got "maybe"']),
@@ -234,6 +235,10 @@ ROWS: list[tuple[str, list[str]]] = [
     ("CA_CERTS=garbled.pem", ['CA_CERTS must name a file of certificates; number 1 is none, got "garbled.pem"']),
     ("CA_CERTS=bundle.pem", ['CA_CERTS must name 64 KB of certificates at most, got "bundle.pem"']),
     ("MOUNT=yes", ['MOUNT must be none, ro or rw, got "yes"']),
+    ("AGENT=cursor", ['AGENT must be claude, codex or opencode, got "cursor"']),
+    ('AGENT="\\"x"', [f'AGENT {QUOTE}, got ""x"']),
+    ("AGENT=codex,", [f'AGENT {ITEM}, got "codex,"']),
+    ("AGENT=codex,claude,codex", ['AGENT must not have codex twice, got "codex,claude,codex"']),
     ("PROTECT=never", ['PROTECT must be yes or no, got "never"']),
     ("HIDE=", [f'HIDE {ITEM}, got ""', IDLE_HIDE]),
     ("MOUNT=ro\nHIDE=/etc", [f'HIDE {IN_FOLDER}, got "/etc"']),
@@ -350,6 +355,7 @@ UNWRITTEN: dict[str, object] = {
     "protect": True,
     "hide": (),
     "provision_script": (),
+    "agent": (),
     "provision_vars": None,
     "cloud_init": None,
 }
@@ -376,6 +382,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "PORTS": st.tuples(ANY_PORT, ANY_PORT).map(":".join) | ANY_PORT.map("auto:{}".format),
     "LAN_ALLOW": st.tuples(ANY_HOST, ANY_PORT).map(":".join) | ANY_PORT.map("host:{}/udp".format),
     "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
+    "AGENT": WORDS(["claude", "codex,claude", "opencode"]),
     "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
     "IMAGE_SHA256": st.from_regex(parsers.SHA256, fullmatch=True),
     "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
@@ -411,6 +418,7 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "PORTS": ({}, "8080:80", "8080:81"),
     "LAN_ALLOW": ({}, "host:1", "host:2"),
     "PROVISION_SCRIPT": ({}, "base", "agent"),
+    "AGENT": ({}, "claude", "codex,claude"),
     "PROVISION_VARS": ({"PROVISION_SCRIPT": "base"}, "one.yml", "two.yml"),
     "IMAGE_SHA256": (FROM_URL, "0" * 64, "1" * 64),
     "CLOUD_INIT": ({}, "one.yml", "two.yml"),

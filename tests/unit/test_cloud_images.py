@@ -10,7 +10,7 @@ import pytest
 from invoke.context import Context
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
-from vagrantp.images import cloud
+from vagrantp.images import boxes, cloud
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +19,21 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_catalogue_has_what_box_may_be_called() -> None:
-    for name in ("debian-13", "ubuntu-24.04", "fedora", "alpine", "arch"):
+    for name in ("ubuntu-24.04", "fedora", "alpine", "arch"):
         found = cloud.source(name)
         assert found
         assert str(found.place).startswith("https://")
         assert str(found.checksums).startswith("https://")
+
+
+def test_an_image_that_is_built_here(tmp_path: Path) -> None:
+    assert boxes.is_built_here("debian-13")
+    folder = tmp_path / "vagrantp"
+    folder.mkdir()
+    (folder / "catalogue.toml").write_text('[debian-13]\nurl = "https://mirror/debian"\n')
+    assert not boxes.is_built_here("debian-13")
+    assert not boxes.is_of_others("debian-13")
+    assert cloud.source("debian-13") == cloud.Source("https://mirror/debian", None)
 
 
 def test_a_vagrant_box_is_none() -> None:

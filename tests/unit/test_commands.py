@@ -126,7 +126,7 @@ def test_vm_for_the_vagrantfile() -> None:
 def test_container_for_the_vagrantfile() -> None:
     address = IPv4Address("10.201.1.9")
     made = options.container(
-        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, False, ["--limit"]
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, 1879048192, None, False, ["--limit"]
     )
     assert made == {
         "image": "image:1",
@@ -141,11 +141,13 @@ def test_container_for_the_vagrantfile() -> None:
             "--cpus=2",
             "--shm-size=786432k",
             "--limit",
-            "--sysctl=net.ipv4.ping_group_range=0 2147483647",
+            "--uidmap=0:1879048192:65536",
+            "--gidmap=0:1879048192:65536",
+            "--sysctl=net.ipv4.ping_group_range=0 65535",
             "--network=vagrantp",
             "--ip=10.201.1.9",
             "--mac-address=52:54:0a:1b:2c:3d",
-            "--volume=/state/vagrantp/app-0a1b2c3d/guest:/run/vagrantp-seed:ro,Z",
+            "--volume=/state/vagrantp/app-0a1b2c3d/guest:/run/vagrantp-seed:ro,Z,U",
             "--annotation=io.vagrantp.state=/state/vagrantp/app-0a1b2c3d",
             "--cap-drop=NET_ADMIN",
             "--cap-drop=NET_RAW",
@@ -160,12 +162,15 @@ def test_container_for_the_vagrantfile() -> None:
         ],
         "lan": None,
         "has_quota": False,
+        "first_id": 1879048192,
     }
 
 
 def test_a_container_with_a_quota_has_no_volume_beside_it() -> None:
     address = IPv4Address("10.201.1.9")
-    made = options.container(CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, None, True, [])
+    made = options.container(
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, 1879048192, None, True, []
+    )
     assert made["has_quota"]
     assert {f"--storage-opt=size={SETTINGS.disk}G", "--image-volume=ignore"} < {*made["options"]}
 
@@ -245,6 +250,7 @@ def test_no_reset_ends_the_trial_of_a_kernel() -> None:
     assert "<on_reboot>restart</on_reboot>" in xml
 
 
+@pytest.mark.slow
 def test_every_name_of_a_connection_leads_to_the_guest() -> None:
     """Of two names of one option Ansible takes the last one: all that it knows must be there."""
     from ansible import constants

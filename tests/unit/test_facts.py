@@ -182,7 +182,7 @@ def sound(found: Facts) -> bool:
     )
 
 
-VALUES = st.one_of(st.sampled_from(LIES), st.text(), st.from_regex(r"[0-9. rwofs-]*"))
+VALUES = st.one_of(st.sampled_from(LIES), st.text(), st.text("0123456789. rwofs-"))
 A_LINE = st.builds("{} {}".format, st.sampled_from([*NAMES, "other", ""]), VALUES)
 
 

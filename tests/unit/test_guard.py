@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vagrantp_guard import cli, guests, running, tables
+from vagrantp_guard import cli, guests, running, tables, userns
 from vagrantp_guard.contract import Guest, Mount, Policy, Report
 from vagrantp_guard.system import Refused
 
@@ -175,6 +176,21 @@ def test_what_the_host_is_on_by_its_routes() -> None:
 def test_a_record_that_is_none_is_refused(change: Json) -> None:
     with pytest.raises(ValueError):
         Guest.from_json({**json.loads(OF_A_VM), **change})
+
+
+@pytest.mark.parametrize(
+    ("ids", "owner"), [({}, 5), ({"first_id": None}, 5), ({"first_id": 70}, 75)]
+)
+def test_the_folder_is_the_mapped_users(tmp_path: Path, ids: Json, owner: int) -> None:
+    mount = Mount("rw", Path("/app"), 5, 5)
+    (tmp_path / "isolation.json").write_text(json.dumps({"mount": mount.to_json(), **ids}))
+    found = guests.mount_of(tmp_path)
+    assert found and (found.uid, found.gid) == (owner, owner)
+
+
+def test_a_container_with_other_ids_than_its_own_does_not_start() -> None:
+    with pytest.raises(Refused, match="its uid_map is not its own"):
+        userns.close(os.getpid(), first_id=0x7000_0000)
 
 
 def test_a_mount_is_read_as_it_was_written() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from vagrantp.core import live
 
+SLOW = pytest.mark.slow
 WORK = """
 import sys, threading, time
 from invoke.context import Context
@@ -54,7 +55,7 @@ def written(script: str, columns: int, ticks: int = 0) -> list[str]:
     return re.split(r"[\r\n]+", text.decode())
 
 
-@pytest.mark.parametrize("columns", [80, 40, 12, 1])
+@pytest.mark.parametrize("columns", [80, *(pytest.param(n, marks=SLOW) for n in (40, 12)), 1])
 def test_no_line_is_longer_than_the_terminal(columns: int) -> None:
     script = """
 with progress.stage("create", "日本語の名前" * 5):

@@ -51,7 +51,7 @@ def test_an_address_is_never_taken_nor_the_gateways_nor_the_broadcast(
     taken = dict.fromkeys((str(SUBNET[host]) for host in hosts), "somebody")
     address = subnets.choose_address(SUBNET, f"{number:08x}", taken)
     assert str(address) not in taken
-    assert address in list(SUBNET.hosts())[1:]
+    assert SUBNET[2] <= address <= SUBNET[-2]
 
 
 def test_a_full_subnet() -> None:

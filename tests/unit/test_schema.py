@@ -73,6 +73,7 @@ def reasons(tree: ast.AST) -> Iterator[int]:
             yield from (n.lineno for n in texts if ast.unparse(n) != "return ''")
 
 
+@pytest.mark.slow
 def test_every_reason_has_a_row(folder: Path) -> None:
     paths = {str(module.__file__) for module in (parsers, files, rules)}
     seen: set[tuple[str, int]] = set()

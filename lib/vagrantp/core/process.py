@@ -267,6 +267,23 @@ def handle_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def fed(argv: Sequence[str], data: bytes, cwd: Path) -> int:
+    """Run a program with our stdout and stderr; return its exit status, as a shell has it.
+
+    `data` comes on its stdin, which then stays open for as long as this process lives.
+    """
+    with Popen(argv, stdin=PIPE, cwd=cwd, env=environment()) as child:
+        try:
+            if child.stdin:
+                with suppress(BrokenPipeError):
+                    child.stdin.write(data)
+                    child.stdin.flush()
+            status = child.wait()
+        finally:
+            child.terminate()
+    return status if status >= 0 else 128 - status
+
+
 def _descendants(pid: int) -> list[int]:
     """Return the processes that a process started, and those that these started."""
     try:

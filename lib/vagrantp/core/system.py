@@ -43,6 +43,7 @@ from vagrantp.core.process import (
     Child,
     Log,
     environment,
+    fed,
     find_tool,
     in_group,
     last_error,
@@ -289,6 +290,13 @@ class Host:
         kept = {**environment(), "PATH": os.environ.get("PATH", SYSTEM_PATH), **(env or {})}
         with self.progress.aside():
             os.execve(path, [*argv], kept)
+
+    def feed(self, argv: Sequence[str], data: bytes, cwd: Path) -> int:
+        """Run a program with our streams, but `data` on stdin; return its status (process.fed)."""
+        if self.dry:
+            self._would(f"run {shlex.join(argv)}")
+            return 0
+        return fed([find_tool(argv[0]), *argv[1:]], data, cwd)
 
     def _run(
         self,

@@ -24,7 +24,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
 from vagrantp.core.text import last_line, plain
-from vagrantp.guest import facts, plays, session, shell
+from vagrantp.guest import agents, facts, plays, session, shell
 from vagrantp.guest.facts import Facts
 from vagrantp.guest.plays import failure
 from vagrantp.instance import ssh
@@ -37,6 +37,7 @@ from vagrantp.settings.saved import as_json, as_written
 
 DONE = "/var/lib/vagrantp/provisioned"
 PYTHON = SCRIPTS / "get_python.sh"
+TOOLS = Provisioner("ours", Path("agent"))  # of coding agents
 SCRIPT = SCRIPTS / "script.sh"
 SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we have it
 # The exit status is ignored, as the result says more.
@@ -53,14 +54,22 @@ LAST_LINES = 5  # of a script's output, in the message of its failure
 
 def fingerprint(settings: Settings) -> str:
     """Return a digest of what is to be done, which the guest records once that was done."""
-    keys = ("cloud_init", "provision_script", "provision_vars")
+    keys = ["cloud_init", "provision_script", "provision_vars"]
+    if settings.agent:  # else it is the digest of versions that did not know it
+        keys.append("agent")
     text = json.dumps([as_json(settings)[key] for key in keys])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_asked(settings: Settings) -> bool:
     """Say whether there is anything to be done."""
-    return bool(settings.provision_script or settings.cloud_init)
+    return bool(_steps(settings) or settings.cloud_init)
+
+
+def _steps(settings: Settings) -> tuple[Provisioner, ...]:
+    """Return the steps of PROVISION_SCRIPT, and before them what AGENT implies."""
+    implied = (TOOLS,) if settings.agent and TOOLS not in settings.provision_script else ()
+    return *implied, *settings.provision_script
 
 
 def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool:
@@ -73,9 +82,9 @@ def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool
 
 def proof(settings: Settings, found: Facts) -> list[Check]:
     """Return the check that a guest, by its facts, was provisioned as its settings say."""
-    if not settings.provision_script:
+    if not _steps(settings):
         return []
-    asked = as_written(settings.provision_script)
+    asked = ",".join(map(as_written, filter(None, (settings.agent, settings.provision_script))))
     is_done = found.provisioned == fingerprint(settings)
     return [compare("provisioned", asked, asked if is_done else "not done, or something else")]
 
@@ -100,7 +109,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
 
 def _playbooks(host: Host, settings: Settings) -> list[Provisioner]:
     """Return the playbooks among the steps. Raises ProviderError where no sandbox can be made."""
-    found = [step for step in settings.provision_script if step.kind != "script"]
+    found = [step for step in _steps(settings) if step.kind != "script"]
     if found:
         host.require_sandbox()
     return found
@@ -120,7 +129,7 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     done = []
     if settings.cloud_init and (name := _await_cloud_init(host, instance, pid)):
         done.append(name)
-    for step in settings.provision_script:
+    for step in _steps(settings):
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":
                 _run_script(host, instance, pid, step)
@@ -130,6 +139,8 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
                 _as_root(host, instance, pid, get, "getting Python into the guest")
                 counted = plays.run(host, instance, settings, step)
             done.append(f"{step.path.name}{counted}")
+        if step == TOOLS and settings.agent:
+            done.append(_install_agents(host, instance, pid, settings.agent))
     note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
     _as_root(host, instance, pid, note, "provisioning")
     return ", ".join(done)
@@ -142,6 +153,17 @@ def _require_answer(host: Host, instance: Instance, pid: str) -> None:
     answer = session.run(host, instance, pid, "true")
     if not answer.ok:
         raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
+
+
+def _install_agents(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> str:
+    """Install coding agents, or their newest versions, for the user who logs in."""
+    listed = as_written(tuple(names))
+    with host.progress.stage("install", listed):
+        try:
+            agents.install(host, instance, pid, names)
+        except (ProviderError, HostLimitError) as error:
+            raise failure(host, f"AGENT={listed}", error.message) from None
+    return listed
 
 
 def _run_script(host: Host, instance: Instance, pid: str, step: Provisioner) -> None:

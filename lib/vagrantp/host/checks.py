@@ -34,9 +34,10 @@ from vagrantp.instance.record import Instance, machines
 from vagrantp.net import isolation, lan, ports
 from vagrantp.providers.libvirt import domain
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGES
 
 TOOLS = {
-    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso"),
+    "vm": ("vagrant", "ssh", "ssh-keygen", "virsh", "xorriso", "dnsmasq"),
     "container": ("vagrant", "ssh", "ssh-keygen", "podman", "dnsmasq"),
 }
 IMAGE_TOOLS = {
@@ -63,15 +64,16 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
     """
     learned = Learned()
     infra_type = settings.infra_type
-    is_ours = settings.image in built.SUITES
+    is_vm = infra_type == "vm"
+    is_ours = boxes.is_built_here(settings.image) if is_vm else settings.image in BUILT_IMAGES
     if is_ours:
         is_built = partial(built.is_built, host, infra_type, settings.image)
-    elif infra_type == "vm":  # somebody else's: there already, or to be downloaded
+    elif is_vm:  # somebody else's: there already, or to be downloaded
         is_built = partial(boxes.is_there, settings.image)
     else:
         is_built = partial(built.is_in_podman, host, settings.image)
     checks: list[HostCheck] = [partial(tools, [name]) for name in TOOLS[infra_type]]
-    if infra_type == "vm":
+    if is_vm:
         checks += [
             partial(vm_checks.libvirt_answers, host),
             partial(vm_checks.libvirt_network, host),
@@ -101,7 +103,10 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
         partial(build_room, infra_type, is_built),
     ]
     if is_ours:
-        checks += [partial(image_tools, infra_type, is_built)]
+        checks += [
+            partial(image_tools, infra_type, is_built),
+            partial(age, host, infra_type, settings.image),
+        ]
     refuse(host, [look(check) for check in checks])
     return learned
 
@@ -202,6 +207,15 @@ def memory(wanted: int) -> Finding:
         text = f"MEMORY={wanted} is more than the {free} MB that this host has left now, of {total}"
         return Finding("warning", text, "stop something else first")
     return Finding("ok", f"{total} MB, {free} MB of it available")
+
+
+def age(host: Host, infra_type: str, image: str) -> Finding:
+    """See that a base image is not so old that it lacks many updates."""
+    days = built.days_old(host, infra_type, image)
+    if days is None:
+        return Finding("ok", "not built yet")
+    text = f"base image {image} ({infra_type}) is {days} days old"
+    return Finding("warning", text, built.RENEW) if days > built.OLD else Finding("ok", text)
 
 
 def cpus(wanted: int) -> Finding:

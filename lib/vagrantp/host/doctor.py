@@ -25,6 +25,7 @@ from vagrantp.images.oci import NO_PROXY
 from vagrantp.instance.vagrant import PROBES
 from vagrantp.net import isolation
 from vagrantp.providers.libvirt import accel
+from vagrantp.settings.keys import BUILT_IMAGES
 
 SMALLEST = 512  # MiB that a guest needs
 # `podman run --init` looks for it there, too.
@@ -64,6 +65,10 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "processors", partial(checks.cpus, 1)
     yield "sandbox", partial(checks.sandboxed, host)
     yield "room to build images", partial(room.build_room, "vm", box)
+    for name in BUILT_IMAGES:
+        for infra_type in ("vm", "container"):
+            if built.is_built(host, infra_type, name):
+                yield f"{name} ({infra_type})", partial(checks.age, host, infra_type, name)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
     yield "storage pool", partial(vm_checks.pool, host, box)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from vagrantp.core.system import Host
 from vagrantp.images.disks import GIB, Disk
 from vagrantp.images.store import as_root, step, to_qcow2
+from vagrantp.instance.seed import USER_SCRIPT
 
 MIB = 1024**2
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # the same on a host and in an image
@@ -153,6 +154,8 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
     host.write(work / "apt.conf", "\n".join(passing) + "\n", 0o644)
     host.write(work / "sources.list", sources(suite, *inside), 0o644)
     host.write(work / "build.list", sources(suite, *sites))  # a mirror may have a password
+    user = "user=vagrant keys= is_made_later=no\n" + USER_SCRIPT.read_text("utf-8")
+    host.write(work / "user.sh", user)
     hooks = {
         # A checkout's own owners and umask do not matter: all is root's, and everyone's to read.
         "setup": f"tar --directory={_quote(source / 'files')} --create --owner=root:0 "
@@ -160,7 +163,8 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
         f'cp {_quote(work / "apt.conf")} "$1/etc/apt/apt.conf.d/00host"',
         "customize": f'rm "$1/etc/apt/apt.conf.d/00host" && '
         f'cp {_quote(work / "sources.list")} "$1/etc/apt/sources.list" && '
-        f'sh {_quote(source / "finish")} "$1"',
+        f'sh {_quote(source / "finish")} "$1" && cp {_quote(work / "user.sh")} "$1" && '
+        'chroot "$1" sh /user.sh && rm "$1/user.sh"',
     }
     argv = [
         *as_root(),

@@ -17,6 +17,7 @@ from vagrantp.core.system import Host
 from vagrantp.images import built, cloud, disks, store
 from vagrantp.images.store import Box, vagrant_home
 from vagrantp.instance import vagrant
+from vagrantp.settings.keys import BUILT_IMAGES
 
 METADATA = "metadata.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
@@ -28,10 +29,10 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
     `sha256`: of a cloud image; `room`: DISK, in GiB. Raises ProviderError when it cannot be had,
     ConfigError for one that cannot be used.
     """
-    if name in built.SUITES:
-        return built.ensure_box(host, name)
     if image := cloud.source(name):
         return cloud.ensure(host, name, image, sha256, room)
+    if name in BUILT_IMAGES:
+        return built.ensure_box(host, name)
     source = find(name)
     if source is None:
         with host.progress.stage("download box", name):
@@ -60,7 +61,12 @@ def ensure(host: Host, name: str, sha256: str | None, room: int) -> Box:
 
 def is_of_others(name: str) -> bool:
     """Say whether a name in BOX is that of a Vagrant box, which others made."""
-    return name not in built.SUITES and cloud.source(name) is None
+    return name not in BUILT_IMAGES and cloud.source(name) is None
+
+
+def is_built_here(name: str) -> bool:
+    """Say whether BOX names an image that is built here; the person's catalogue comes first."""
+    return name in BUILT_IMAGES and cloud.source(name) is None
 
 
 def is_there(name: str) -> bool:

@@ -25,7 +25,7 @@ from vagrantp.instance import certificates
 ADD = SCRIPTS / "add_ssh.sh"
 # Podman's default copies http_proxy and the like, with the password in it.
 NO_PROXY = "--http-proxy=false"
-ENTRY = built.RECIPES / "debian-12/container/files/usr/local/sbin/vagrantp-entry"
+ENTRY = built.RECIPES / "container/files/usr/local/sbin/vagrantp-entry"
 BUILD = "2"  # part of the digest: raise it when the code below makes another image
 ADD_TIMEOUT = 3600  # seconds; packages from the mirrors of the image's own distribution
 NOT_FOR_SSH = ("HOME", "HOSTNAME", "PATH", "TERM", "USER", "container")

@@ -10,7 +10,7 @@ from vagrantp.settings.env import Settings
 from vagrantp.settings.schema import When
 
 AT_START = ("memory", "cpus", "mount")  # settings that the Vagrantfile gives to a VM as it starts
-PROVISIONING = ("provision_script", "provision_vars")
+PROVISIONING = ("agent", "provision_script", "provision_vars")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from vagrantp_guard import contract
 
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
-from vagrantp.settings.keys import BUILT_IMAGE, SSH_USER
+from vagrantp.settings.keys import BUILT_IMAGES, SSH_USER
 
 
 def policy(settings: Settings, lan: contract.LanNic | None = None) -> contract.Policy:
@@ -24,11 +25,23 @@ def mount(instance: Instance, settings: Settings) -> contract.Mount | None:
     """
     if settings.mount == "none":
         return None
-    is_second = settings.ssh_user != SSH_USER and settings.image == BUILT_IMAGE
+    is_second = settings.ssh_user != SSH_USER and settings.image in BUILT_IMAGES
     likely = 0 if settings.ssh_user == "root" else 1001 if is_second else 1000
     uid, gid = instance.machine().get("provider", {}).get("user_ids", [likely, likely])
     protect = settings.protect and settings.mount == "rw"
     return contract.Mount(settings.mount, instance.folder, uid, gid, protect, settings.hide)
+
+
+def isolation(
+    instance: Instance, settings: Settings, lan: contract.LanNic | None, first_id: int | None
+) -> str:
+    """Return what a container may reach and how it gets its project, for the OCI hook.
+
+    `first_id`: which id of this host its root is; None without a user namespace of its own.
+    """
+    wanted = mount(instance, settings)
+    document = {"mount": wanted and wanted.to_json(), contract.FIRST_ID: first_id}
+    return json.dumps(policy(settings, lan).to_json() | document)
 
 
 def argv(*arguments: str) -> list[str]:

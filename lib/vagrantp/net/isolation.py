@@ -106,7 +106,7 @@ def why_not(host: Host, instance: Instance, policy: contract.Policy) -> str:
         return "; ".join(found.problems)
     guest = found.guests.get(instance.full_name)
     if guest is None:
-        return "no rules were loaded for it"
+        return instance.hooks_reason() or "no rules were loaded for it"
     loaded = guest.policy
     if (loaded.lan_access, loaded.lan_allow) != (policy.lan_access, policy.lan_allow):
         return "its rules are for other settings"

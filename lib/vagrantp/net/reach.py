@@ -11,29 +11,31 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from vagrantp_guard.contract import HOST_NAME
+from vagrantp_guard.contract import HOST_NAME, RESOLVER_NAME
 
 from vagrantp.core.answers import as_json
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.instance.record import Instance
+from vagrantp.net import isolation
 from vagrantp.settings.env import Settings
 
 # bash has sockets of its own, so nothing need be installed in a guest. A line of stdin is a number,
-# an address and a port that accepts a connection, or does not. A line without a port is a question
-# to the guest's resolver, with escapes of printf(1): it is open when there is an answer that a
-# server has found (RFC 1035, 4.1.1: response code 0, or 3 for a name that does not exist).
+# an address and a port that accepts a connection, or does not. A line with colons is a question:
+# the response codes that count as open (RFC 1035, 4.1.1: 0, or 3 for a name that does not exist),
+# the resolver or nothing for the guest's own choice, what to send with escapes of printf(1).
 SCRIPT = r"""
 command -v bash >/dev/null || exit 3
 exec timeout 20 bash -c '
 connect() { exec 3<>"/dev/tcp/$1/$2"; }
 resolve() {
-    server=$(sed -n "s/^nameserver //p" /etc/resolv.conf | head -n 1)
+    IFS=: read -r codes server question <<< "$1"
+    [ "$server" ] || server=$(sed -n "s/^nameserver //p" /etc/resolv.conf | head -n 1)
     exec 3<>"/dev/udp/$server/53" || return
-    printf "$1" | dd ibs=1 obs=512 >&3  # in one piece: printf writes line by line
+    printf "$question" | dd ibs=1 obs=512 >&3  # in one piece: printf writes line by line
     code=$(head -c 4 <&3 | od -An -tx1)
-    [[ $code == *[03] ]]
+    [[ $code == *["$codes"] ]]
 }
 export -f connect resolve
 while read -r number what; do
@@ -51,7 +53,10 @@ LAN_PORTS = (DNS, 80, 443)  # what a router has
 
 @dataclass(frozen=True)
 class Probe:
-    """What to try from a guest: a connection to `port` of `address`, or a `question` to DNS."""
+    """What to try from a guest: a connection to `port` of `address`, or a `question` to DNS.
+
+    Before the question stand the codes that count as open and the resolver, each with a colon.
+    """
 
     name: str  # of the promise, which may have several probes
     is_open: bool  # as promised
@@ -112,7 +117,11 @@ def _probes(
                     continue
                 yield Probe("router of the LAN", is_open=False, address=router, port=number)
     # what the resolvers of our networks know by themselves
-    yield Probe("resolver", is_open=True, question=_question(HOST_NAME))
+    yield Probe("resolver", is_open=True, question=f"03::{_question(HOST_NAME)}")
+    if not isolation.is_rootless(instance.infra_type):
+        gateway = instance.machine()["provider"]["address"].rpartition(".")[0] + ".1"
+        answer = f"0:{gateway}:{_question(RESOLVER_NAME)}"
+        yield Probe("resolver of its own", is_open=True, question=answer)
     for rule in settings.lan_allow:
         if rule.network is None and rule.protocol == "tcp" and rule.port:
             services.enter_context(_service(rule.port))

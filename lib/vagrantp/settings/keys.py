@@ -13,12 +13,12 @@ from typing import Literal
 from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
-from vagrantp.settings import files, folder_keys, forwards, parsers
+from vagrantp.settings import agents, files, folder_keys, forwards, parsers
 from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
 
-BUILT_IMAGE = "debian-12"  # the one image that is built here
+BUILT_IMAGES = {"debian-12": "bookworm", "debian-13": "trixie"}  # here, and of which suite
 SSH_USER = "vagrant"  # boxes made for Vagrant have such a user, under another name perhaps
 
 _MIB = {"M": 1, "G": 1024, "T": 1024**2}
@@ -87,24 +87,24 @@ class Settings:
     )
     image: str = either(
         Key(
-            "debian-12, a Vagrant box, or a cloud image: ./…, /…, ~/… or a URL",
-            "image of a VM; arch, debian-13, ubuntu-24.04, fedora, alpine: cloud images by name",
+            "debian-12, debian-13, a Vagrant box, or a cloud image: ./…, /…, ~/… or a URL",
+            "image of a VM; arch, ubuntu-24.04, fedora, alpine: cloud images by name",
             "debian-12",
             parsers.box,
             locate=files.image_file,
             default="debian-12",
-            hint="BOX=debian-12 is built here; BOX=generic/debian12 is a Vagrant box",
+            hint="BOX=debian-13 is built here; BOX=generic/debian12 is a Vagrant box",
             infra_type="vm",
             name="BOX",
             unverified="an image leaves no mark that its guest could not change",
         ),
         Key(
-            "debian-12 or an OCI reference",
+            "debian-12, debian-13 or an OCI reference",
             "image of a container; ssh and Python are added where they are missing",
             "debian-12",
-            matching(parsers.OCI_REFERENCE, "debian-12 or an OCI reference"),
+            matching(parsers.OCI_REFERENCE, "debian-12, debian-13 or an OCI reference"),
             default="debian-12",
-            hint="IMAGE=debian-12 is built here; IMAGE=docker.io/library/node:22 is a reference",
+            hint="IMAGE=debian-13 is built here; IMAGE=docker.io/library/node:22 is a reference",
             infra_type="container",
             name="IMAGE",
             unverified="an image leaves no mark that its guest could not change",
@@ -234,6 +234,7 @@ class Settings:
         applies=AT_ONCE,
         verified="provisioned",
     )
+    agent: tuple[str, ...] = agents.AGENT
     provision_vars: Path | None = key(
         "path",
         "extra variables for the playbook, in YAML or JSON",
@@ -329,7 +330,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = ("AGENT", "AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
+NOT_BUILT = ("AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
 
 
 def is_not_built(name: str) -> bool:

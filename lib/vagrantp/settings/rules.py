@@ -77,7 +77,8 @@ def _is_http(image: object) -> bool:
 def _has_playbook(values: Mapping[str, Any], written: Collection[str]) -> bool:
     if "PROVISION_SCRIPT" in written and "PROVISION_SCRIPT" not in values:
         return True  # there may be one once its mistake is fixed
-    return any(step.kind != "script" for step in values.get("PROVISION_SCRIPT", ()))
+    playbooks = (step for step in values.get("PROVISION_SCRIPT", ()) if step.kind != "script")
+    return bool(values.get("AGENT")) or any(playbooks)
 
 
 def _unreachable(gateway: IPv4Address | None, address: IPv4Address | None) -> str:

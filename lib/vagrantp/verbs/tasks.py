@@ -120,6 +120,8 @@ def _exits(host: Host) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (VagrantpError, KeyboardInterrupt, OSError) as error:
         raise Exit(_printed(error), _exit_code(error)) from None
+    except Exit:  # of the verb itself: a command's own status
+        raise
     except Exception as bug:
         host.note("".join(format_exception(bug)))
         if not host.dry:

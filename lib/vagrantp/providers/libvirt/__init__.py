@@ -128,7 +128,7 @@ def prepare(
         raise ProviderError(
             f"NETWORK_TYPE=bridge is not for {settings.image}: nothing in it sets its second "
             "network card up",
-            "use BOX=debian-12",
+            "use BOX=debian-13 or debian-12",
         )
     with host.progress.stage("seed"):
         iso = seed.make(host, instance, settings, box, card)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, options, quota, walls
+from vagrantp.providers.podman import addresses, ids, options, quota, walls
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGES
 
 STATES: dict[str, State] = {
     "running": "running",
@@ -82,22 +83,23 @@ def prepare(
     without = quota.why_none(host)
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
-    own = walls.walls(host, instance)
+    own, uid = walls.walls(host, instance), os.getuid()
     image = _image(host, instance, settings, own)
-    _isolate(host, instance, settings, card)
-    if os.getuid() != 0:
-        return options.rootless_container(instance, settings, image, os.getuid(), own)
+    first_id = ids.take(host, instance.state_dir) if uid == 0 else None
+    host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
+    if first_id is None:
+        return options.rootless_container(instance, settings, image, uid, own)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
-    uid, has_quota = os.getuid(), without is None
+    has_quota = without is None
     return options.container(
-        instance, settings, image, subnets.NAME, address, uid, card, has_quota, own
+        instance, settings, image, subnets.NAME, address, uid, first_id, card, has_quota, own
     )
 
 
 def _image(host: Host, instance: Instance, settings: Settings, own: list[str]) -> str:
-    if settings.image in built.SUITES:
+    if settings.image in BUILT_IMAGES:
         return built.ensure_container_image(host, settings.image)
 
     def builder(folder: Path) -> list[str]:
@@ -140,15 +142,8 @@ def endpoint(host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str,
 
 def isolate(host: Host, instance: Instance, settings: Settings) -> None:
     """Record what the container may reach and how it gets its project, for the OCI hook."""
-    _isolate(host, instance, settings, instance.lan)
-
-
-def _isolate(
-    host: Host, instance: Instance, settings: Settings, own: contract.LanNic | None
-) -> None:
-    mount = guard.mount(instance, settings)
-    document = {**guard.policy(settings, own).to_json(), "mount": mount and mount.to_json()}
-    host.write(instance.isolation_json, json.dumps(document))
+    document = guard.isolation(instance, settings, instance.lan, ids.of(instance))
+    host.write(instance.isolation_json, document)
 
 
 def adopt(host: Host, instance: Instance) -> None:
@@ -270,6 +265,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
         _disk(host, instance, settings),
         walls.check(instance, number, configuration),
         compare("autostart", "yes" if settings.autostart else "no", starts),
+        *ids.check(instance, number),
     ]
 
 
@@ -323,7 +319,11 @@ def clean_up(host: Host, instance: Instance) -> None:
     """Remove the container, if it is there and ours, in whatever state."""
     if any(found.instance.full_name == instance.full_name for found in list_all(host)):
         argv = ["podman", "rm", "--force", "--time", "0", "--volumes", instance.full_name]
-        host.change(argv, what="removing the container", timeout=60)
+        remove = partial(host.change, argv, what="removing the container", timeout=60)
+        try:
+            remove()
+        except ProviderError:  # of Podman 4.3, whose cleanup by conmon was at the same files
+            remove()
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

@@ -10,6 +10,7 @@ from vagrantp_guard import contract
 from vagrantp.images.oci import NO_PROXY
 from vagrantp.instance.network import LOOPBACK, mac
 from vagrantp.instance.record import VERSION, Instance
+from vagrantp.providers.podman import ids
 from vagrantp.settings.env import Settings
 
 # What systemd gives a service: soft and hard DefaultLimitNOFILE=, systemd-system.conf(5) …
@@ -31,18 +32,22 @@ def container(
     network: str,
     address: IPv4Address,
     uid: int,
+    first_id: int,
     lan: contract.LanNic | None,
     has_quota: bool,
     walls: list[str],
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for one of root's containers: image and options.
 
-    `lan`: its card on a bridge of the host, which `guard` makes. `has_quota`: DISK is enforced.
-    `walls`: podman's options for its processes, of walls.py.
+    `first_id`: the first of its ids on this host. `lan`: its card on a bridge of the host, which
+    `guard` makes. `has_quota`: DISK is enforced. `walls`: podman's options for its processes, of
+    walls.py.
     """
     options = [
         *walls,
-        "--sysctl=net.ipv4.ping_group_range=0 2147483647",  # systemd's; no CAP_NET_RAW is needed
+        f"--uidmap=0:{first_id}:{ids.SIZE}",
+        f"--gidmap=0:{first_id}:{ids.SIZE}",
+        f"--sysctl=net.ipv4.ping_group_range=0 {ids.SIZE - 1}",  # all; no CAP_NET_RAW is needed
         f"--network={network}",
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
@@ -52,7 +57,7 @@ def container(
     if has_quota:  # a volume would be beside it
         options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
     made = _container(instance, settings, image, str(address), uid, options)
-    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota}
+    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: first_id}
 
 
 def rootless_container(
@@ -85,7 +90,7 @@ def _container(
         *limits(settings),
         f"--shm-size={shared_memory(settings)}k",
         *special,
-        f"--volume={instance.host_key.parent}:{contract.SEED_MOUNT}:ro,Z",
+        f"--volume={instance.host_key.parent}:{contract.SEED_MOUNT}:ro,Z,U",
         f"--annotation={contract.ANNOTATION}={instance.state_dir}",
         "--cap-drop=NET_ADMIN",
         "--cap-drop=NET_RAW",

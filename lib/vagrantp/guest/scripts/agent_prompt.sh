@@ -1,0 +1,31 @@
+# Runs a coding agent once: `sh agent_prompt.sh BYTES SECONDS FOLDER COMMAND…`, with so many bytes of prompt
+# on stdin, which ends when whoever asked has gone: then the agent ends, too. Exit status 124 after SECONDS,
+# 0 for no limit.
+set -eu
+size=$1 seconds=$2
+cd "${3:-$HOME}"
+shift 3
+command -v "$1" >/dev/null || {
+    echo "error: the guest has no $1: fab provision installs it" >&2
+    exit 127
+}
+prompt=$(head -c "$size" && echo .)
+exec 3<&0
+start=$(date +%s)
+printf %s "${prompt%.}" | setsid timeout -k 10 "$seconds" "$@" 3<&- &
+agent=$!
+{
+    cat <&3
+    kill -TERM "-$agent"
+    sleep 10
+    kill -KILL "-$agent"
+} > /dev/null 2>&1 &
+watcher=$!
+status=0
+wait "$agent" || status=$?
+kill "$watcher" 2>/dev/null || true
+# killed, as it went on after SIGTERM
+if [ "$status" = 137 ] && [ "$seconds" != 0 ] && [ $(($(date +%s) - start)) -ge "$seconds" ]; then
+    status=124
+fi
+exit "$status"

@@ -1,0 +1,20 @@
+# Opens a coding agent in a session of tmux, or comes back to it: `sh agent_session.sh NAME FOLDER COMMAND`.
+# Without FOLDER it works in the home folder.
+set -eu
+for tool in tmux "$3"; do
+    command -v "$tool" >/dev/null && continue
+    echo "error: the guest has no $tool: fab provision installs it" >&2
+    exit 127
+done
+cd "${2:-$HOME}"
+# Before the first session: colours, Escape without a delay, keys as agents expect them. What the person's
+# own file says counts more.
+tmux has-session 2>/dev/null || set -- "$@" start-server \; \
+    set-option -g default-terminal tmux-256color \; set-option -g history-limit 50000 \; \
+    set-option -sg escape-time 10 \; set-option -sg focus-events on \; set-option -sg extended-keys on \; \
+    source-file -q "$HOME/.tmux.conf" \;
+session=$1 command=$3
+shift 3
+# What it said before it failed stays on the screen.
+run='"$1" || { printf "\n%s ended with exit status %s. Enter closes this session.\n" "$1" "$?"; read -r _; }'
+exec tmux "$@" new-session -A -s "$session" -c "$PWD" sh -c "$run" sh "$command"

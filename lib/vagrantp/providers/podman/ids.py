@@ -1,0 +1,88 @@
+"""The ids of this host that belong to a container: each of root's has a user namespace of its own.
+
+docs/adr/0028-a-user-namespace-for-each-container.md
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from vagrantp_guard import contract
+
+from vagrantp.core.errors import ConflictError
+from vagrantp.core.places import state_root
+from vagrantp.core.progress import Check, compare
+from vagrantp.core.system import Host
+from vagrantp.instance.record import Instance
+
+SIZE = 0x10000
+# Above what systemd-nspawn takes and what useradd(8) gives by subuid(5), below the ids that systemd
+# uses for foreign images: https://systemd.io/UIDS-GIDS/
+BLOCKS = range(0x7000_0000, 0x7FFE_0000, SIZE)
+NAME = contract.FIRST_ID  # of the file in an instance's state folder
+
+
+def take(host: Host, folder: Path) -> int:
+    """Choose ids for the container whose state is in `folder`, and write the first down there."""
+    own = folder / NAME
+    with host.lock(state_root(), "user ids", "another vagrantp that takes user ids"):
+        files = [path for path in state_root().glob(f"*/{NAME}") if path != own]
+        taken = [range(first, first + SIZE) for first in map(_number, files)]
+        for path in (Path("/etc/subuid"), Path("/etc/subgid")):
+            taken += subordinate(path.read_text("utf-8") if path.exists() else "")
+        first = choose(folder.name[-8:], taken)
+        host.write(own, str(first))
+    return first
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text(encoding="ascii"))
+
+
+def subordinate(text: str) -> list[range]:
+    """Return the ids that a file of subuid(5) gives away. Pure."""
+    lines = (line.split(":") for line in text.splitlines())
+    numbers = ((int(w[1]), int(w[2])) for w in lines if len(w) == 3 and (w[1] + w[2]).isdecimal())
+    return [range(first, first + count) for first, count in numbers]
+
+
+def choose(identity: str, taken: Collection[range]) -> int:
+    """Return the first id of a free block: the one that `identity` points at, or the next. Pure.
+
+    Raises ConflictError when there is none.
+    """
+    for step in range(len(BLOCKS)):
+        first = BLOCKS[(int(identity, 16) + step) % len(BLOCKS)]
+        if not any(t.start < first + SIZE and first < t.stop for t in taken):
+            return first
+    raise ConflictError("no user ids are left for another container")
+
+
+def of(instance: Instance) -> int | None:
+    """Return the first id of a container; None where it has no user namespace of its own."""
+    found: int | None = instance.machine().get("provider", {}).get(NAME)
+    return found
+
+
+def check(instance: Instance, pid: str) -> list[Check]:
+    """Compare which user of this host root is in the container whose first process is `pid`.
+
+    One that an older version made is root of this host. An ordinary user's is that user.
+    """
+    promised, found = of(instance) if os.getuid() == 0 else os.getuid(), _root_of(pid)
+    shown = None if found is None else f"root is uid {found} of this host"
+    if promised is None:
+        return [Check("user namespace", "its own", shown or "nothing", "not enforced")]
+    return [compare("user namespace", f"root is uid {promised} of this host", shown)]
+
+
+def _root_of(pid: str) -> int | None:
+    """Return which user of this host root is there, None for none, or where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/uid_map").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    maps = (map(int, line.split()) for line in lines)
+    return next((outside for inside, outside, _ in maps if inside == 0), None)

@@ -1,0 +1,140 @@
+"""`fab agent`, with a shell script in place of an agent; and one agent for real."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONTAINER, VM, MakeProject, Project
+from tests.e2e.conftest import guest, until
+
+STAND_IN = """\
+#!/bin/sh
+[ "$1" != --print ] || { cat; echo "in $PWD" >&2; exit 42; }
+echo "it's $(stty size) $TERM"
+while read -r line; do
+    echo "got $line"
+    [ "$line" != fail ] || exit 3
+done
+"""
+
+
+class Terminal:
+    """A terminal of this host on which a verb runs."""
+
+    def __init__(self, app: Project, rows: int, columns: int, *arguments: str) -> None:
+        self.screen, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.run = subprocess.Popen(
+            app.argv(arguments),
+            cwd=app.folder,
+            env={**app.environment, "TERM": "xterm-256color"},
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+        )
+        os.close(inner)
+
+    def type(self, text: str) -> None:
+        os.write(self.screen, text.encode())
+
+    def close(self) -> None:
+        """End the verb as a terminal that is closed does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.run.pid, signal.SIGHUP)
+        self.run.wait(30)
+        os.close(self.screen)
+
+
+def shown(app: Project, session: str, text: str) -> str:
+    """Return what a session shows, once that has `text` in it."""
+    seen = ""
+
+    def has_it() -> bool:
+        nonlocal seen
+        seen = app.fab("ssh", "--command", f"tmux capture-pane -p -t ={session}:").stdout
+        return text in seen
+
+    until(has_it, 60)
+    return seen
+
+
+def test_a_stand_in(guests: MakeProject) -> None:
+    app = guests("agents").write({**CONTAINER, "AGENT": "claude", "MOUNT": "rw"})
+    assert app.fab("agent").returncode == 8
+    done = app.fab("up", "--no-provision")
+    assert done.returncode == 0, done.stderr
+    done = app.fab("agent", "--prompt", "hello")
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr == "error: the guest has no claude: fab provision installs it\n"
+    script = "sudo tee /usr/local/bin/claude > /dev/null && sudo chmod 755 /usr/local/bin/claude"
+    assert app.fab("ssh", "--command", script, stdin=STAND_IN.encode()).returncode == 0
+    guest(app, "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends tmux")
+
+    prompt = "-n it's\n$(id) größer \x01"
+    done = app.fab("agent", "--prompt", prompt)
+    assert (done.returncode, done.stdout, done.stderr) == (42, prompt, "in /project\n")
+    done = app.fab("agent")
+    assert (done.returncode, done.stdout) == (8, "")
+    assert "fab agent needs a terminal" in done.stderr
+    for wrong in (["--agent=codex"], ["--session=a:b"], ["--timeout=5"]):
+        assert app.fab("agent", *wrong).returncode == 2
+
+    one = Terminal(app, 24, 80, "agent")
+    assert "it's 23 80 tmux-256color" in shown(app, "claude", "it's")
+    one.type("a word\n")
+    assert "got a word" in shown(app, "claude", "got a word")
+    one.close()
+    two = Terminal(app, 50, 200, "agent")
+    two.type("again\n")
+    assert "got a word" in shown(app, "claude", "got again")
+    guest(app, "tmux display-message -p -t =claude: '#{window_width}' | grep -x 200")
+    other = Terminal(app, 24, 80, "agent", "--session", "other")
+    shown(app, "other", "it's")
+    two.type("fail\n")
+    assert "got fail\n\nclaude ended with exit status 3." in shown(app, "claude", "ended with")
+    two.type("\n")
+    assert two.run.wait(30) == 0
+    for terminal in (two, other):
+        terminal.close()
+
+    # who asked is gone: so is the agent
+    long = "sudo tee /usr/local/bin/claude > /dev/null"
+    body = b"#!/bin/sh\necho begun > ~/begun; exec sleep 4242\n"
+    assert app.fab("ssh", "--command", long, stdin=body).returncode == 0
+    run = app.start("agent", "--prompt", "go on")
+    until(lambda: app.fab("ssh", "--command", "cat ~/begun").returncode == 0, 60)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) != 0
+    until(lambda: app.fab("ssh", "--command", "pgrep -xf 'sleep 4242'").returncode == 1, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("values", [CONTAINER, {**VM, "DISK": 5}], ids=["container", "vm"])
+def test_claude(guests: MakeProject, values: dict[str, object]) -> None:
+    own = {"AGENT": "claude", "MEMORY": 2048, "CA_CERTS": "ca.pem"}
+    app = guests("real")
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt").read_text()  # this host's own come last
+    authorities = re.findall(r"-----BEGIN.+?-----END CERTIFICATE-----\n", bundle, re.DOTALL)
+    (app.folder / "ca.pem").write_text("".join(authorities[-20:]))
+    done = app.write({**values, **own}).fab("up")
+    assert done.returncode == 0, done.stderr
+    assert "(Claude Code)" in guest(app, "claude --version")
+    assert guest(app, "node --version") >= "v22"
+    for rows, columns in ((24, 80), (50, 200)):
+        terminal = Terminal(app, rows, columns, "agent", "--session", f"of{columns}")
+        assert "Claude Code" in shown(app, f"of{columns}", "Claude")
+        terminal.close()
+    assert app.fab("verify").returncode == 0
+    assert app.fab("provision").returncode == 0
