@@ -21,7 +21,7 @@ boxes = .pytest_cache/d/boxes
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global uninstall
+.PHONY: setup demo test check e2e soak hosts attacks-old mutations bench clean lint docs link link-global images uninstall
 
 setup: .venv/installed # the virtual environment, and the host: packages, services
 	$(SUDO) env LC_ALL=C.UTF-8 .venv/bin/ansible-playbook --inventory localhost, playbooks/host.yml \
@@ -73,6 +73,9 @@ link: .venv/installed # plain `fab` in every folder below ROOT, by links that re
 
 link-global: .venv/installed # plain `fab` in every folder, by ~/.fabric.yaml
 	@$(chore) link-global
+
+images: .venv/installed # base images with the packages of today; running guests keep theirs
+	@$(chore) images
 
 uninstall: .venv/installed # removes images, networks, links, our folders; asks first, or YES=1
 	@$(chore) uninstall $(if $(YES),--yes)

@@ -7,8 +7,10 @@ from invoke.program import Program
 
 from vagrantp.core.places import MASTER
 from vagrantp.core.system import Host
+from vagrantp.core.text import show
 from vagrantp.host import links
 from vagrantp.host import uninstall as leftovers
+from vagrantp.images import built
 from vagrantp.settings import docs as references
 from vagrantp.verbs.tasks import agrees, chore
 
@@ -26,6 +28,15 @@ def link_global(host: Host) -> None:
 
 
 @chore
+def images(host: Host) -> None:
+    """Build again the base images that were built; guests keep the one that they have."""
+    names = ", ".join(built.renew(host))
+    show(
+        f"renewed: {names}" if names else "no base image is there yet; fab up builds what it needs"
+    )
+
+
+@chore
 def uninstall(host: Host, yes: bool = False) -> None:
     """Remove what set-up, images and links left on this host; --yes does not ask."""
     leftovers.uninstall(host, lambda: yes or agrees("Remove all this?"))
@@ -38,7 +49,7 @@ def docs(host: Host) -> None:
         host.write(MASTER / name, text, 0o666)
 
 
-ns = Collection(link, link_global, uninstall, docs)
+ns = Collection(link, link_global, images, uninstall, docs)
 
 if __name__ == "__main__":
     Program(namespace=ns).run()  # not fab: it fails at a broken ~/.fabric.yaml before we say so

@@ -120,6 +120,7 @@ OTHER=S3CRET-20
 
 
 @pytest.mark.parametrize("values", TYPES)
+@pytest.mark.slow
 def test_no_value_of_a_foreign_key_is_ever_shown(
     project: MakeProject,
     tmp_path: Path,

@@ -105,6 +105,7 @@ def test_other_ways_to_a_project(app: Project, cwd: str, search: list[str]) -> N
     "arguments",
     ["deploy", "--list", "--help", "--version", "--complete -- fab", "-c tasks deploy", "no"],
 )
+@pytest.mark.slow
 def test_elsewhere_it_is_fab(project: MakeProject, tmp_path: Path, arguments: str) -> None:
     app = project().write("NAME=app\n# INFRA_TYPE=vm\n")
     fill(app.folder)

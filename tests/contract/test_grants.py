@@ -111,6 +111,7 @@ def test_a_dry_run_lists_it_and_changes_nothing(app: Project, tmp_path: Path) ->
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_dry_run_keeps_no_copies_and_needs_none(app: Project) -> None:
     app.write({**CONTAINER, "PROVISION_SCRIPT": "site.yml"})
     (app.folder / "site.yml").write_text("- hosts: all\n")
@@ -121,6 +122,7 @@ def test_a_dry_run_keeps_no_copies_and_needs_none(app: Project) -> None:
     assert done.returncode == 5, done.stderr  # of that Podman
 
 
+@pytest.mark.slow
 def test_a_yes_on_a_terminal(app: Project) -> None:
     for word, is_granted in (("", False), ("n", False), ("yes", True)):
         ours, its = pty.openpty()
@@ -148,6 +150,7 @@ def in_folder(app: Project, folder: Path) -> Project:
     return replace(app, folder=folder)
 
 
+@pytest.mark.slow
 def test_another_folder_is_asked_again(app: Project) -> None:
     accepts(app)
     goes_on(app)
@@ -160,6 +163,7 @@ def test_another_folder_is_asked_again(app: Project) -> None:
     is_asked(app, RO)
 
 
+@pytest.mark.slow
 def test_a_link_is_what_it_leads_to(app: Project, tmp_path: Path) -> None:
     outside = tmp_path / "secret"
     outside.write_text("no key\n")
@@ -246,6 +250,7 @@ def test_a_folder_that_another_guest_writes(app: Project) -> None:
     is_asked(app, f"  PROVISION_SCRIPT={app.folder}/run  the guest of {other} can change it\n")
 
 
+@pytest.mark.slow
 def test_what_an_older_version_made_is_not_asked_again(app: Project) -> None:
     identity = id_from(app.folder)
     made = state(app) / f"web-{identity}"
@@ -263,6 +268,7 @@ def test_what_an_older_version_made_is_not_asked_again(app: Project) -> None:
     assert (state(app) / f"grants/{identity}.json").exists()
 
 
+@pytest.mark.slow
 def test_rm_forgets_it_with_the_folder(app: Project) -> None:
     accepts(app)
     made = state(app) / f"app-{id_from(app.folder)}"

@@ -58,6 +58,7 @@ def change(folder: Path) -> None:
     (folder / "main.c").write_text("")
 
 
+@pytest.mark.slow
 def test_what_changed_is_listed_until_it_is_stopped(
     running: tuple[Project, record.Instance],
 ) -> None:
@@ -82,6 +83,7 @@ def test_what_changed_is_listed_until_it_is_stopped(
     assert json.loads(app.fab("status", "--json").stdout)["files_changed"] == []
 
 
+@pytest.mark.slow
 def test_status_claims_no_protection_that_is_not_there(
     running: tuple[Project, record.Instance],
 ) -> None:

@@ -31,6 +31,7 @@ def newer(app: Project, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["vm", "container"])
+@pytest.mark.slow
 def test_it_is_left_alone(project: MakeProject, tripwires: tuple[str, Path], kind: str) -> None:
     path, called = tripwires
     app = project().write(VM if kind == "vm" else CONTAINER)

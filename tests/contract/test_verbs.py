@@ -115,6 +115,7 @@ def test_what_fab_itself_refuses(project: MakeProject) -> None:
     assert project("b").fab("up", "--nonsense").returncode == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_deleted_under_us(project: MakeProject) -> None:
     app = project()
     script = 'cd "$1"; rmdir "$1"; shift; exec "$@"'

@@ -33,7 +33,9 @@ def test_a_paused_guest(guests: MakeProject, values: dict[str, object]) -> None:
         assert done.stderr == f"{name} is paused\n  hint: fab up resumes it\n"
     done = app.fab("rm")
     hint = "fab stop first, or remove it with fab rm --force"
-    assert (done.returncode, done.stderr) == (8, f"{name} is paused\n  hint: {hint}\n")
+    unseen = "work in its git repositories that is not committed or not pushed cannot be listed"
+    refusal = f"{name} is paused\n  {unseen}\n  hint: {hint}\n"
+    assert (done.returncode, done.stderr) == (8, refusal)
 
     # up resumes it, with a changed setting, and what ran in it goes on
     done = app.write({**values, "PORTS": "auto:22,auto:9000"}).fab("up")

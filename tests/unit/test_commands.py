@@ -250,6 +250,7 @@ def test_no_reset_ends_the_trial_of_a_kernel() -> None:
     assert "<on_reboot>restart</on_reboot>" in xml
 
 
+@pytest.mark.slow
 def test_every_name_of_a_connection_leads_to_the_guest() -> None:
     """Of two names of one option Ansible takes the last one: all that it knows must be there."""
     from ansible import constants

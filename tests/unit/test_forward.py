@@ -142,6 +142,7 @@ def said(address: str, port: int, data: bytes) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 def test_tcp_both_ways_with_the_end_of_each(carry: Carry, shouting: int, free_port: Port) -> None:
     port, other = free_port(), free_port()
     done = carry(("127.0.0.1", port, shouting, "tcp"), ("::1", other, shouting, "tcp"))

@@ -62,6 +62,7 @@ def test_what_is_no_address_is_not_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flood", ["yes", "yes >&2", "cat /dev/zero", "yes '\x1b]52;c;\x07'"])
+@pytest.mark.slow
 def test_a_guest_that_floods_is_left(flood: str) -> None:
     why = "the guest printed more than 1 MB when it was asked"
     assert ask(f"{flood} | head -c 100000000; {QUIET}") == (Facts(), why)

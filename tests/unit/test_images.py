@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
+from vagrantp.core.system import Host
+from vagrantp.host import checks
 from vagrantp.images import bootstrap, built
 
 TARGETS = """\
@@ -146,7 +151,40 @@ def test_whatever_changes_an_image_changes_the_digest(tmp_path: Path) -> None:
     seen.append(built.recipe(folder))
     motd.rename(folder / "files/motd")
     seen.append(built.recipe(folder))
+    seen.append(built.recipe(folder, "2026-11-28T11:00:00+00:00"))
     assert len(set(seen)) == len(seen)
+
+
+@pytest.fixture
+def podmans_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a podman on PATH that says of any image when it was made: what is in this file."""
+    program, created = tmp_path / "bin/podman", tmp_path / "created"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$1 $2" = "image inspect" ] && cat {created}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    return created
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(0, "ok"), (30, "ok"), (31, "warning")])
+def test_an_old_image_is_named(podmans_image: Path, days: int, outcome: str) -> None:
+    then = time.time() - days * 24 * 60 * 60 - 1
+    podmans_image.write_text(f"{then:.0f}\n")
+    box = built.kernel("debian-12").with_name("box.img")
+    box.parent.mkdir(parents=True)
+    box.touch()
+    os.utime(box, (then, then))
+    for kind in ("vm", "container"):
+        found = checks.age(Host(Context()), kind, "debian-12")
+        assert found.outcome == outcome
+        assert found.found == f"base image debian-12 ({kind}) is {days} days old"
+
+
+def test_no_image_has_no_age(podmans_image: Path) -> None:
+    for kind in ("vm", "container"):
+        assert built.days_old(Host(Context()), kind, "debian-12") is None
+    assert not podmans_image.exists()
 
 
 @pytest.mark.parametrize("kind", ["vm", "container"])

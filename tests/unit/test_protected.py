@@ -245,6 +245,7 @@ def wide(letter: str) -> str:
 
 @settings(max_examples=min(EXAMPLES, 1000))
 @given(st.sampled_from([n for n, r in TABLE if r in (CLOSED, CONFIG, GITFILE)]), st.data())
+@pytest.mark.slow
 def test_no_spelling_gets_by(name: str, data: st.DataObject) -> None:
     spelled = []
     for part in parts(name):

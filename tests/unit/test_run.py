@@ -117,6 +117,7 @@ def test_what_a_child_prints_is_bounded(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_log_has_the_first_lines_and_the_last(tmp_path: Path) -> None:
     log = tmp_path / "log"
     Host(Context(), log=log).change(["seq", "1000000"], what="it", timeout=9)

@@ -37,6 +37,7 @@ def folder() -> Iterator[Path]:
         app = Path(name, "app")
         app.mkdir()
         samples.make_files(app)
+        samples.make_secrets(Path(name, "config"))
         (app / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
         yield app
 
@@ -73,6 +74,7 @@ def reasons(tree: ast.AST) -> Iterator[int]:
             yield from (n.lineno for n in texts if ast.unparse(n) != "return ''")
 
 
+@pytest.mark.slow
 def test_every_reason_has_a_row(folder: Path) -> None:
     paths = {str(module.__file__) for module in (parsers, files, rules)}
     seen: set[tuple[str, int]] = set()

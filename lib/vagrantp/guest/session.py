@@ -22,10 +22,10 @@ from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
+TIMEOUT = 60  # seconds, of a question
 MAX_ANSWER = 1024**2  # bytes that a guest may print at once
 BOOT = SCRIPTS / "boot.sh"  # in the seed of a VM of our own image
 GROW = SCRIPTS / "grow_root.sh"
-ASK_TIMEOUT = 60  # seconds
 REFUSED_SECONDS = 3  # for a guest that is still starting
 ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
@@ -75,21 +75,19 @@ def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[Facts, str
     return (facts.parse(answer.stdout), "") if answer.ok else (Facts(), last_line(answer.stderr))
 
 
-def run(
-    host: Host, instance: Instance, pid: str, script: str, timeout: float = ASK_TIMEOUT
-) -> Result:
+def run(host: Host, instance: Instance, pid: str, script: str, timeout: float = TIMEOUT) -> Result:
     """Run a shell script in a running guest, by the connection that is kept for `ssh`.
 
     `pid`: of its QEMU or first process; `timeout` in seconds. One that prints more than MAX_ANSWER
-    has failed.
+    has failed. Raises UnansweredError.
     """
     return tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir, timeout)
 
 
 def tolerant(
-    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = ASK_TIMEOUT
+    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = TIMEOUT
 ) -> Result:
-    """Run a shell script in a guest that `ssh` reaches, from `cwd`. `timeout` in seconds.
+    """Run a shell script in a guest that `ssh` reaches, from `cwd`.
 
     One that prints more than MAX_ANSWER has failed.
     """
@@ -100,7 +98,7 @@ def tolerant(
 
 
 def _answer(
-    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = ASK_TIMEOUT
+    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = TIMEOUT
 ) -> Result:
     """Run a shell script in a guest; return what the script itself prints, and its exit status.
 

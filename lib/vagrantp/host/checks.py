@@ -103,7 +103,10 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
         partial(build_room, infra_type, is_built),
     ]
     if is_ours:
-        checks += [partial(image_tools, infra_type, is_built)]
+        checks += [
+            partial(image_tools, infra_type, is_built),
+            partial(age, host, infra_type, settings.image),
+        ]
     refuse(host, [look(check) for check in checks])
     return learned
 
@@ -204,6 +207,15 @@ def memory(wanted: int) -> Finding:
         text = f"MEMORY={wanted} is more than the {free} MB that this host has left now, of {total}"
         return Finding("warning", text, "stop something else first")
     return Finding("ok", f"{total} MB, {free} MB of it available")
+
+
+def age(host: Host, infra_type: str, image: str) -> Finding:
+    """See that a base image is not so old that it lacks many updates."""
+    days = built.days_old(host, infra_type, image)
+    if days is None:
+        return Finding("ok", "not built yet")
+    text = f"base image {image} ({infra_type}) is {days} days old"
+    return Finding("warning", text, built.RENEW) if days > built.OLD else Finding("ok", text)
 
 
 def cpus(wanted: int) -> Finding:

@@ -25,6 +25,7 @@ from vagrantp.images.oci import NO_PROXY
 from vagrantp.instance.vagrant import PROBES
 from vagrantp.net import isolation
 from vagrantp.providers.libvirt import accel
+from vagrantp.settings.keys import BUILT_IMAGES
 
 SMALLEST = 512  # MiB that a guest needs
 # `podman run --init` looks for it there, too.
@@ -64,6 +65,10 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "processors", partial(checks.cpus, 1)
     yield "sandbox", partial(checks.sandboxed, host)
     yield "room to build images", partial(room.build_room, "vm", box)
+    for name in BUILT_IMAGES:
+        for infra_type in ("vm", "container"):
+            if built.is_built(host, infra_type, name):
+                yield f"{name} ({infra_type})", partial(checks.age, host, infra_type, name)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
     yield "storage pool", partial(vm_checks.pool, host, box)
@@ -80,6 +85,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "mounts", partial(tools, checks.MOUNT_TOOLS)
     yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
+    yield "other firewalls", partial(other_firewalls, host)
 
 
 def nwfilter(host: Host) -> Finding:
@@ -94,6 +100,20 @@ def isolated(host: Host) -> Finding:
     if not why and (os.getuid() == 0 or is_installed("sudo")):
         why = "; ".join(isolation.live(host).problems)
     return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
+
+
+def other_firewalls(host: Host) -> Finding:
+    """Send packets as a guest does, to its resolver and to the internet."""
+    if host.dry:
+        return Finding("warning", "not tried")
+    if isolated(host).outcome != "ok":
+        return Finding("failed", "not tried, as guests are not isolated", SET_UP)
+    found = isolation.closed_by_others(host)
+    if not found:
+        return Finding("ok", "not tried, as no guest runs")
+    if closed := [f"{', '.join(names)} from {bridge}" for bridge, names in found.items() if names]:
+        return Finding("failed", f"this host lets no guest through to {'; '.join(closed)}", SET_UP)
+    return Finding("ok", f"what {' and '.join(found)} need passes")
 
 
 def kvm(host: Host) -> Finding:

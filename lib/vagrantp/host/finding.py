@@ -34,7 +34,8 @@ def refuse(host: Host, findings: Iterable[Finding]) -> None:
     failed = []
     for finding in findings:
         if finding.outcome == "warning":
-            host.progress.say(f"warning: {finding.found}")
+            fix = f" ({finding.fix})" if finding.fix else ""
+            host.progress.say(f"warning: {finding.found}{fix}")
         if finding.outcome == "failed":
             failed.append(finding)
     if failed:

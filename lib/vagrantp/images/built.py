@@ -11,8 +11,14 @@ import hashlib
 import json
 import os
 import re
+import shlex
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 
+from vagrantp.core import documents
+from vagrantp.core.places import MASTER, xdg
 from vagrantp.core.system import Host
 from vagrantp.images.bootstrap import KERNEL, bootstrap, build_box
 from vagrantp.images.store import (
@@ -31,15 +37,19 @@ RECIPES = Path(__file__).parent / "recipes/debian"
 FIRST = next(iter(BUILT_IMAGES))
 BUILD = "2"  # part of the digest: raise it when the code below changes what comes out
 
+RENEW = f"make -C {shlex.quote(str(MASTER))} images"
+OLD = 30  # days, after which it lacks a month's security updates
+DAY = 24 * 60 * 60
+
 GIB = 1024**3
 
 
-def ensure_box(host: Host, image: str) -> Box:
+def ensure_box(host: Host, image: str, renewed: str | None = None) -> Box:
     """Return the box of `image`, built and put into libvirt's pool where it was not there yet.
 
-    Raises ProviderError when a tool or the pool is missing or a step fails.
+    `renewed`: see `renew`. Raises ProviderError when a tool or the pool is missing or a step fails.
     """
-    name = _name(image, "vm")
+    name = _name(image, "vm", renewed)
 
     def build(work: Path, folder: Path) -> None:
         with host.progress.stage("build base image", f"{image} (once)"):
@@ -48,12 +58,12 @@ def ensure_box(host: Host, image: str) -> Box:
     return put_into_pool(host, Box(name, GIB), build)
 
 
-def ensure_container_image(host: Host, image: str) -> str:
+def ensure_container_image(host: Host, image: str, renewed: str | None = None) -> str:
     """Return the Podman reference of `image`, built where it was not there yet.
 
-    Raises ProviderError when a tool is missing or a step fails.
+    `renewed`: see `renew`. Raises ProviderError when a tool is missing or a step fails.
     """
-    name = _name(image, "container")
+    name = _name(image, "container", renewed)
     reference = f"localhost/{name}:latest"
     if is_in_podman(host, reference):
         return reference
@@ -92,6 +102,50 @@ def is_built(host: Host, infra_type: str, image: str) -> bool:
     return is_in_podman(host, f"localhost/{name}:latest")
 
 
+def days_old(host: Host, infra_type: str, image: str) -> int | None:
+    """Return how many days ago this user's base image was built, None where there is none."""
+    name = _name(image, infra_type)
+    if infra_type == "vm":
+        box = vagrant_home() / "boxes" / name / VERSION / "libvirt/box.img"
+        built = int(box.stat().st_mtime) if box.exists() else None
+    else:
+        created = "--format={{.Created.Unix}}"
+        answer = host.ask(["podman", "image", "inspect", created, f"localhost/{name}:latest"])
+        built = int(answer.stdout) if answer.ok else None
+    return None if built is None else max(0, int(time() - built) // DAY)
+
+
+def renew(host: Host) -> list[str]:
+    """Build each base image that this user has once more; return their names.
+
+    Guests go on with the image that they were made from, which is removed when none has it.
+    Raises ProviderError when a tool is missing or a step fails: then the image of before stays.
+    """
+    renewed = datetime.now(UTC).isoformat(timespec="seconds")
+    done = []
+    with host.lock(xdg("DATA", ".local/share"), "renew", "another make images"):
+        for image in BUILT_IMAGES:
+            for infra_type, ensure in (("vm", ensure_box), ("container", ensure_container_image)):
+                if is_built(host, infra_type, image):
+                    ensure(host, image, renewed)
+                    kind = f"{image} ({infra_type})"
+                    host.write(_renewals(), json.dumps(_renewed() | {kind: renewed}))
+                    done.append(kind)
+    return done
+
+
+def _renewals() -> Path:
+    return xdg("DATA", ".local/share") / "renewed.json"
+
+
+def _renewed() -> dict[str, str]:
+    """Return when each base image was renewed last."""
+    with suppress(ValueError, OSError, TypeError, AttributeError):
+        found = documents.from_json(documents.text(_renewals()))
+        return {str(kind): str(when) for kind, when in found.items()}
+    return {}
+
+
 def kernel(image: str) -> Path:
     """Return where the kernel of a base image for VMs is, once that is built."""
     return vagrant_home() / "boxes" / _name(image, "vm") / VERSION / "libvirt" / KERNEL
@@ -102,8 +156,10 @@ def is_in_podman(host: Host, reference: str) -> bool:
     return bool(host.ask(["podman", "image", "exists", reference]).ok)
 
 
-def _name(image: str, infra_type: str) -> str:
-    return f"vagrantp-{image}-{recipe(RECIPES / infra_type)}"
+def _name(image: str, infra_type: str, renewed: str | None = None) -> str:
+    if renewed is None:
+        renewed = _renewed().get(f"{image} ({infra_type})", "")
+    return f"vagrantp-{image}-{recipe(RECIPES / infra_type, renewed)}"
 
 
 def _remove_old_container_images(host: Host, image: str, name: str) -> None:
@@ -117,9 +173,9 @@ def _remove_old_container_images(host: Host, image: str, name: str) -> None:
                 step(host, "remove an old image", "podman", "rmi", f"{old[0]}:latest")
 
 
-def recipe(folder: Path) -> str:
-    """Return the digest of everything that determines an image: its recipe and our own code."""
-    digest = hashlib.sha256(BUILD.encode() + USER_SCRIPT.read_bytes())
+def recipe(folder: Path, renewed: str = "") -> str:
+    """Return the digest of what determines an image: its recipe, our own code, and `renew`."""
+    digest = hashlib.sha256(BUILD.encode() + USER_SCRIPT.read_bytes() + renewed.encode())
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             mode = b"x" if os.access(path, os.X_OK) else b"-"

@@ -19,7 +19,7 @@ from vagrantp.providers import provider_for
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
-from vagrantp.verbs.steps import report
+from vagrantp.verbs.steps import peek, report
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
 
@@ -55,6 +55,7 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
     )
+    facts["sessions"] = ", ".join(facts.get("sessions") or [])
     facts["hide"] = ", ".join(facts.get("hide", []))
     facts["kept"] = ", ".join(
         f"{one['key']}={one['value']} (the default is {one['default']})"
@@ -86,7 +87,7 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     wanted, seen = _wanted(folder), report.look(found.instance.folder, settings)
-    facts = facts_of(found)
+    facts = facts_of(found, peek.sessions(host, found))
     return {
         **facts,
         **_on_lan(host, found),

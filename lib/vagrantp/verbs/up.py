@@ -112,7 +112,7 @@ def summary(instance: Instance, what: str, seconds: float | None = None) -> str:
             *([f"  ports      {leads}"] if leads else []),
             *([f"  mount      {shared}"] if shared else []),
             f"  isolation  {isolation.text(guard.policy(settings))}",
-            "  next       fab ssh",
+            f"  next       fab {'agent' if settings.agent else 'ssh'}",
         ]
     )
 
