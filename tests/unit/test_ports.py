@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from invoke.context import Context
 from vagrantp.core.system import Host
 from vagrantp.net import ports
+from vagrantp.verbs import status
 from vagrantp.verbs.steps import start
 
 from tests.unit.test_record import made
@@ -79,3 +81,18 @@ def test_why_a_port_does_not_answer(
     sockets = ports.listeners(SOCKETS)
     forward = {"protocol": protocol, "guest": port}
     assert ports._why_silent(forward, sockets, is_inside) == expected
+
+
+def test_status_asks_no_guest_whose_folder_others_may_write() -> None:
+    app = made("c0773ba-vm")
+    ssh = app.state_dir / "ssh"
+    ssh.write_text(f"#!/bin/sh\ntouch {app.state_dir}/asked\n")
+    ssh.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{app.state_dir}:{os.environ['PATH']}")
+        app.state_dir.chmod(0o777)
+        assert status._why_silent(HOST, app, "1") == ["", ""]
+        assert not (app.state_dir / "asked").exists()
+        app.state_dir.chmod(0o700)
+        assert status._why_silent(HOST, app, "1") == ["", ""]
+        assert (app.state_dir / "asked").exists()
