@@ -65,5 +65,6 @@ def test_a_host_that_cannot(project: MakeProject, tmp_path: Path) -> None:
     assert told.keys() == TOLD.keys(), done.stdout
     for name, why in TOLD.items():
         assert told[name].startswith(why), done.stdout
-    assert done.stderr.endswith(f"{len(failed)} of 24 checks failed\n")
+    checks = len(done.stdout.splitlines())  # one for each base image that is built
+    assert done.stderr.endswith(f"{len(failed)} of {checks} checks failed\n")
     assert probes() == []
