@@ -56,7 +56,8 @@ def test_dry(project: MakeProject, tmp_path: Path) -> None:
     done = app.fab("--dry", "doctor")
     assert done.returncode == 0, done.stderr
     names = re.findall(r"^(?:ok|warning) +(\S.*?)  ", done.stdout, re.MULTILINE)
-    assert tuple(names) == CHECKS
+    of_images = re.compile(r"debian-1[23] \((vm|container)\)")  # of those that are built
+    assert tuple(name for name in names if not of_images.fullmatch(name)) == CHECKS
     for name in ("vagrant-libvirt", "vm", "container"):
         assert re.search(rf"^warning +{name} +not tried$", done.stdout, re.MULTILINE)
     assert "would run podman run --rm " in done.stdout
