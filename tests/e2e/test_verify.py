@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -18,6 +19,14 @@ from vagrantp.settings.env import id_from
 from tests.conftest import CONTAINER, NO_LIBVIRT, VM, MakeProject, Project
 from tests.e2e.conftest import guest, lets_in, own_key, run, status, volumes
 
+CALLS = Path(__file__).parent.parent / "attacks/calls.py"
+CLOSED = {
+    **dict.fromkeys(("clone newuser", "unshare newns", "unshare newuser"), "EPERM"),
+    **dict.fromkeys(("clone3 newuser", "io_uring_setup", "keyctl session"), "ENOSYS"),
+    **dict.fromkeys(("alg", "vsock", "negative family"), "EAFNOSUPPORT"),
+    **dict.fromkeys(("inet sctp", "netlink netfilter", "netlink generic"), "EPROTONOSUPPORT"),
+    **dict.fromkeys(("clone", "inet ping", "inet stream", "netlink route", "unix pair"), "ok"),
+}
 VIRSH = ("virsh", "--quiet", "--connect", "qemu:///system")
 
 
@@ -56,6 +65,15 @@ def test_promises_of_a_container(guests: MakeProject) -> None:
     machine.write_text(record.replace(str(first_id), str(first_id + 65536)))
     assert broken(app) == {"user namespace"}
     machine.write_text(record)
+
+    for who in ("", "sudo "):
+        answers = json.loads(guest(app, f"{who}python3 -c {shlex.quote(CALLS.read_text())}"))
+        assert {name: answers[name] for name in CLOSED} == CLOSED
+    configuration = Path(run("podman", "inspect", "--format", "{{.OCIConfigPath}}", name).strip())
+    given = configuration.read_text()
+    configuration.write_text(given.replace('"keyctl"', '"getpid"'))
+    assert broken(app) == {"system calls"}
+    configuration.write_text(given)
 
     pid = run("podman", "inspect", "--format", "{{.State.Pid}}", name).strip()
     inside = ("nsenter", f"--target={pid}", "--net", "--uts")

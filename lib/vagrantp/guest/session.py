@@ -26,6 +26,7 @@ TIMEOUT = 60  # seconds, of a question
 MAX_ANSWER = 1024**2  # bytes that a guest may print at once
 BOOT = SCRIPTS / "boot.sh"  # in the seed of a VM of our own image
 GROW = SCRIPTS / "grow_root.sh"
+REFUSED_SECONDS = 3  # for a guest that is still starting
 ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
@@ -39,14 +40,16 @@ def wait(
     end: Callable[[], VagrantpError | None],
     cwd: Path | None = None,
     needs_gateway: bool = False,
+    refusal: Callable[[str], VagrantpError | None] = lambda _: None,
 ) -> Facts:
     """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it, from `cwd`.
 
     `needs_gateway`: until it has one, too. `end` returns why the guest no longer runs, which is
-    raised, or None while it does. Raises ProviderError when it has not answered after `seconds`;
-    FloodError when it prints more than MAX_ANSWER.
+    raised, or None while it does; `refusal` the same for what ssh says, if no more waiting helps.
+    Raises ProviderError when it has not answered after `seconds`; FloodError when it prints more
+    than MAX_ANSWER.
     """
-    deadline = monotonic() + seconds
+    deadline, refused_since = monotonic() + seconds, float("inf")
     while True:
         answer = _answer(host, ssh, facts.SCRIPT, cwd)
         found = facts.parse(answer.stdout)
@@ -54,6 +57,10 @@ def wait(
             return found
         if why_ended := end():
             raise why_ended
+        why_refused = None if answer.ok else refusal(answer.stderr)
+        refused_since = min(refused_since, monotonic()) if why_refused else float("inf")
+        if why_refused and monotonic() > refused_since + REFUSED_SECONDS:
+            raise why_refused
         if monotonic() > deadline and answer.ok:
             raise ProviderError(f"it has no gateway after {seconds:.0f} seconds")
         if monotonic() > deadline:

@@ -33,11 +33,11 @@ LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")  # what says how text is encoded: locale
 
 
 def ensure(
-    host: Host, reference: str, network: Callable[[Path], list[str]], trusted: list[str]
+    host: Host, reference: str, options: Callable[[Path], list[str]], trusted: list[str]
 ) -> str:
     """Return the Podman reference of an image with ssh, made where it is not there yet.
 
-    `network`: returns podman's options for the network of a container with this state folder;
+    `options`: returns podman's for the walls and the network of a container with this state folder;
     `trusted`: the certificates of CA_CERTS, which the image trusts.
     Raises ProviderError when the image cannot be pulled, or nothing can be added to it.
     """
@@ -57,7 +57,7 @@ def ensure(
     with host.lock(store.cache(), f"image {made}", f"another build of {reference}"):
         if not built.is_in_podman(host, made):
             with host.progress.stage("add ssh to the image", reference):
-                _build(host, reference, identity, script, made, f"build-{digest[:8]}", network)
+                _build(host, reference, identity, script, made, f"build-{digest[:8]}", options)
     return made
 
 
@@ -97,7 +97,7 @@ def _build(
     script: str,
     made: str,
     name: str,
-    network: Callable[[Path], list[str]],
+    options: Callable[[Path], list[str]],
 ) -> None:
     folder = state_root() / name  # guard takes it for a guest, by this name
     builder = f"vagrantp-{name}"
@@ -126,9 +126,8 @@ def _build(
             host.change(
                 [
                     *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),
-                    *(f"--annotation={contract.ANNOTATION}={folder}", *network(folder)),
-                    *("--cap-drop=NET_ADMIN", "--cap-drop=NET_RAW", NO_PROXY),
-                    *("--entrypoint=/bin/sh", identity, "-c", script),
+                    *(f"--annotation={contract.ANNOTATION}={folder}", *options(folder)),
+                    *(NO_PROXY, "--entrypoint=/bin/sh", identity, "-c", script),
                 ],
                 what=f"preparing {reference}",
                 timeout=60,

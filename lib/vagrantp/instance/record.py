@@ -121,6 +121,11 @@ class Instance:
         return self.state_dir / contract.ISOLATION
 
     @property
+    def seccomp(self) -> Path:
+        """The filter of system calls that its container was created with."""
+        return self.state_dir / "seccomp.json"
+
+    @property
     def container_id(self) -> Path:
         """The id of its container, by which the OCI hook knows it; there before its first start."""
         return self.state_dir / contract.CONTAINER_ID

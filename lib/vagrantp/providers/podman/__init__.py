@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -22,7 +21,7 @@ from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, ids, options, quota
+from vagrantp.providers.podman import addresses, ids, options, quota, walls
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGES
 
@@ -84,46 +83,32 @@ def prepare(
     without = quota.why_none(host)
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
-    image = _image(host, instance, settings)
-    limits, uid = _process_limits(host), os.getuid()
+    own, uid = walls.walls(host, instance), os.getuid()
+    image = _image(host, instance, settings, own)
     first_id = ids.take(host, instance.state_dir) if uid == 0 else None
     host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
     if first_id is None:
-        return options.rootless_container(instance, settings, image, uid, limits)
+        return options.rootless_container(instance, settings, image, uid, own)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
     has_quota = without is None
     return options.container(
-        instance, settings, image, subnets.NAME, address, uid, first_id, card, has_quota, limits
+        instance, settings, image, subnets.NAME, address, uid, first_id, card, has_quota, own
     )
 
 
-def _process_limits(host: Host) -> list[str]:
-    """Return podman's options for as many processes and open files as this host may give."""
-    hard = None
-    if not host.ask(options.with_open_files("true")).ok:  # this host is itself a container
-        kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
-        files, processes = (resource.getrlimit(kind)[1] for kind in kinds)
-        hard = files, processes
-    kernel = Path("/proc/sys/kernel")
-    most = min(int((kernel / name).read_text()) for name in ("pid_max", "threads-max"))
-    return options.process_limits(most, hard)
-
-
-def _image(host: Host, instance: Instance, settings: Settings) -> str:
+def _image(host: Host, instance: Instance, settings: Settings, own: list[str]) -> str:
     if settings.image in BUILT_IMAGES:
         return built.ensure_container_image(host, settings.image)
 
-    def options(folder: Path) -> list[str]:
+    def builder(folder: Path) -> list[str]:
         if os.getuid() != 0:
-            return []
-        return [
-            f"--network={subnets.NAME}",
-            f"--ip={addresses.take_address(host, folder, None)}",
-        ]
+            return [*own, *options.BUILDER]
+        address = addresses.take_address(host, folder, None)
+        return [*own, *options.BUILDER, f"--network={subnets.NAME}", f"--ip={address}"]
 
-    return oci.ensure(host, settings.image, options, certificates.of(instance, settings))
+    return oci.ensure(host, settings.image, builder, certificates.of(instance, settings))
 
 
 def keep_address(host: Host, instance: Instance, settings: Settings) -> str:
@@ -273,10 +258,12 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     number = pid(host, instance)
     memory, cpus = _limits(number)
     starts = _inspect(host, instance, '{{index .Config.Labels "vagrantp.autostart"}}')
+    configuration = _inspect(host, instance, "{{.OCIConfigPath}}")
     return [
         compare("memory", settings.memory * 1024**2, memory, "bytes"),
         compare("cpus", float(settings.cpus), cpus),
         _disk(host, instance, settings),
+        walls.check(instance, number, configuration),
         compare("autostart", "yes" if settings.autostart else "no", starts),
         *ids.check(instance, number),
     ]

@@ -18,6 +18,11 @@ OPEN_FILES = (1024, 524288)
 # … and DefaultTasksMax=, in hundredths of what the kernel can have: at least Podman's own limit, at
 # most what systemd's own containers have (systemd-nspawn@.service).
 TASKS, FEWEST_TASKS, MOST_TASKS = 15, 2048, 16384
+# What a package manager needs, and its limits, where ssh is added to an image.
+BUILDER = (
+    *("--memory=2g", "--memory-swap=2g", "--cpus=2", "--cap-drop=all"),
+    "--cap-add=CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,SETFCAP,SETGID,SETUID,SYS_CHROOT",
+)
 
 
 def container(
@@ -30,15 +35,16 @@ def container(
     first_id: int,
     lan: contract.LanNic | None,
     has_quota: bool,
-    limits: list[str],
+    walls: list[str],
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for one of root's containers: image and options.
 
     `first_id`: the first of its ids on this host. `lan`: its card on a bridge of the host, which
-    `guard` makes. `has_quota`: DISK is enforced. `limits`: podman's options for its processes.
+    `guard` makes. `has_quota`: DISK is enforced. `walls`: podman's options for its processes, of
+    walls.py.
     """
     options = [
-        *limits,
+        *walls,
         f"--uidmap=0:{first_id}:{ids.SIZE}",
         f"--gidmap=0:{first_id}:{ids.SIZE}",
         f"--sysctl=net.ipv4.ping_group_range=0 {ids.SIZE - 1}",  # all; no CAP_NET_RAW is needed
@@ -55,14 +61,14 @@ def container(
 
 
 def rootless_container(
-    instance: Instance, settings: Settings, image: str, uid: int, limits: list[str]
+    instance: Instance, settings: Settings, image: str, uid: int, walls: list[str]
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for a user's container.
 
     The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
-    `limits`: podman's options for its processes.
+    `walls`: podman's options for its processes, of walls.py.
     """
-    options = [*limits, f"--publish={LOOPBACK}::22"]
+    options = [*walls, f"--publish={LOOPBACK}::22"]
     return _container(instance, settings, image, LOOPBACK, uid, options)
 
 
