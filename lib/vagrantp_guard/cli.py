@@ -6,6 +6,7 @@ start. docs/isolation.md says what is filtered, docs/adr/0010-isolation-by-hooks
 
     guard load                loads the rules of all running guests, as at boot
     guard check               prints one line of JSON: are the live rules those that were loaded?
+    guard try                 prints one line of JSON: what other firewalls keep from guests
     guard sync                asks libvirt and Podman what runs, then loads the rules
     guard unload              removes all rules and records
     guard qemu NAME OPERATION libvirt's hook, the domain's XML on stdin (hooks.html of libvirt)
@@ -22,10 +23,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from vagrantp_guard import resolver
+from vagrantp_guard import forwarding, resolver
 from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Report
 from vagrantp_guard.guests import guests
 from vagrantp_guard.hooks import on_oci, on_qemu
@@ -83,6 +84,10 @@ def _main(command: str, *arguments: str) -> int:
             load()
         watch_host()
         resolver.wait()
+    elif command == "try":
+        from vagrantp_guard.trial import closed  # its imports take 3 ms
+
+        print(json.dumps(closed()))
     elif command == "unload":
         _unload()
     else:
@@ -104,6 +109,8 @@ def _unload() -> None:
     for bridge in BRIDGES.values():
         which = ("priority", str(RULE_PRIORITY), "iif", bridge)
         run("ip", "rule", "delete", *which, check=False)
+    with suppress(Refused):
+        forwarding.release()
     resolver.release()
     shutil.rmtree(RUN, ignore_errors=True)
 

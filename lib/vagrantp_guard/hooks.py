@@ -36,7 +36,7 @@ from vagrantp_guard.running import guest_of_container, guest_of_domain, parsed
 from vagrantp_guard.share import project_in, share, unmount
 from vagrantp_guard.system import Refused, in_background, is_rootless, locked, run
 from vagrantp_guard.tables import load, load_inside
-from vagrantp_guard.userns import close, is_connected, open_up, starting
+from vagrantp_guard.userns import check_ids, close, is_connected, open_up, starting
 from vagrantp_guard.watcher import watch_container, watch_host
 
 
@@ -125,7 +125,7 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
     if is_rootless():
         load_inside(pid, folder)
         watch_container(pid, folder)
-        return forward_ports(folder, pid, (), "--netns", f"/proc/{pid}/ns/net")
+        return _forward_into(pid, folder)
     first_id = first_id_of(folder)
     if not first_id:
         return _admit_connected(pid, folder)
@@ -135,7 +135,7 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
         try:
             with _explained(folder):
                 if is_connected(pid):
-                    _admit_connected(pid, folder)
+                    _admit_connected(pid, folder, first_id)
                     open_up(pid)
         except BaseException:  # it stays closed; `check` must not call it admitted
             forget(folder.name)
@@ -144,8 +144,8 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
             os._exit(0)
 
 
-def _admit_connected(pid: int, folder: Path) -> None:
-    """Admit one of root's containers that has its network."""
+def _admit_connected(pid: int, folder: Path, first_id: int = 0) -> None:
+    """Admit one of root's containers that has its network. `first_id`: of ids of its own."""
     guest = guest_of_container(folder, pid)
     lan = guest.policy.lan
     with locked():
@@ -155,7 +155,7 @@ def _admit_connected(pid: int, folder: Path) -> None:
     _wait_for_resolver(guest)
     if lan:
         plug(pid, lan, hostname=folder.name.rpartition("-")[0])
-    forward_ports(folder, pid)
+    _forward_into(pid, folder, first_id)
 
 
 def _wait_for_resolver(guest: Guest) -> None:
@@ -164,6 +164,14 @@ def _wait_for_resolver(guest: Guest) -> None:
         raise Refused(
             f"no resolver runs for it at {guest.resolver}: it needs dnsmasq 2.90, and port 53 there"
         )
+
+
+def _forward_into(pid: int, folder: Path, first_id: int = 0) -> None:
+    """Start carrying a container's ports. `first_id`: of ids of its own. Raises Refused."""
+    with Path(f"/proc/{pid}/ns/net").open("rb") as netns:
+        if first_id:  # the process may have ended, and its number be that of another one
+            check_ids(pid, first_id)
+        forward_ports(folder, pid, (), "--netns", f"/proc/{os.getpid()}/fd/{netns.fileno()}")
 
 
 def forward_ports(folder: Path, pid: int, user: tuple[str, ...] = (), *options: str) -> None:

@@ -31,19 +31,23 @@ PAUSE = 0.02  # seconds between two looks
 
 
 def close(pid: int, first_id: int) -> None:
-    """Let a container send no packet, and make no user namespace.
+    """Let a container send no packet, and make no user namespace. Raises Refused, as check_ids."""
+    check_ids(pid, first_id)
+    run_inside(pid, "nft", "-f", "-", stdin=CLOSED)
+    # The kernel has one limit for each user namespace, and writes that of the caller's.
+    script = "echo 0 > /proc/sys/user/max_user_namespaces"
+    run("nsenter", f"--target={pid}", "--user", "sh", "-c", script)
 
-    Raises Refused where its user namespace is not the one that it was made with: `first_id` is the
-    id on this host of root in it.
+
+def check_ids(pid: int, first_id: int) -> None:
+    """Raise Refused where a process is in another user namespace than its container was made with.
+
+    `first_id`: the id on this host of root in that one.
     """
     for kind in ("uid_map", "gid_map"):
         inside, outside = Path(f"/proc/{pid}/{kind}").read_text().split()[:2]
         if (int(inside), int(outside)) != (0, first_id):
             raise Refused(f"its {kind} is not its own: {inside} is {outside}, not {first_id}")
-    run_inside(pid, "nft", "-f", "-", stdin=CLOSED)
-    # The kernel has one limit for each user namespace, and writes that of the caller's.
-    script = "echo 0 > /proc/sys/user/max_user_namespaces"
-    run("nsenter", f"--target={pid}", "--user", "sh", "-c", script)
 
 
 def open_up(pid: int) -> None:

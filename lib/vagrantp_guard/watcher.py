@@ -12,6 +12,7 @@ from pathlib import Path
 from time import sleep
 from typing import TextIO
 
+from vagrantp_guard import forwarding
 from vagrantp_guard.contract import RUN
 from vagrantp_guard.guests import guests, record_of
 from vagrantp_guard.resolver import Resolvers
@@ -72,6 +73,8 @@ def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
             record_of(guest.name).unlink()
+        with suppress(Refused):
+            forwarding.keep()
         resolvers.keep()
         is_reloaded = bool(ended or lost())
         if is_reloaded:

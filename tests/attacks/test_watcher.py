@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 from tests.conftest import MASTER
 
@@ -71,7 +72,7 @@ watcher=$(cat /run/vagrantp/watch.lock) nft=$(command -v nft)
 kill -STOP $watcher && nft flush ruleset
 mount --bind /bin/false $nft && kill -CONT $watcher && sleep 0.5
 guard check || true
-umount $nft
+until umount $nft 2> /dev/null; do sleep 0.05; done # the watcher may be running it
 until guard check > /dev/null; do sleep 0.05; done
 
 kill -KILL "$(cat "/run/vagrantp/watch.lock")"
@@ -111,6 +112,11 @@ kill $pid
 
 def problems(script: str) -> list[list[str]]:
     """Run a script of sh(1) in namespaces; return the problems that each `guard check` found."""
+    return [answer["problems"] for answer in answers(script)]
+
+
+def answers(script: str) -> list[Any]:
+    """Run a script of sh(1) in namespaces; return what it prints, a JSON document a line."""
     own = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     names = {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
     names["connect"] = CONNECT
@@ -126,7 +132,7 @@ def problems(script: str) -> list[list[str]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line)["problems"] for line in done.stdout.splitlines()]
+    return [*map(json.loads, done.stdout.splitlines())]
 
 
 def test_the_watcher_keeps_rules_resolver_and_networks() -> None:

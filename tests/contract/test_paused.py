@@ -51,9 +51,8 @@ def replay_with(folder: Path, at_the_end: str) -> None:
         (["ssh", "--command", "true"], "fab up resumes it"),
         (["provision"], "fab up resumes it"),
         (["verify"], "fab up resumes it"),
-        (["rm"], "fab stop first, or remove it with fab rm --force"),
     ],
-    ids=["ssh", "ssh --command", "provision", "verify", "rm"],
+    ids=["ssh", "ssh --command", "provision", "verify"],
 )
 def test_what_says_that_it_is_paused(
     paused: tuple[Project, Path], verb: list[str], hint: str
@@ -63,6 +62,19 @@ def test_what_says_that_it_is_paused(
     name = json.loads((replay / "ps").read_text())[0]["Names"][0]
     assert (done.returncode, done.stdout) == (8, "")
     assert done.stderr == f"{name} is paused\n  hint: {hint}\n"
+    assert not (replay / "changes").exists()
+
+
+def test_rm_cannot_look_into_it(paused: tuple[Project, Path]) -> None:
+    app, replay = paused
+    done = app.fab("rm")
+    name = json.loads((replay / "ps").read_text())[0]["Names"][0]
+    assert (done.returncode, done.stdout) == (8, "")
+    assert done.stderr == (
+        f"{name} is paused\n"
+        "  work in its git repositories that is not committed or not pushed cannot be listed\n"
+        "  hint: fab stop first, or remove it with fab rm --force\n"
+    )
     assert not (replay / "changes").exists()
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, until
+from tests.e2e.conftest import guest, status, until
+from tests.e2e.test_faults import state_of
 
 STAND_IN = """\
 #!/bin/sh
-[ "$1" != --print ] || { cat; echo "in $PWD" >&2; exit 42; }
-echo "it's $(stty size) $TERM"
+[ "$1" != --print ] || { cat; echo "in $PWD with $TOKEN" >&2; exit 42; }
+echo "it's $(stty size) $TERM with $TOKEN"
 while read -r line; do
     echo "got $line"
     [ "$line" != fail ] || exit 3
@@ -71,7 +72,14 @@ def shown(app: Project, session: str, text: str) -> str:
 
 
 def test_a_stand_in(guests: MakeProject) -> None:
-    app = guests("agents").write({**CONTAINER, "AGENT": "claude", "MOUNT": "rw"})
+    app = guests("agents").write(
+        {**CONTAINER, "AGENT": "claude", "MOUNT": "rw", "AGENT_ENV": "TOKEN"}
+    )
+    secrets = Path(app.environment["XDG_CONFIG_HOME"]) / "vagrantp/secrets.env"
+    secrets.parent.mkdir(parents=True, exist_ok=True)
+    secrets.write_text("TOKEN='hunter2 $x'\n")
+    assert app.fab("validate").returncode == 2  # others may read it
+    secrets.chmod(0o600)
     assert app.fab("agent").returncode == 8
     done = app.fab("up", "--no-provision")
     assert done.returncode == 0, done.stderr
@@ -84,7 +92,8 @@ def test_a_stand_in(guests: MakeProject) -> None:
 
     prompt = "-n it's\n$(id) größer \x01"
     done = app.fab("agent", "--prompt", prompt)
-    assert (done.returncode, done.stdout, done.stderr) == (42, prompt, "in /project\n")
+    assert (done.returncode, done.stdout) == (42, prompt)
+    assert done.stderr == "in /project with hunter2 $x\n"
     done = app.fab("agent")
     assert (done.returncode, done.stdout) == (8, "")
     assert "fab agent needs a terminal" in done.stderr
@@ -92,7 +101,9 @@ def test_a_stand_in(guests: MakeProject) -> None:
         assert app.fab("agent", *wrong).returncode == 2
 
     one = Terminal(app, 24, 80, "agent")
-    assert "it's 23 80 tmux-256color" in shown(app, "claude", "it's")
+    assert "it's 23 80 tmux-256color with hunter2 $x" in shown(app, "claude", "it's")
+    guest(app, "! tmux show-environment -g TOKEN; ! ls /dev/shm | grep vagrantp")
+    assert not subprocess.run(["grep", "-r", "hunter2", state_of(app)], check=False).stdout
     one.type("a word\n")
     assert "got a word" in shown(app, "claude", "got a word")
     one.close()
@@ -101,7 +112,10 @@ def test_a_stand_in(guests: MakeProject) -> None:
     assert "got a word" in shown(app, "claude", "got again")
     guest(app, "tmux display-message -p -t =claude: '#{window_width}' | grep -x 200")
     other = Terminal(app, 24, 80, "agent", "--session", "other")
-    shown(app, "other", "it's")
+    assert "with hunter2 $x" in shown(app, "other", "it's")
+    guest(app, "! ls /dev/shm | grep vagrantp")
+    assert status(app)["sessions"] == ["claude", "other"]
+    assert re.search(r" 2 +/", app.fab("ls").stdout)
     two.type("fail\n")
     assert "got fail\n\nclaude ended with exit status 3." in shown(app, "claude", "ended with")
     two.type("\n")
@@ -119,6 +133,15 @@ def test_a_stand_in(guests: MakeProject) -> None:
     assert run.wait(30) != 0
     until(lambda: app.fab("ssh", "--command", "pgrep -xf 'sleep 4242'").returncode == 1, 60)
 
+    guest(app, "tmux new-session -d -s left; tmux new-session -d -s right; mkdir -p tool/.git")
+    done = app.fab("rm")
+    lost = ["  its sessions: left, other, right", "  /home/vagrant/tool: git cannot read it"]
+    assert (done.returncode, done.stderr.splitlines()[1:-1]) == (8, lost)
+    done = app.fab("stop")
+    assert done.returncode == 0, done.stderr
+    assert "  its sessions ended: left, other, right\n" in done.stderr
+    assert status(app)["sessions"] == []
+
 
 @pytest.mark.soak
 @pytest.mark.parametrize("values", [CONTAINER, {**VM, "DISK": 5}], ids=["container", "vm"])
@@ -132,6 +155,7 @@ def test_claude(guests: MakeProject, values: dict[str, object]) -> None:
     assert done.returncode == 0, done.stderr
     assert "(Claude Code)" in guest(app, "claude --version")
     assert guest(app, "node --version") >= "v22"
+    assert guest(app, "uv --version").startswith("uv ")
     for rows, columns in ((24, 80), (50, 200)):
         terminal = Terminal(app, rows, columns, "agent", "--session", f"of{columns}")
         assert "Claude Code" in shown(app, f"of{columns}", "Claude")

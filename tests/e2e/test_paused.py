@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import CONTAINER, VM, MakeProject
 from tests.e2e.conftest import VIRSH, guest, run, status
+from tests.e2e.test_ports import ports, said, serve
 
 BOTH = pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
 
@@ -32,15 +33,19 @@ def test_a_paused_guest(guests: MakeProject, values: dict[str, object]) -> None:
         assert done.stderr == f"{name} is paused\n  hint: fab up resumes it\n"
     done = app.fab("rm")
     hint = "fab stop first, or remove it with fab rm --force"
-    assert (done.returncode, done.stderr) == (8, f"{name} is paused\n  hint: {hint}\n")
+    unseen = "work in its git repositories that is not committed or not pushed cannot be listed"
+    refusal = f"{name} is paused\n  {unseen}\n  hint: {hint}\n"
+    assert (done.returncode, done.stderr) == (8, refusal)
 
     # up resumes it, with a changed setting, and what ran in it goes on
-    done = app.write({**values, "PORTS": "auto:22"}).fab("up")
+    done = app.write({**values, "PORTS": "auto:22,auto:9000"}).fab("up")
     assert done.returncode == 0, done.stderr
     assert "  resume: " in done.stderr
     assert (status(app)["state"], status(app)["changes"]) == ("running", [])
     assert guest(app, "kill -0 $(cat pid); cat /proc/$(cat pid)/comm") == "sleep\n"
     assert app.fab("verify").returncode == 0
+    serve(app)
+    assert said("127.0.0.1", ports(app)[9000], b"inside") == b"INSIDE"
 
     # stop stops it, gracefully or not
     for option in ([], ["--force"]):

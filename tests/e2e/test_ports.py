@@ -25,20 +25,24 @@ SERVICE = (
     "tcp = socket.create_server(('', 8000))\n"
     "udp = socket.socket(type=socket.SOCK_DGRAM)\n"
     "udp.bind(('', 8000))\n"
+    "inside = socket.create_server(('127.0.0.1', 9000))\n"
     "def datagrams():\n"
     "    while True:\n"
     "        data, peer = udp.recvfrom(65535)\n"
     "        udp.sendto(data.upper(), peer)\n"
-    "threading.Thread(target=datagrams).start()\n"
-    "while True:\n"
-    "    client = tcp.accept()[0]\n"
-    "    client.sendall(client.makefile('rb').read().upper())\n"
-    "    client.close()\n"
+    "def connections(server):\n"
+    "    while True:\n"
+    "        client = server.accept()[0]\n"
+    "        client.sendall(client.makefile('rb').read().upper())\n"
+    "        client.close()\n"
+    "for server in (tcp, inside):\n"
+    "    threading.Thread(target=connections, args=(server,)).start()\n"
+    "datagrams()\n"
 )
 
 
 def serve(app: Project) -> None:
-    """Have a service in the guest that shouts back, at 8000/tcp and 8000/udp."""
+    """Have a service in the guest that shouts back: 8000, 8000/udp; on its loopback 9000."""
     done = app.fab("ssh", "--command", "cat > service.py", stdin=SERVICE.encode())
     assert done.returncode == 0
     guest(app, "setsid python3 service.py </dev/null >/dev/null 2>&1 & sleep 1")
@@ -101,13 +105,20 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     auto = ports(app)[9000]
     shown = "127.0.0.1:18080 -> 8000, [::1]:18080 -> 8000, 127.0.0.1:18080 -> 8000/udp"
     assert f"  ports      {shown}, 127.0.0.1:{auto} -> 9000\n" in done.stdout
-    assert failed(app) == []  # nothing listens in the guest so far
+    ends = ("8000", "8000", "8000/udp", "9000")
+    silent = [f"nothing listens on port {end} in the guest" for end in ends]
+    assert f"  {'; '.join(silent[1:])}\n" in done.stderr
+    assert [port["why"] for port in status(app)["ports"]] == silent
+    done = app.fab("verify")
+    assert done.returncode == 0 and re.search(rf"  open; {silent[-1]} +ok$", done.stdout, re.M)
     serve(app)
+    assert [port["why"] for port in status(app)["ports"]] == [None] * 4
     assert failed(app) == []
     big = os.urandom(1_000_000).hex().encode()
     for address in ("127.0.0.1", "::1"):
         assert said(address, 18080, big) == big.upper()
     assert said("127.0.0.1", 18080, b"datagram", is_udp=True) == b"DATAGRAM"
+    assert said("127.0.0.1", auto, b"inside") == b"INSIDE"
     other = json.loads(run("ip", "-json", "-4", "address", "show", "scope", "global"))
     address = other[0]["addr_info"][0]["local"]
     assert socket.socket().connect_ex((address, 18080))  # not there
@@ -143,8 +154,15 @@ def test_ports_lead_to_a_container_for_as_long_as_it_runs(guests: MakeProject) -
     run("podman", "start", status(app)["instance"])
     assert ports(app) == {9000: auto, 8000: 18081}
     app.fab("stop", "--force")
+    address = status(app)["address"]
+    moved = f"{address.rpartition('.')[0]}.{201 if address.endswith('.200') else 200}"
+    app.write({**CONTAINER, "PORTS": "auto:9000,18081:8000", "FIXED_IP": moved})
     assert app.fab("up").returncode == 0
+    assert status(app)["address"] == moved
     assert ports(app) == {9000: auto, 8000: 18081}
+    serve(app)
+    assert said("127.0.0.1", 18081, b"elsewhere") == b"ELSEWHERE"
+    assert said("127.0.0.1", auto, b"inside") == b"INSIDE"
     app.write(CONTAINER)
     assert app.fab("up").returncode == 0
     assert status(app)["ports"] == []

@@ -40,6 +40,7 @@ HINTS = {
     "LAN_ALLOW": "LAN_ALLOW=192.168.1.7/32:443,host:11434 allows two services",
     "PROVISION_SCRIPT": "paths start from the folder of this file; quote one that holds a comma",
     "AGENT": "AGENT=claude installs Claude Code",
+    "AGENT_ENV": "~/.config/vagrantp/secrets.env has lines such as GITHUB_TOKEN=…, and mode 600",
     "PROVISION_VARS": "a path starts from the folder of this file",
     "IMAGE_SHA256": "sha256sum prints it",
     "CLOUD_INIT": "a path starts from the folder of this file",
@@ -85,6 +86,17 @@ FILES: dict[str, bytes] = {
     "deep-data": b"#cloud-config\n" + b"[" * 200_000,
     "unreadable": b"",
 }
+
+
+SECRETS = "TOKEN=hunter2\nOTHER=other\nBARE\n"
+
+
+def make_secrets(config: Path) -> None:
+    """Put the values of AGENT_ENV into the folder of XDG_CONFIG_HOME."""
+    path = config / "vagrantp/secrets.env"
+    path.parent.mkdir(parents=True)
+    path.write_text(SECRETS)
+    path.chmod(0o600)
 
 
 def make_files(folder: Path) -> None:
@@ -239,6 +251,12 @@ ROWS: list[tuple[str, list[str]]] = [
     ('AGENT="\\"x"', [f'AGENT {QUOTE}, got ""x"']),
     ("AGENT=codex,", [f'AGENT {ITEM}, got "codex,"']),
     ("AGENT=codex,claude,codex", ['AGENT must not have codex twice, got "codex,claude,codex"']),
+    ("AGENT=claude\nAGENT_ENV=A-B", ['AGENT_ENV must be a name of a variable, got "A-B"']),
+    ('AGENT=claude\nAGENT_ENV="\\"x"', [f'AGENT_ENV {QUOTE}, got ""x"']),
+    ("AGENT=claude\nAGENT_ENV=", [f'AGENT_ENV {ITEM}, got ""']),
+    ("AGENT=claude\nAGENT_ENV=TOKEN,TOKEN", ['AGENT_ENV must not have TOKEN twice, got "TOKEN,TOKEN"']),
+    ("AGENT=claude\nAGENT_ENV=TOKEN,BARE", ['AGENT_ENV must name what secrets.env has, got "BARE"']),
+    ("AGENT_ENV=TOKEN", ["AGENT_ENV is for AGENT\n  hint: take AGENT_ENV out, or write AGENT=claude"]),
     ("PROTECT=never", ['PROTECT must be yes or no, got "never"']),
     ("HIDE=", [f'HIDE {ITEM}, got ""', IDLE_HIDE]),
     ("MOUNT=ro\nHIDE=/etc", [f'HIDE {IN_FOLDER}, got "/etc"']),
@@ -304,6 +322,7 @@ for _key in HINTS:
     _type += "MOUNT=ro\n" if _key == "HIDE" else ""
     _also = [f"{_key} is for NETWORK_TYPE=bridge\n  hint: take {_key} out, or write NETWORK_TYPE=bridge"] if _key in ("BRIDGE", "GATEWAY", "DNS") else []  # fmt: skip
     _also += ["PROVISION_VARS is for a playbook in PROVISION_SCRIPT\n  hint: take PROVISION_VARS out, or name a playbook"] if _key == "PROVISION_VARS" else []  # fmt: skip
+    _type += "AGENT=claude\n" if _key == "AGENT_ENV" else ""
     _also += ["IMAGE_SHA256 is for a file or URL in BOX\n  hint: take IMAGE_SHA256 out; what BOX names is checked in its own way"] if _key == "IMAGE_SHA256" else []  # fmt: skip
     ROWS += [
         (f'{_type}{_key}="a\nTOKEN=hunter2\nb="', [f'{_key} must be on one line, without control characters, got "a…"', *_also]),
@@ -356,6 +375,7 @@ UNWRITTEN: dict[str, object] = {
     "hide": (),
     "provision_script": (),
     "agent": (),
+    "agent_env": (),
     "provision_vars": None,
     "cloud_init": None,
 }
@@ -383,6 +403,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "LAN_ALLOW": st.tuples(ANY_HOST, ANY_PORT).map(":".join) | ANY_PORT.map("host:{}/udp".format),
     "PROVISION_SCRIPT": WORDS(["base", "agent,play.yml", './script,"it\'s a, script"']),
     "AGENT": WORDS(["claude", "codex,claude", "opencode"]),
+    "AGENT_ENV": WORDS(["TOKEN", "OTHER,TOKEN"]),
     "PROVISION_VARS": WORDS(["vars.yml", "./encrypted.yml", "empty"]),
     "IMAGE_SHA256": st.from_regex(parsers.SHA256, fullmatch=True),
     "CLOUD_INIT": WORDS(["user-data", "./a-folder/../user-data"]),
@@ -419,6 +440,7 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "LAN_ALLOW": ({}, "host:1", "host:2"),
     "PROVISION_SCRIPT": ({}, "base", "agent"),
     "AGENT": ({}, "claude", "codex,claude"),
+    "AGENT_ENV": ({"AGENT": "claude"}, "TOKEN", "OTHER,TOKEN"),
     "PROVISION_VARS": ({"PROVISION_SCRIPT": "base"}, "one.yml", "two.yml"),
     "IMAGE_SHA256": (FROM_URL, "0" * 64, "1" * 64),
     "CLOUD_INIT": ({}, "one.yml", "two.yml"),

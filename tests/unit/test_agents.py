@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from vagrantp.core.errors import ConfigError
 from vagrantp.guest import agents
+from vagrantp.settings import env
 from vagrantp.settings.agents import AGENTS
 
+from tests.unit.samples import SOUND
 
-def started(folder: Path, program: str, size: int, seconds: int = 0) -> subprocess.Popen[bytes]:
+
+def started(
+    folder: Path, program: str, size: int, seconds: int = 0, variables: int = 0
+) -> subprocess.Popen[bytes]:
     """Start agent_prompt.sh with a shell script as the agent."""
     agent = folder / "an agent"
     agent.write_text(f"#!/bin/sh\n{program}\n")
     agent.chmod(0o755)
-    limits = (str(size), str(seconds), str(folder))
+    limits = (str(variables), str(size), str(seconds), str(folder))
     argv = ["sh", "-c", agents.RUN.read_text("utf-8"), "sh", *limits, str(agent), "it's me", "-"]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -39,6 +46,37 @@ def test_a_prompt_arrives_as_it_is(tmp_path: Path, prompt: bytes) -> None:
     run.stdin.write(prompt)
     run.stdin.flush()
     assert ended(run) == (42, prompt, b"it's me|-\n")
+
+
+def test_variables_are_for_the_agent_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = tmp_path / "vagrantp/secrets.env"
+    file.parent.mkdir()
+    file.write_text('OTHER=x\nTOKEN="it\'s $(id)\\n"\nEMPTY=\nNAME\n')
+    file.chmod(0o600)
+    (tmp_path / ".env").write_text(SOUND + "AGENT=claude\nAGENT_ENV=TOKEN,EMPTY\n")
+    settings = env.load(tmp_path)
+    command, data = agents.run(settings, "claude", b"go on", 0)
+    assert "it's" not in shlex.split(command)
+    variables = len(data) - len(b"go on")
+    run = started(tmp_path, 'cat; echo "|$TOKEN|$EMPTY|$OTHER|$#"', 5, variables=variables)
+    assert run.stdin
+    run.stdin.write(data)
+    run.stdin.flush()
+    assert ended(run) == (0, b"go on|it's $(id)\n|||2\n", b"")
+
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match="others may read or write it"):
+        agents.exports(settings)
+    file.chmod(0o600)
+    for text, why in (("TOKEN=x\n", " has no EMPTY"), ("\n\n'hunter2", ":3: cannot be read")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=why) as raised:
+            agents.exports(settings)
+        assert "hunter2" not in str(raised.value)
+    file.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        agents.exports(settings)
 
 
 def test_it_works_in_its_folder(tmp_path: Path) -> None:
@@ -68,7 +106,7 @@ def test_when_nobody_waits_for_it_any_more_it_ends(tmp_path: Path) -> None:
 
 
 def test_a_guest_without_it() -> None:
-    argv = ["sh", "-c", agents.RUN.read_text("utf-8"), "sh", "0", "0", "", "no-such-agent"]
+    argv = ["sh", "-c", agents.RUN.read_text("utf-8"), "sh", "0", "0", "0", "", "no-such-agent"]
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

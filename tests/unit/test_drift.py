@@ -28,6 +28,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Return what tells the changes between an instance as it was made, and a new `.env`."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    samples.make_secrets(tmp_path / "config")
     app = tmp_path / "app"
     app.mkdir()
     for name in ("one", "two"):

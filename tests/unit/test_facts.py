@@ -72,6 +72,26 @@ def test_the_script_prints_these_facts_and_no_others() -> None:
     assert sorted(said) == sorted(NAMES)
 
 
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ("sessions ", ()),
+        ("sessions claude:it's one:größer:", ("claude", "it's one", "größer")),
+        *((f"sessions {lie}", None) for lie in ("a\x1b]0;b", "\u202egnp", "x" * 65, "a:" * 101)),
+        ("sessions a:\nsessions b:", None),
+        ("", None),
+    ],
+)
+def test_names_of_sessions(said: str, names: tuple[str, ...] | None) -> None:
+    assert facts.sessions(said) == names
+
+
+def test_a_guest_without_tmux_has_no_sessions() -> None:
+    argv = ["/bin/sh", "-c", facts.SESSIONS_SCRIPT]
+    done = subprocess.run(argv, env={"PATH": "/nonexistent"}, capture_output=True, text=True)
+    assert facts.sessions(done.stdout) == ()
+
+
 @pytest.mark.parametrize("head", ["none", "file", "folder", "link"])
 def test_the_script_of_the_folder_leaves_no_trace(tmp_path: Path, head: str) -> None:
     made = tmp_path / "HEAD"

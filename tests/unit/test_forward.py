@@ -17,7 +17,29 @@ from time import sleep
 
 import pytest
 from vagrantp.core.locks import holder_of
+from vagrantp_guard import carry as carry_module
 from vagrantp_guard import forward
+
+# As `ssh -W localhost:PORT` does; the first argument is where it notes that it was called.
+SSH = """
+import os, pathlib, socket, sys, threading
+pathlib.Path(sys.argv[1]).write_text(" ".join([os.getcwd(), *sys.argv[2:]]))
+try:
+    guest = socket.create_connection(("127.0.0.1", int(sys.argv[-1].partition(":")[2])))
+except OSError:
+    sys.exit(255)
+def send():
+    while data := os.read(0, 65536):
+        guest.sendall(data)
+    guest.shutdown(socket.SHUT_WR)
+sender = threading.Thread(target=send)
+sender.start()
+while data := guest.recv(65536):
+    os.write(1, data)
+os.close(1)
+sender.join()
+"""
+NOBODY = "127.0.0.2"  # where nothing listens
 
 Carry = Callable[..., "subprocess.CompletedProcess[str]"]
 Port = Callable[[], int]
@@ -185,3 +207,103 @@ def test_it_ends_with_the_guest(
     assert socket.socket().connect_ex(("127.0.0.1", port))
     guest.wait()
     assert carry(("127.0.0.1", port, shouting, "tcp")).returncode == 1  # nobody to carry to
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> list[str]:
+    """A stand-in for ssh(1), which notes its call in `called`."""
+    argv = ["setpriv", "--pdeathsig=KILL", sys.executable, "-IS", "-c", SSH]
+    return [*argv, str(tmp_path / "called"), "{pid}"]
+
+
+def test_what_the_address_refuses_goes_by_ssh(
+    carry: Carry,
+    ssh: list[str],
+    tmp_path: Path,
+    guest: subprocess.Popen[bytes],
+    shouting: int,
+    free_port: Port,
+) -> None:
+    port = free_port()
+    assert carry(("127.0.0.1", port, shouting, "tcp"), target=NOBODY, ssh=ssh).returncode == 0
+    assert said("127.0.0.1", port, b"six") == b"SIX"
+    called = (tmp_path / "called").read_text()
+    assert called == f"{tmp_path} {guest.pid} -W localhost:{shouting}"
+    big = os.urandom(3_000_000).hex().encode()
+    assert said("127.0.0.1", port, big) == big.upper()
+    with ThreadPoolExecutor(5) as pool:
+        texts = [f"text {number}".encode() for number in range(10)]
+        assert [*pool.map(lambda text: said("127.0.0.1", port, text), texts)] == [
+            text.upper() for text in texts
+        ]
+
+
+def test_what_the_address_takes_does_not_go_by_ssh(
+    carry: Carry, ssh: list[str], tmp_path: Path, shouting: int, free_port: Port
+) -> None:
+    port = free_port()
+    assert carry(("127.0.0.1", port, shouting, "tcp"), ssh=ssh).returncode == 0
+    assert said("127.0.0.1", port, b"six") == b"SIX"
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("program", ["refused", "missing"])
+def test_what_ssh_cannot_open_is_reset(
+    carry: Carry, ssh: list[str], free_port: Port, program: str
+) -> None:
+    port = free_port()
+    argv = ssh if program == "refused" else ["/none"]
+    done = carry(("127.0.0.1", port, free_port(), "tcp"), target=NOBODY, ssh=argv)
+    assert done.returncode == 0
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as client,
+        pytest.raises(ConnectionResetError),
+    ):
+        client.recv(1)
+
+
+def test_a_guest_that_is_done_first_still_gets_the_rest(
+    carry: Carry, ssh: list[str], free_port: Port
+) -> None:
+    port, got = free_port(), []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with server.accept()[0] as client:
+            client.sendall(b"done")
+            client.shutdown(socket.SHUT_WR)
+            got.append(b"".join(iter(lambda: client.recv(65536), b"")))
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    spec = ("127.0.0.1", port, server.getsockname()[1], "tcp")
+    assert carry(spec, target=NOBODY, ssh=ssh).returncode == 0
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        assert b"".join(iter(lambda: client.recv(65536), b"")) == b"done"
+        client.sendall(b"rest")
+    serving.join(20)
+    assert got == [b"rest"]
+    server.close()
+
+
+def test_a_client_that_breaks_off_ends_its_ssh(
+    carry: Carry, ssh: list[str], tmp_path: Path, free_port: Port
+) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        spec = ("127.0.0.1", port, server.getsockname()[1], "tcp")
+        assert carry(spec, target=NOBODY, ssh=ssh).returncode == 0
+        carrier = holder_of(tmp_path / "forwards.lock")
+        children = Path(f"/proc/{carrier}/task").glob
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            silent, _ = server.accept()
+            assert any(path.read_text() for path in children("*/children"))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, carry_module.RESET)
+        wait_for(lambda: not any(path.read_text() for path in children("*/children")))
+        silent.close()
+
+
+def test_it_enters_no_namespace_but_that_of_the_guest(carry: Carry, free_port: Port) -> None:
+    done = carry(("127.0.0.1", free_port(), 80, "tcp"), netns="/proc/self/ns/net")
+    assert done.returncode == 1
+    assert "is not in /proc/self/ns/net" in done.stderr  # but in this host's own

@@ -19,6 +19,7 @@ from vagrantp.settings.keys import KEYS
 from vagrantp.verbs.steps.grant import granted, keep
 
 from tests.certificates import ONE
+from tests.unit import samples
 
 PLAIN = {"INFRA_TYPE": "container", "MEMORY": "256", "CPUS": "1", "DISK": "3"}
 BRIDGE = {"INFRA_TYPE": "vm", "NETWORK_TYPE": "bridge"}
@@ -127,6 +128,13 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
         ),
         ({"MOUNT": "rw", "PROTECT": "yes"}, ["MOUNT=rw: the guest changes this folder"]),
         ({"MOUNT": "ro", "PROTECT": "no"}, ["MOUNT=ro: the guest reads this folder"]),
+        (
+            {"AGENT": "claude", "AGENT_ENV": "TOKEN,OTHER"},
+            [
+                f"AGENT_ENV={name}: the agent in the guest gets its value from secrets.env"
+                for name in ("TOKEN", "OTHER")
+            ],
+        ),
         ({"AUTOSTART": "yes"}, ["AUTOSTART=yes: the guest starts with this host"]),
         (
             {"SSH_KEY": "key.pub,../elsewhere/key.pub"},
@@ -163,6 +171,7 @@ def asked(folder: Path, *shared: Path, **values: str) -> list[str]:
     ],
 )
 def test_what_is_asked(project: Path, values: dict[str, str], expected: list[str]) -> None:
+    samples.make_secrets(project.parent / "CONFIG")
     other = project.with_name("elsewhere")
     texts = [text.replace("APP", str(project)).replace("ELSE", str(other)) for text in expected]
     assert asked(project, **values) == texts

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from vagrantp.core import jail, sandbox
-from vagrantp_guard import contract, install
+from vagrantp_guard import contract, install, resolver
 
 from tests.conftest import MASTER
 
@@ -141,7 +141,7 @@ def test_host_set_up_calls_what_is_installed(written: dict[str, str]) -> None:
     assert f"name: {sandbox.USER}\n" in text
     assert set(re.findall(r"/run/vagrantp[/.\w]*", text)) == {str(contract.RUN / "watch.lock")}
     assert (
-        f"NOPASSWD: {contract.GUARD} check, {contract.GUARD} sync"
+        f"NOPASSWD: {contract.GUARD} check, {contract.GUARD} sync, {contract.GUARD} try"
         in written["/etc/sudoers.d/vagrantp"]
     )
     unit = written["/etc/systemd/system/vagrantp-guard.service"]
@@ -152,6 +152,14 @@ def test_networkd_leaves_the_links_of_guests_alone(written: dict[str, str]) -> N
     [names] = re.findall("^Name=(.*)", written["/etc/systemd/network/05-vagrantp.network"], re.M)
     links = {*contract.BRIDGES.values(), f"{contract.TAPS}*", f"{contract.LAN_TAPS}*", "veth*"}
     assert set(names.split()) == links
+
+
+def test_other_firewalls_pass_what_guests_need() -> None:
+    text = (PLAYBOOK.parent / "host/firewalls.yml").read_text()
+    assert f"to {contract.RESOLVERS} port {resolver.PORT} comment {contract.NETWORK} " in text
+    assert f"for bridge in {' '.join(contract.BRIDGES.values())}; do" in text
+    zone = re.findall('<interface name="(.*)"/>', text)
+    assert zone == [*contract.BRIDGES.values()]
 
 
 def test_what_is_no_python_has_copies_that_are_equal() -> None:

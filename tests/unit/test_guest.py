@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from invoke.context import Context
-from vagrantp.core.errors import FloodError
+from vagrantp.core.errors import FloodError, ProviderError
 from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.guest.facts import Facts
+from vagrantp.instance.record import Instance
+from vagrantp.verbs.steps import check
 
 QUIET = 'eval "$0"'
 AWK = r"printf '\033[2J%05000d' 1"
@@ -73,3 +76,43 @@ def shadowed(folder: Path, tool: str, script: str) -> str:
     (folder / tool).write_text(f"#!/bin/sh\n{script}\n")
     (folder / tool).chmod(0o755)
     return f"PATH={folder}:$PATH"
+
+
+def test_a_guest_that_refuses_is_left_within_seconds() -> None:
+    refused = ProviderError("it refuses")
+    argv = ["bash", "-c", "echo 'Permission denied (publickey).' >&2; exit 255"]
+    begun = monotonic()
+    with pytest.raises(ProviderError, match="it refuses"):
+        session.wait(
+            Host(Context()),
+            argv,
+            60,
+            lambda: None,
+            refusal=lambda said: refused if "(publickey" in said else None,
+        )
+    assert session.REFUSED_SECONDS <= monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "@@@ WARNING @@@\nHost key verification failed.\n",
+            "shows another host key than that in ",
+        ),
+        ("av@10.201.0.5: Permission denied (publickey).\n", "refuses the key "),
+        ("ssh: connect to host 10.201.0.5 port 22: Connection refused\n", ""),
+        ("kex_exchange_identification: Connection closed by remote host\n", ""),
+    ],
+)
+def test_what_ssh_says_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, expected: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    app = Instance("app", "0a1b2c3d", Path("/app"), "vm")
+    assert check.why_refused(app, said) is None  # it is being made
+    app.state_dir.mkdir(parents=True)
+    app.ssh_config.write_text("")
+    found = check.why_refused(app, said)
+    assert (found.message if found else "").startswith(f"app-0a1b2c3d {expected}" * bool(expected))
+    assert bool(found) == bool(expected)

@@ -21,6 +21,7 @@ from vagrantp.instance.plan import (
     Stop,
     Want,
     Wanted,
+    WantGone,
     WantStopped,
     WantUp,
     decide,
@@ -234,11 +235,13 @@ def test_stop(state: str, kind: str) -> None:
     ],
 )
 def test_rm(state: str, kind: str, steps: tuple[Step, ...]) -> None:
-    assert decide(found(state, kind), (IMAGE,), Want.GONE) == steps
+    one = found(state, kind)
+    assert decide(one, (IMAGE,), WantGone()) == steps
+    assert decide(one, (IMAGE,), WantGone(force=True)) == steps[-1:]
 
 
 def test_nothing_is_taken_after_a_refusal() -> None:
-    wanted: list[Wanted] = [WantUp(), Want.LOGIN, WantStopped(), Want.GONE, Want.PROVISIONED]
+    wanted: list[Wanted] = [WantUp(), Want.LOGIN, WantStopped(), WantGone(), Want.PROVISIONED]
     assert {type(one) for one in wanted} == {*get_args(Wanted)}
     for state in STATES:
         for want in wanted:

@@ -37,6 +37,7 @@ def folder() -> Iterator[Path]:
         app = Path(name, "app")
         app.mkdir()
         samples.make_files(app)
+        samples.make_secrets(Path(name, "config"))
         (app / "mem.yml").symlink_to("/proc/self/mem")  # what it says to a read at 0: EIO
         yield app
 

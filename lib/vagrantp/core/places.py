@@ -28,6 +28,11 @@ def defaults_path() -> Path:
     return xdg("CONFIG", ".config") / "defaults.env"
 
 
+def secrets_path() -> Path:
+    """Return where the values of AGENT_ENV stand."""
+    return xdg("CONFIG", ".config") / "secrets.env"
+
+
 def id_from(folder: Path) -> str:
     """Return the first 8 hex digits of the SHA-256 of the folder's resolved path."""
     return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]

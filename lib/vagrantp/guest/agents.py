@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import secrets
+import shlex
 from collections.abc import Sequence
 
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.system import Host
-from vagrantp.guest import shell
+from vagrantp.guest import git_identity, shell
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
+from vagrantp.settings import agent_env
 from vagrantp.settings.agents import AGENTS
 from vagrantp.settings.env import Settings
 
@@ -29,6 +32,7 @@ def install(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> N
     node = str(max(agent.node for agent in wanted))
     packages = (f"{agent.package}@latest" for agent in wanted)
     command = shell.shell(INSTALL.read_text("utf-8"), node, *packages)
+    command = git_identity.given_before(host, command)
     host.change(
         ssh.kept_ssh(instance, pid, command),
         what="npm install",
@@ -44,20 +48,40 @@ def npms_reason(lines: list[str]) -> str:
     return next(errors, lines[-1] if lines else "")
 
 
-def opened(settings: Settings, name: str, session: str) -> str:
-    """Return the command that opens an agent in a session of the guest, or comes back to it."""
-    script = OPEN.read_text("utf-8")
-    return shell.shell(script, session, _folder(settings), AGENTS[name].command)
+def opened(settings: Settings, name: str, session: str, variables: str) -> str:
+    """Return the command that opens an agent in a session of the guest, or comes back to it.
 
-
-def run(settings: Settings, name: str, prompt: bytes, seconds: int) -> str:
-    """Return the command that runs an agent once, with `prompt` on stdin, which stays open.
-
-    It ends after so many `seconds`, 0 for no limit, and when stdin does.
+    `variables`: the file in the guest that has those of the agent, "" for none.
     """
-    agent, script = AGENTS[name], RUN.read_text("utf-8")
-    limits = str(len(prompt)), str(seconds)
-    return shell.shell(script, *limits, _folder(settings), agent.command, *agent.prompt)
+    script = OPEN.read_text("utf-8")
+    return shell.shell(script, session, _folder(settings), AGENTS[name].command, variables)
+
+
+def run(settings: Settings, name: str, prompt: bytes, seconds: int) -> tuple[str, bytes]:
+    """Return the command that runs an agent once, and what comes on its stdin, which stays open.
+
+    It ends after so many `seconds`, 0 for no limit, and when stdin does. Raises ConfigError where
+    AGENT_ENV lacks values.
+    """
+    agent, script, variables = AGENTS[name], RUN.read_text("utf-8"), exports(settings)
+    limits = str(len(variables)), str(len(prompt)), str(seconds)
+    command = shell.shell(script, *limits, _folder(settings), agent.command, *agent.prompt)
+    return command, variables + prompt
+
+
+def exports(settings: Settings) -> bytes:
+    """Return AGENT_ENV as lines of shell, with values. Raises ConfigError where it lacks some."""
+    found = agent_env.values(settings.agent_env) if settings.agent_env else {}
+    return "".join(f"export {name}={shlex.quote(text)}\n" for name, text in found.items()).encode()
+
+
+def kept(size: int) -> tuple[str, str]:
+    """Return a file in the guest's memory, and the command that fills it with `size` bytes.
+
+    They come on stdin. Only the user who logs in can read it; an agent removes it as it starts.
+    """
+    file = f"/dev/shm/vagrantp-{secrets.token_hex(8)}"
+    return file, shell.shell('umask 077; set -C; head -c "$1" > "$2"', str(size), file)
 
 
 def _folder(settings: Settings) -> str:

@@ -70,9 +70,15 @@ for path; do
     number=$((number + 1))
 done
 """
+# The sessions of tmux, whose names have no colon.
+SESSIONS_SCRIPT = """
+echo sessions "$(tmux list-sessions -F '#{session_name}' 2>/dev/null | tr '\\n' :)"
+"""
 MAX_CHARACTERS = 64 * 1024  # of all facts together
 MAX_LINES = 100
 MAX_HOSTNAME = 64  # characters, as the kernel has it
+MAX_SESSIONS = 100
+MAX_SESSION = 64  # characters of a name
 MAX_ERRORS = 5  # of cloud-init, in a message
 LAST_ID = 2**32 - 2  # of a user or group: the next one means "none"
 
@@ -127,17 +133,26 @@ class OfFolder:
 
 def parse(printed: str) -> Facts:
     """Return the facts in what SCRIPT has printed."""
-    return Facts(**_read(printed, _READERS))
+    return Facts(**read(printed, _READERS))
 
 
 def of_folder(printed: str, paths: int) -> OfFolder:
     """Return the facts in what FOLDER_SCRIPT has printed of so many paths."""
     names = [f"inode_{number}" for number in range(paths)]
-    found = _read(printed, {"refuses": _yes_or_no, **dict.fromkeys(names, _inode)})
+    found = read(printed, {"refuses": _yes_or_no, **dict.fromkeys(names, _inode)})
     return OfFolder(found.get("refuses"), tuple(map(found.get, names)))
 
 
-def _read(printed: str, readers: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
+def sessions(printed: str) -> tuple[str, ...] | None:
+    """Return the names in what SESSIONS_SCRIPT has printed; None where they are no such names."""
+    return read(printed, {"sessions": _sessions}).get("sessions")
+
+
+def read(printed: str, readers: Mapping[str, Callable[[str], object]]) -> dict[str, Any]:
+    """Return the facts in what a guest has printed, by name, each as its reader makes it.
+
+    What a reader refuses, by ValueError, or what is there twice is left out.
+    """
     said: dict[str, list[str]] = {}
     for line in printed[:MAX_CHARACTERS].split("\n")[: max(MAX_LINES, len(readers))]:
         name, _, value = line.partition(" ")
@@ -165,6 +180,15 @@ def _hostname(text: str) -> str:
     if not 0 < len(text) <= MAX_HOSTNAME or not text.isprintable():
         raise ValueError
     return text
+
+
+def _sessions(text: str) -> tuple[str, ...]:
+    names = [name for name in text.split(":") if name]
+    if len(names) > MAX_SESSIONS or not all(
+        len(name) <= MAX_SESSION and name.isprintable() for name in names
+    ):
+        raise ValueError
+    return tuple(names)
 
 
 def _number(text: str) -> int:

@@ -22,9 +22,11 @@ from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
 
+TIMEOUT = 60  # seconds, of a question
 MAX_ANSWER = 1024**2  # bytes that a guest may print at once
 BOOT = SCRIPTS / "boot.sh"  # in the seed of a VM of our own image
 GROW = SCRIPTS / "grow_root.sh"
+REFUSED_SECONDS = 3  # for a guest that is still starting
 ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
@@ -38,14 +40,16 @@ def wait(
     end: Callable[[], VagrantpError | None],
     cwd: Path | None = None,
     needs_gateway: bool = False,
+    refusal: Callable[[str], VagrantpError | None] = lambda _: None,
 ) -> Facts:
     """Ask a guest for its facts until it answers. `ssh` is the argv that reaches it, from `cwd`.
 
     `needs_gateway`: until it has one, too. `end` returns why the guest no longer runs, which is
-    raised, or None while it does. Raises ProviderError when it has not answered after `seconds`;
-    FloodError when it prints more than MAX_ANSWER.
+    raised, or None while it does; `refusal` the same for what ssh says, if no more waiting helps.
+    Raises ProviderError when it has not answered after `seconds`; FloodError when it prints more
+    than MAX_ANSWER.
     """
-    deadline = monotonic() + seconds
+    deadline, refused_since = monotonic() + seconds, float("inf")
     while True:
         answer = _answer(host, ssh, facts.SCRIPT, cwd)
         found = facts.parse(answer.stdout)
@@ -53,6 +57,10 @@ def wait(
             return found
         if why_ended := end():
             raise why_ended
+        why_refused = None if answer.ok else refusal(answer.stderr)
+        refused_since = min(refused_since, monotonic()) if why_refused else float("inf")
+        if why_refused and monotonic() > refused_since + REFUSED_SECONDS:
+            raise why_refused
         if monotonic() > deadline and answer.ok:
             raise ProviderError(f"it has no gateway after {seconds:.0f} seconds")
         if monotonic() > deadline:
@@ -67,26 +75,31 @@ def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[Facts, str
     return (facts.parse(answer.stdout), "") if answer.ok else (Facts(), last_line(answer.stderr))
 
 
-def run(host: Host, instance: Instance, pid: str, script: str) -> Result:
+def run(host: Host, instance: Instance, pid: str, script: str, timeout: float = TIMEOUT) -> Result:
     """Run a shell script in a running guest, by the connection that is kept for `ssh`.
 
-    `pid`: of its QEMU or first process. One that prints more than MAX_ANSWER has failed.
+    `pid`: of its QEMU or first process; `timeout` in seconds. One that prints more than MAX_ANSWER
+    has failed. Raises UnansweredError.
     """
-    return tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir)
+    return tolerant(host, ssh.kept_ssh(instance, pid), script, instance.state_dir, timeout)
 
 
-def tolerant(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
+def tolerant(
+    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = TIMEOUT
+) -> Result:
     """Run a shell script in a guest that `ssh` reaches, from `cwd`.
 
     One that prints more than MAX_ANSWER has failed.
     """
     try:
-        return _answer(host, ssh, script, cwd)
+        return _answer(host, ssh, script, cwd, timeout)
     except FloodError as error:
         return Result(exited=1, stderr=error.message)
 
 
-def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result:
+def _answer(
+    host: Host, ssh: list[str], script: str, cwd: Path | None, timeout: float = TIMEOUT
+) -> Result:
     """Run a shell script in a guest; return what the script itself prints, and its exit status.
 
     Shell files of the guest (.bashrc, ~/.ssh/rc) may print before, after and meanwhile. So each of
@@ -96,7 +109,7 @@ def _answer(host: Host, ssh: list[str], script: str, cwd: Path | None) -> Result
     marked = f"{{ ({script}\n); printf '\\n%s\\n' \"$?\"; }} | sed 's/^/{word}/'"
     argv = [*ssh, shell.shell(marked)]
     try:
-        result = host.ask(argv, timeout=60, cwd=cwd, at_most=MAX_ANSWER)
+        result = host.ask(argv, timeout=timeout, cwd=cwd, at_most=MAX_ANSWER)
     except FloodError:
         raise FloodError("the guest printed more than 1 MB when it was asked") from None
     lines = [line.partition(word)[2] for line in result.stdout.split("\n") if word in line]

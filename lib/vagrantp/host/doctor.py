@@ -85,6 +85,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "mounts", partial(tools, checks.MOUNT_TOOLS)
     yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
+    yield "other firewalls", partial(other_firewalls, host)
 
 
 def nwfilter(host: Host) -> Finding:
@@ -99,6 +100,20 @@ def isolated(host: Host) -> Finding:
     if not why and (os.getuid() == 0 or is_installed("sudo")):
         why = "; ".join(isolation.live(host).problems)
     return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
+
+
+def other_firewalls(host: Host) -> Finding:
+    """Send packets as a guest does, to its resolver and to the internet."""
+    if host.dry:
+        return Finding("warning", "not tried")
+    if isolated(host).outcome != "ok":
+        return Finding("failed", "not tried, as guests are not isolated", SET_UP)
+    found = isolation.closed_by_others(host)
+    if not found:
+        return Finding("ok", "not tried, as no guest runs")
+    if closed := [f"{', '.join(names)} from {bridge}" for bridge, names in found.items() if names]:
+        return Finding("failed", f"this host lets no guest through to {'; '.join(closed)}", SET_UP)
+    return Finding("ok", f"what {' and '.join(found)} need passes")
 
 
 def kvm(host: Host) -> Finding:

@@ -46,7 +46,16 @@ SET_UP_FILES = (
     "etc/systemd/user/vagrantp-autostart.service",
     "etc/systemd/user/default.target.wants/vagrantp-autostart.service",
     "etc/containers/containers.conf.d/50-vagrantp.conf",
+    "etc/firewalld/zones/vagrantp.xml",
 )
+# The rest of it, once the files are gone.
+SET_UP_REST = f"""
+! id {sandbox.USER} >/dev/null 2>&1 || userdel {sandbox.USER}
+! command -v ufw >/dev/null || ufw show added |
+    sed -n "s/^ufw \\(route \\|\\)\\(.*\\) comment 'vagrantp'$/\\1delete \\2/p" |
+    while read -r rule; do ufw $rule </dev/null; done
+! firewall-cmd --state >/dev/null 2>&1 || firewall-cmd --quiet --reload
+"""
 # The volume's version names the user: store.VERSION.
 VOLUME = re.compile(
     rf"vagrantp-.+-[0-9a-f]{{10}}_vagrant_box_image_1\.{os.getuid()}_box\.img(\.part)?"
@@ -248,7 +257,7 @@ def _set_up(host: Host, root: Path, others: bool) -> Iterator[Leftover]:
     guard = root / contract.GUARD.relative_to("/")
     script = f"{shlex.quote(str(guard))} unload; rm -rf -- {shlex.join(map(str, files))}"
     if root == Path("/"):
-        script += f"; ! id {sandbox.USER} >/dev/null 2>&1 || userdel {sandbox.USER}"
+        script += SET_UP_REST
     remove, stays = partial(_run, host, ["sh", "-c", script]), None
     if not all(os.access(path.parent, os.W_OK) for path in files):
         remove = partial(host.exec_process, ["sudo", "sh", "-c", script])

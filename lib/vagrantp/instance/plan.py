@@ -36,15 +36,21 @@ class WantStopped:
     force: bool = False
 
 
+@dataclass(frozen=True)
+class WantGone:
+    """None, and nothing that was made for it. `force`: even if it is in use."""
+
+    force: bool = False
+
+
 class Want(Enum):
     """A state that takes no parameters."""
 
     LOGIN = auto()  # a shell or a command in a running one
-    GONE = auto()  # none, and nothing that was made for it
     PROVISIONED = auto()  # a running one, on which PROVISION_SCRIPT was run again
 
 
-Wanted = WantUp | WantStopped | Want
+Wanted = WantUp | WantStopped | WantGone | Want
 
 
 # How it gets there.
@@ -140,8 +146,8 @@ def decide(found: Found, changes: Sequence[Change], wanted: Wanted) -> tuple[Ste
             return _to_run(found, tuple(changes), wanted.provisioning)
         case WantStopped():
             return _to_stop(found, wanted.force)
-        case Want.GONE:
-            return _to_remove(found)
+        case WantGone():
+            return _to_remove(found, wanted.force)
         case Want.LOGIN:
             return _refusal(found) or (Do.LOGIN,)
         case Want.PROVISIONED:
@@ -202,9 +208,9 @@ def _to_stop(found: Found, force: bool) -> tuple[Step, ...]:
     return (Do.RESUME, Stop(force)) if is_resumed else (Stop(force),)
 
 
-def _to_remove(found: Found) -> tuple[Step, ...]:
+def _to_remove(found: Found, force: bool) -> tuple[Step, ...]:
     if found.state == "absent":
         return ()
-    if found.live in UP:
+    if found.live in UP and not force:
         return Confirm(f"{found.name} is {found.live}"), Remove()
     return (Remove(),)

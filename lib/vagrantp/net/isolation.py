@@ -55,6 +55,20 @@ def _report(host: Host, argv: list[str]) -> contract.Report:
         raise ProviderError(why, SET_UP) from None
 
 
+def closed_by_others(host: Host) -> dict[str, list[str]]:
+    """Return what other firewalls keep from guests, by the bridges that there are now.
+
+    Raises ProviderError where that cannot be tried.
+    """
+    answer = host.ask(guard.argv("try"))
+    try:
+        found: dict[str, list[str]] = documents.from_json(answer.stdout)
+    except ValueError:
+        why = f"packets of guests cannot be tried: {last_line(answer.stderr)}"
+        raise ProviderError(why, SET_UP) from None
+    return found
+
+
 def ensure(host: Host, infra_type: str) -> None:
     """Put this host's rules back if they were lost. Raises ProviderError when that fails."""
     why = why_not_installed()

@@ -9,6 +9,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,13 +18,13 @@ from typing import Any
 from vagrantp_guard.contract import FORWARD
 
 from vagrantp.core.answers import as_json
-from vagrantp.core.errors import ConflictError
+from vagrantp.core.errors import ConflictError, ProviderError
 from vagrantp.core.locks import holder_of
 from vagrantp.core.places import state_root
 from vagrantp.core.progress import Check
 from vagrantp.core.system import Host
 from vagrantp.guest import session
-from vagrantp.instance import network
+from vagrantp.instance import network, ssh
 from vagrantp.instance.record import Instance, machines
 from vagrantp.net.isolation import is_rootless
 from vagrantp.settings.env import Settings
@@ -33,6 +34,15 @@ from vagrantp.settings.forwards import PortForward
 AUTO = range(20000, 32768)
 FIRST_FREE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 ECHO_SECONDS = 15
+ASK_SECONDS = 5
+# Of the kernel's proc_net_tcp.rst: number, local address and port, the other end's, state.
+SOCKETS = ("tcp", "tcp6", "udp", "udp6")
+SOCKET = re.compile(
+    r"^(tcp|udp)6?: *\d+: ([0-9A-F]+):([0-9A-F]{4}) \S+ ([0-9A-F]{2}) ", re.MULTILINE
+)
+LISTENS = "0A"  # of tcp
+# 127/8 and ::1, as words of a little-endian processor
+ON_LOOPBACK = re.compile(r"(0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
 # In the guest: sends a word to the first client.
 ECHO = """
 import socket, sys
@@ -159,10 +169,12 @@ def _holder(host: Host, forward: Forward) -> str:
 def write(host: Host, instance: Instance, made: dict[str, Any]) -> None:
     """Write down what is to be forwarded, for whatever starts the instance."""
     is_inside = is_rootless(instance.infra_type)
+    by_ssh = ["setpriv", "--pdeathsig=KILL", *ssh.kept_ssh(instance, "{pid}")]
     spec = {
         "target": network.LOOPBACK if is_inside else made["address"],
         "pid": 0,  # of the guest: known once it runs
         "netns": None,
+        "ssh": by_ssh if instance.infra_type == "vm" else None,
         "forwards": made["forwards"],
     }
     host.write(instance.forwards, json.dumps(spec))
@@ -195,8 +207,10 @@ def ensure(host: Host, instance: Instance, pid: str, restart: bool = False) -> N
     if not forwards(instance) or is_served(instance):
         return
     argv = [sys.executable, "-IS", str(FORWARD), str(instance.forwards), "--pid", pid]
+    if instance.infra_type == "container":
+        argv += ["--netns", f"/proc/{pid}/ns/net"]
     if is_rootless(instance.infra_type):
-        argv = ["podman", "unshare", *argv, "--netns", f"/proc/{pid}/ns/net"]
+        argv = ["podman", "unshare", *argv]
     host.change(argv, what="forwarding ports", timeout=30)
 
 
@@ -213,18 +227,62 @@ def checks(host: Host, instance: Instance, settings: Settings, pid: str) -> list
     """
     if not settings.ports:
         return []
-    script = "cd /proc/net; grep -H . tcp tcp6 udp udp6"
-    listing = session.run(host, instance, pid, script).stdout
-    # of tcp only what listens, state 0A: proc_net_tcp.rst of the kernel
-    listening = {
-        (kind, int(port, 16))
-        for kind, port, state in re.findall(
-            r"^(tcp|udp)6?: *\d+: \w+:([0-9A-F]{4}) \S+ ([0-9A-F]{2}) ", listing, re.M
-        )
-        if kind == "udp" or state == "0A"
-    }
+    sockets = listeners(_sockets(host, instance, pid))
     had = {_written(forward): forward for forward in forwards(instance)}
-    return [_check(host, instance, str(p), had.get(str(p)), listening, pid) for p in settings.ports]
+    return [_check(host, instance, str(p), had.get(str(p)), sockets, pid) for p in settings.ports]
+
+
+def why_silent(host: Host, instance: Instance, pid: str) -> list[str]:
+    """Return for each forward of a running instance why nothing in the guest answers there.
+
+    "" where something does, or the guest cannot be asked. `pid`: as of `checks`.
+    """
+    had, is_inside = forwards(instance), is_rootless(instance.infra_type)
+    if not had or not (text := _sockets(host, instance, pid)):
+        return [""] * len(had)
+    return [_why_silent(forward, listeners(text), is_inside) for forward in had]
+
+
+def _sockets(host: Host, instance: Instance, pid: str) -> str:
+    """Return the sockets of a running guest, "" where it cannot be asked."""
+    if instance.infra_type == "container":
+        with suppress(OSError):
+            return "\n".join(
+                f"{name}:{line}"
+                for name in SOCKETS
+                for line in Path(f"/proc/{pid}/net/{name}").read_text("ascii").splitlines()
+            )
+        return ""
+    script = f"cd /proc/net; grep -sH . {' '.join(SOCKETS)}"
+    with suppress(ProviderError):
+        return session.run(host, instance, pid, script, timeout=ASK_SECONDS).stdout
+    return ""
+
+
+def listeners(sockets: str) -> dict[tuple[str, int], bool]:
+    """Return what listens, by protocol and port, and whether on the loopback only.
+
+    `sockets`: lines of /proc/net/tcp, tcp6, udp and udp6, each after the name of its file.
+    """
+    found: dict[tuple[str, int], bool] = {}
+    for kind, address, port, state in SOCKET.findall(sockets):
+        if kind == "udp" or state == LISTENS:
+            key = (kind, int(port, 16))
+            found[key] = found.get(key, True) and bool(ON_LOOPBACK.fullmatch(address))
+    return found
+
+
+def _why_silent(forward: Forward, sockets: dict[tuple[str, int], bool], is_inside: bool) -> str:
+    """Return why nothing answers at a forward, "" where something does.
+
+    `is_inside`: whether udp goes to the guest's loopback, as in a user's container.
+    """
+    kind, port = forward["protocol"], forward["guest"]
+    if (kind, port) not in sockets:
+        return f"nothing listens on port {port}{'/udp' if kind == 'udp' else ''} in the guest"
+    if kind == "udp" and sockets[kind, port] and not is_inside:
+        return f"port {port}/udp is on the guest's loopback only, where only tcp is carried"
+    return ""
 
 
 def _written(forward: Forward) -> str:
@@ -239,27 +297,31 @@ def _check(
     instance: Instance,
     written: str,
     forward: Forward | None,
-    listening: set[tuple[str, int]],
+    sockets: dict[tuple[str, int], bool],
     pid: str,
 ) -> Check:
     if forward is None:
         return Check(f"port {written}", "open", "not forwarded: fab up", "FAILED")
     name, kind, port = f"port {shown(forward)}", forward["protocol"], forward["guest"]
     word = secrets.token_hex(8)
-    is_ours = (kind, port) not in listening
+    is_ours = (kind, port) not in sockets
     if not is_served(instance):
         return Check(name, "open", "nothing carries it", "FAILED")
+    why = _why_silent(forward, sockets, is_rootless(instance.infra_type))
     if is_ours:
         echo = shlex.join(["python3", "-c", ECHO, str(port), kind, word])
         script = f"sudo -n timeout {ECHO_SECONDS} {echo} </dev/null >/dev/null 2>&1 &"
         session.run(host, instance, pid, f"command -v python3 >/dev/null || exit 3; {script}")
+    elif why:
+        return Check(name, "open", f"closed: {why}", "not enforced")
     elif kind == "udp":  # what it would answer to is not known
         return Check(name, "open", "carried; a service of the guest has it", "ok")
     deadline, found = monotonic() + ECHO_SECONDS, "closed"
     while found == "closed" and monotonic() < deadline:
         found = _tried(forward, word if is_ours else "")
         sleep(0.1)
-    return Check(name, "open", found, "ok" if found == "open" else "FAILED")
+    shown_as = f"{found}; {why}" if why else found
+    return Check(name, "open", shown_as, "ok" if found == "open" else "FAILED")
 
 
 def _tried(forward: Forward, word: str) -> str:

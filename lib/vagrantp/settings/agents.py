@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from voluptuous import All, Invalid
+from voluptuous import All
 
 from vagrantp.settings import parsers
 from vagrantp.settings.parsers import one_of
@@ -35,18 +35,11 @@ AGENTS = {
 }
 
 
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if names.count(name) > 1:
-            raise Invalid(f"must not have {name} twice")
-    return names
-
-
 AGENT = key(
     "claude, codex or opencode, comma-separated",
     "coding agents, with what PROVISION_SCRIPT=agent installs; fab agent opens the first",
     "claude,codex",
-    All(parsers.items, (one_of(*AGENTS),), _each_once),
+    All(parsers.items, (one_of(*AGENTS),), parsers.each_once),
     hint="AGENT=claude installs Claude Code",
     applies=AT_ONCE,
     verified="provisioned",

@@ -26,7 +26,7 @@ from vagrantp.core.urls import redacted
 from vagrantp.settings.files import JINJA, Base, readable
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
-from vagrantp.settings.lines import bindings
+from vagrantp.settings.lines import bindings, line_of
 from vagrantp.settings.parsers import items, one_line
 from vagrantp.settings.rules import conflicts, meant
 
@@ -276,9 +276,7 @@ def _read(path: Path, shown: str, may_share: bool = False) -> Read:
     foreign: set[str] = set()
     problems, is_shared = [], False
     for binding in found:
-        # `original` starts with the blank lines before the binding
-        source = binding.original.string
-        line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
+        source, line = binding.original.string, line_of(binding)
         name = binding.key or ""
         key = name.removeprefix(prefix) if name.startswith(prefix) else ""
         if binding.error and may_share and not _may_be_ours(source, prefix):

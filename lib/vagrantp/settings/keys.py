@@ -13,7 +13,7 @@ from typing import Literal
 from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
-from vagrantp.settings import agents, files, folder_keys, forwards, parsers
+from vagrantp.settings import agent_env, agents, files, folder_keys, forwards, parsers
 from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
@@ -235,6 +235,7 @@ class Settings:
         verified="provisioned",
     )
     agent: tuple[str, ...] = agents.AGENT
+    agent_env: tuple[str, ...] = agent_env.AGENT_ENV
     provision_vars: Path | None = key(
         "path",
         "extra variables for the playbook, in YAML or JSON",
@@ -330,7 +331,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = ("AGENT_ENV", "EGRESS", "EGRESS_ALLOW", "NESTED")
+NOT_BUILT = ("EGRESS", "EGRESS_ALLOW", "NESTED")
 
 
 def is_not_built(name: str) -> bool:

@@ -239,6 +239,14 @@ def path(raw: str) -> Path:
     return Path(raw)
 
 
+def each_once(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Validate that no item is there twice."""
+    for text in texts:
+        if texts.count(text) > 1:
+            raise Invalid(f"must not have {text} twice")
+    return texts
+
+
 def inside(text: str) -> str:
     """Validate a path in the project folder; return it without `.` and needless slashes."""
     named = PurePosixPath(text)

@@ -58,6 +58,8 @@ def conflicts(
             yield KeyConflict(key, f"must be none here, as {why}", hint, is_idle=False)
         elif key == "HIDE" and values.get("MOUNT") == "none":
             yield KeyConflict(key, "is for MOUNT=ro or rw", "take HIDE out, or write MOUNT=ro")
+        elif key == "AGENT_ENV" and "AGENT" not in written:
+            yield KeyConflict(key, "is for AGENT", "take AGENT_ENV out, or write AGENT=claude")
         elif key == "PROVISION_VARS" and not _has_playbook(values, written):
             hint = "take PROVISION_VARS out, or name a playbook"
             yield KeyConflict(key, "is for a playbook in PROVISION_SCRIPT", hint)

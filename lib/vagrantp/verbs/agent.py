@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from invoke.exceptions import Exit
 
-from vagrantp.core.errors import ConfigError, StateError
+from vagrantp.core.errors import ConfigError, ProviderError, StateError
 from vagrantp.core.system import Host
-from vagrantp.guest import agents
+from vagrantp.guest import agents, git_identity
 from vagrantp.instance import plan
 from vagrantp.instance.record import Instance
 from vagrantp.settings.env import Settings
@@ -34,15 +34,22 @@ def agent(
     settings, name = _chosen(found.instance, agent)
     if prompt:
         text = prompt.encode(errors="surrogateescape")
-        command = agents.run(settings, name, text, timeout * 60)
-        if status := login.give_to_ssh(host, found.instance, pid, command, text):
+        command, data = agents.run(settings, name, text, timeout * 60)
+        command = git_identity.given_before(host, command)
+        if status := login.give_to_ssh(host, found.instance, pid, command, data):
             raise Exit(code=status)
         return None
     if not login.has_terminal() and not host.dry:
         raise StateError(
             "fab agent needs a terminal", "fab agent --prompt TEXT runs it once without one"
         )
-    command = agents.opened(settings, name, session or name)
+    variables = ""
+    if data := agents.exports(settings):
+        variables, command = agents.kept(len(data))
+        if login.give_to_ssh(host, found.instance, pid, command, data):
+            raise ProviderError("AGENT_ENV could not be given to the guest")
+    command = agents.opened(settings, name, session or name, variables)
+    command = git_identity.given_before(host, command)
     return login.leave_to_ssh(host, found.instance, pid, command)
 
 

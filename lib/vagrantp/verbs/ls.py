@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as jsons
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from vagrantp.core.errors import ProviderError
@@ -15,6 +17,7 @@ from vagrantp.instance import record as instances
 from vagrantp.instance.found import Found, judged
 from vagrantp.net import ports
 from vagrantp.providers import provider_for
+from vagrantp.verbs.steps import peek
 from vagrantp.verbs.tasks import verb
 
 SCHEMA = 1  # of docs/json.md
@@ -31,21 +34,24 @@ def ls(host: Host, json: bool = False, verbose: bool = False) -> None:
 def _text(host: Host, as_json: bool) -> str:
     """Return every instance of this user, live, even if its project is gone."""
     found = sorted(_all(host), key=lambda one: one.name)
-    facts = [facts_of(one) for one in found]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        sessions = [*pool.map(partial(peek.sessions, host), found)]
+    facts = [facts_of(one, names) for one, names in zip(found, sessions, strict=True)]
     if as_json:
         return jsons.dumps({"schema": SCHEMA, "instances": facts}, indent=2)
     if not facts:
         return "no instances"
-    rows: list[tuple[str, ...]] = [
-        ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "folder")
-    ]
+    head = ("instance", "type", "state", "address", "ports", "memory", "cpus", "disk", "sessions")
+    rows: list[tuple[str, ...]] = [(*head, "folder")]
     for one, fact in zip(found, facts, strict=True):
         sizes = [f"{fact[key] or '?'} {unit}" for key, unit in SIZES]
         if is_disk_unlimited(one):
             sizes[-1] = NOT_LIMITED
         leads = ", ".join(map(ports.shown, fact["ports"]))
         rest = (fact["folder"], f"({one.reason})" if one.reason else "")
-        cells = (fact["instance"], fact["type"], fact["state"], fact["address"], leads, *sizes)
+        count = "?" if fact["sessions"] is None else len(fact["sessions"])
+        where = (fact["instance"], fact["type"], fact["state"], fact["address"], leads)
+        cells = (*where, *sizes, count)
         rows.append((*(str(cell or "-") for cell in cells), " ".join(filter(None, rest))))
     return table(rows)
 
@@ -89,8 +95,8 @@ def is_disk_unlimited(found: Found) -> bool:
     return found.state != "absent" and bool(made.machine()) and not made.is_disk_limited()
 
 
-def facts_of(found: Found) -> dict[str, Any]:
-    """Return what both `ls` and `status` show of an instance."""
+def facts_of(found: Found, sessions: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return what both `ls` and `status` show of an instance with these sessions of agents."""
     return {
         "state": found.state,
         "reason": found.reason,
@@ -103,6 +109,7 @@ def facts_of(found: Found) -> dict[str, Any]:
         "memory_mib": found.memory,
         "cpus": found.cpus,
         "disk_gib": found.disk,
+        "sessions": sessions if sessions is None else [*sessions],
         "ports": [
             {key: forward[key] for key in ("address", "host", "guest", "protocol")}
             for forward in ports.forwards(found.instance)

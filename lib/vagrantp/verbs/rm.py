@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +12,15 @@ from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.instance import grants
 from vagrantp.instance import record as instances
-from vagrantp.instance.plan import Want, decide
+from vagrantp.instance.plan import WantGone, decide
 from vagrantp.instance.record import Instance
 from vagrantp.settings import env
 from vagrantp.verbs import steps
+from vagrantp.verbs.steps import peek
 from vagrantp.verbs.steps.find import find_by, locked
 from vagrantp.verbs.steps.grant import remove_sources
 from vagrantp.verbs.steps.remove import remove_logs
-from vagrantp.verbs.tasks import here, is_sure, verb
+from vagrantp.verbs.tasks import agrees, here, verb
 
 
 @verb
@@ -31,14 +31,14 @@ def rm(
 
     --name NAME-ID removes an instance of any project, as ls calls it.
     """
-    show(_remove(host, here(), is_sure(force), name))
+    show(_remove(host, here(), force, name))
 
 
-def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str) -> str:
+def _remove(host: Host, folder: Path, force: bool, name: str) -> str:
     """Remove the instance of a project and everything made for it; return what was done.
 
-    `is_sure` is asked before a running one is removed. `name`: that of an instance, wherever its
-    project is or was, in place of the one of `folder`.
+    `force`: without a question, even if it runs. `name`: that of an instance, wherever its project
+    is or was, in place of the one of `folder`.
     """
     if name and not contract.NAME.fullmatch(name):
         raise StateError(f"{name} is no name of an instance", "fab ls shows them: NAME-ID")
@@ -51,10 +51,12 @@ def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str)
             found = replace(found, state="broken", reason="its state folder is all that is left")
         if found.state == "absent":
             remove_logs(host, identity)
-        plan = decide(found, [], Want.GONE)
+        plan = decide(found, [], WantGone(force))
         if not plan or (name and name != found.name):
             return f"nothing to remove for {name or folder}"
-        steps.take(host, plan, found, is_sure)
+        if found.state == "stopped" and not force:
+            host.progress.say(f"it is stopped: {peek.UNSEEN}")
+        steps.take(host, plan, found, _is_sure)
         if host.dry:
             return f"{found.name} would be removed"
         remove_sources(host, found.instance)
@@ -63,3 +65,8 @@ def _remove(host: Host, folder: Path, is_sure: Callable[[str], bool], name: str)
             raise ProviderError(f"{found.name} is still there")
         remove_logs(host, identity)
         return f"{found.name} is removed"
+
+
+def _is_sure(in_use: str) -> bool:
+    end = "\n" if "\n" in in_use else ". "
+    return agrees(f"{in_use}{end}Remove it and its disk?")

@@ -15,10 +15,11 @@ from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.instance.habits import Changed
 from vagrantp.net import isolation, ports
+from vagrantp.providers import provider_for
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
-from vagrantp.verbs.steps import report
+from vagrantp.verbs.steps import peek, report
 from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
 
@@ -43,9 +44,9 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     if as_json:
         return jsons.dumps({"schema": SCHEMA, **facts}, indent=2)
     files = [Changed(**one) for one in facts.pop("files_changed", [])]
-    closed = "" if facts.get("state") != "running" else " (nothing carries it: fab up)"
     facts["ports"] = ", ".join(
-        ports.shown(port) + ("" if port["open"] else closed) for port in facts.get("ports", [])
+        ports.shown(port) + (f" ({port['why']})" if port["why"] else "")
+        for port in facts.get("ports", [])
     )
     if protect := PROTECTION.get(facts.pop("protect", None)):
         facts["mount"] += f", {protect}"
@@ -54,6 +55,7 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
         for change in changes
     )
+    facts["sessions"] = ", ".join(facts.get("sessions") or [])
     facts["hide"] = ", ".join(facts.get("hide", []))
     facts["kept"] = ", ".join(
         f"{one['key']}={one['value']} (the default is {one['default']})"
@@ -85,12 +87,11 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     if why:
         found, isolated = replace(found, state="broken", reason=f"not isolated: {why}"), None
     wanted, seen = _wanted(folder), report.look(found.instance.folder, settings)
-    is_open = ports.is_served(found.instance)
-    facts = facts_of(found)
+    facts = facts_of(found, peek.sessions(host, found))
     return {
         **facts,
         **_on_lan(host, found),
-        "ports": [{**port, "open": is_open} for port in facts["ports"]],
+        "ports": _ports(host, found, facts["ports"]),
         "isolation": isolated,
         "mount": settings.mount if settings else "none",
         "protect": settings.protect if settings and settings.mount == "rw" else None,
@@ -101,6 +102,19 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
         "changes": [asdict(c) for c in drift(found.instance, wanted)] if wanted else [],
         "kept": kept(settings, wanted) if settings and wanted else [],
     }
+
+
+def _ports(host: Host, found: Found, had: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the ports of an instance, whether each is carried, and why it does not answer."""
+    instance, whys = found.instance, [""] * len(had)
+    is_open = ports.is_served(instance)
+    if had and found.state == "running":
+        pid = provider_for(instance.infra_type).pid(host, instance)
+        lost = ["nothing carries it: fab up"] * len(had)
+        whys = ports.why_silent(host, instance, pid) if is_open else lost
+    return [
+        {**port, "open": is_open, "why": why or None} for port, why in zip(had, whys, strict=True)
+    ]
 
 
 def _on_lan(host: Host, found: Found) -> dict[str, Any]:

@@ -152,11 +152,6 @@ def here() -> Path:
         return Path(os.environ.get("PWD", "/"))
 
 
-def is_sure(force: bool) -> Callable[[str], bool]:
-    """Return a function that asks whether an instance that is in use may be removed."""
-    return lambda in_use: force or agrees(f"{in_use}. Remove it and its disk?")
-
-
 def accepts(host: Host, accept: bool) -> Callable[[str], bool]:
     """Return a function that asks whether what `.env` asks for is granted."""
     return lambda asked: accept or (not host.dry and agrees(f"{asked}\nGrant it?"))

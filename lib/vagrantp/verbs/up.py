@@ -18,6 +18,7 @@ from vagrantp.instance.found import UP
 from vagrantp.instance.plan import Do, WantUp, When, decide
 from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
+from vagrantp.providers import provider_for
 from vagrantp.settings import saved
 from vagrantp.verbs import steps
 from vagrantp.verbs.steps import report
@@ -71,7 +72,11 @@ def up(
             steps.take(host, plan, found, settings=settings, wanted=instance)
         if host.dry:
             show(f"{instance.full_name} would be running")
-        elif found.state == "running":
+            return
+        pid = provider_for(instance.infra_type).pid(host, instance)
+        if why := "; ".join(filter(None, dict.fromkeys(ports.why_silent(host, instance, pid)))):
+            host.progress.say(why)
+        if found.state == "running":
             show(summary(instance, "is running already"))
         else:
             show(summary(instance, "is running", monotonic() - started))

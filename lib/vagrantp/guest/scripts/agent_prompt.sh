@@ -1,14 +1,15 @@
-# Runs a coding agent once: `sh agent_prompt.sh BYTES SECONDS FOLDER COMMAND…`, with so many bytes of prompt
-# on stdin, which ends when whoever asked has gone: then the agent ends, too. Exit status 124 after SECONDS,
-# 0 for no limit.
+# Runs a coding agent once: `sh agent_prompt.sh VARIABLES PROMPT SECONDS FOLDER COMMAND…`, with so many bytes
+# of variables, as lines of shell, and of prompt on stdin, which ends when whoever asked has gone: then the
+# agent ends, too. Exit status 124 after SECONDS, 0 for no limit.
 set -eu
-size=$1 seconds=$2
-cd "${3:-$HOME}"
-shift 3
+variables=$1 size=$2 seconds=$3
+cd "${4:-$HOME}"
+shift 4
 command -v "$1" >/dev/null || {
     echo "error: the guest has no $1: fab provision installs it" >&2
     exit 127
 }
+eval "$(dd bs=1 count="$variables" 2>/dev/null)" # busybox's head takes more than it prints
 prompt=$(head -c "$size" && echo .)
 exec 3<&0
 start=$(date +%s)

@@ -1,6 +1,9 @@
-# Opens a coding agent in a session of tmux, or comes back to it: `sh agent_session.sh NAME FOLDER COMMAND`.
-# Without FOLDER it works in the home folder.
+# Opens a coding agent in a session of tmux, or comes back to it: `sh agent_session.sh NAME FOLDER COMMAND FILE`.
+# Without FOLDER it works in the home folder. A FILE has variables for the agent alone, as lines of shell: not for
+# tmux, which would give them to every session.
 set -eu
+file=$4
+trap 'rm -f "$file"' EXIT
 for tool in tmux "$3"; do
     command -v "$tool" >/dev/null && continue
     echo "error: the guest has no $tool: fab provision installs it" >&2
@@ -14,7 +17,9 @@ tmux has-session 2>/dev/null || set -- "$@" start-server \; \
     set-option -sg escape-time 10 \; set-option -sg focus-events on \; set-option -sg extended-keys on \; \
     source-file -q "$HOME/.tmux.conf" \;
 session=$1 command=$3
-shift 3
+shift 4
+if tmux has-session -t "=$session" 2>/dev/null; then rm -f "$file"; fi
 # What it said before it failed stays on the screen.
-run='"$1" || { printf "\n%s ended with exit status %s. Enter closes this session.\n" "$1" "$?"; read -r _; }'
-exec tmux "$@" new-session -A -s "$session" -c "$PWD" sh -c "$run" sh "$command"
+run='[ ! -e "$2" ] || { . "$2"; rm "$2"; }
+"$1" || { printf "\n%s ended with exit status %s. Enter closes this session.\n" "$1" "$?"; read -r _; }'
+exec tmux "$@" new-session -A -s "$session" -c "$PWD" sh -c "$run" sh "$command" "$file"

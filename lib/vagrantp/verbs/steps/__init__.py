@@ -12,7 +12,7 @@ from vagrantp.instance.found import Found
 from vagrantp.instance.record import Instance
 from vagrantp.providers import provider_for
 from vagrantp.settings.env import Settings
-from vagrantp.verbs.steps import apply, create, provision, remove, start, stop
+from vagrantp.verbs.steps import apply, create, peek, provision, remove, start, stop
 
 Sure = Callable[[str], bool]  # asks a person
 
@@ -36,8 +36,9 @@ def take(
             case plan.Refuse(message, hint):
                 raise StateError(message, hint)
             case plan.Confirm(in_use):
-                if not is_sure(in_use):
-                    raise StateError(in_use, "fab stop first, or remove it with fab rm --force")
+                text = "\n  ".join([in_use, *peek.lost_with(host, found)])
+                if not is_sure(text):
+                    raise StateError(text, "fab stop first, or remove it with fab rm --force")
             case plan.Remove(why):
                 if why:
                     host.progress.say(why)

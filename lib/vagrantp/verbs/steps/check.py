@@ -19,6 +19,9 @@ from vagrantp.net import isolation
 from vagrantp.providers import libvirt, provider_for
 from vagrantp.settings.env import Settings
 
+# What ssh(1) says.
+HOST_KEY_CHANGED = "Host key verification failed"
+KEY_REFUSED = "Permission denied (publickey"
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -82,8 +85,29 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[Facts, list[st
             partial(provider.why_ended, host, instance),
             cwd=instance.state_dir,
             needs_gateway=bool(instance.lan),
+            refusal=partial(why_refused, instance),
         )
     return facts, argv
+
+
+def why_refused(instance: Instance, said: str) -> ProviderError | None:
+    """Return why an instance will never let us in, by what ssh says; None where it may still.
+
+    A new one may be setting its keys up.
+    """
+    if not instance.is_complete():
+        return None
+    if HOST_KEY_CHANGED in said:
+        what = f"shows another host key than that in {instance.known_hosts}"
+    elif KEY_REFUSED in said:
+        what = f"refuses the key {instance.key}.pub"
+    else:
+        return None
+    way_in = "fab status shows its console"
+    if instance.infra_type == "container":
+        way_in = f"podman exec --interactive --tty {instance.full_name} sh leads into it"
+    hint = f"put the key back ({way_in}); or fab rm, then fab up"
+    return ProviderError(f"{instance.full_name} {what}", hint)
 
 
 def grow(host: Host, instance: Instance, argv: list[str]) -> None:

@@ -106,10 +106,10 @@ def boot(
 def _write_address(host: Host, instance: Instance, address: str) -> None:
     """Record the address that an instance has from this start on."""
     document = instance.machine()
-    if document["provider"]["address"] == address:
-        return
-    ssh_config = instance.ssh_config.read_text("utf-8")
-    text = re.sub(r"^(  HostName ).*$", rf"\g<1>{address}", ssh_config, flags=re.MULTILINE)
-    host.write(instance.ssh_config, text)
-    document["provider"]["address"] = address
-    host.write(instance.machine_json, instances.as_text(document))
+    if document["provider"]["address"] != address:
+        ssh_config = instance.ssh_config.read_text("utf-8")
+        text = re.sub(r"^(  HostName ).*$", rf"\g<1>{address}", ssh_config, flags=re.MULTILINE)
+        host.write(instance.ssh_config, text)
+        document["provider"]["address"] = address
+        host.write(instance.machine_json, instances.as_text(document))
+    ports.write(host, instance, document["provider"])

@@ -1,0 +1,48 @@
+"""Looks into a running guest, for seconds at most: it may be hung, or tell lies."""
+
+from __future__ import annotations
+
+from vagrantp.core.errors import ProviderError
+from vagrantp.core.system import Host
+from vagrantp.guest import facts, repositories, session
+from vagrantp.instance.found import Found
+from vagrantp.providers import provider_for
+
+TIMEOUT = 5  # seconds
+UNSEEN = "work in its git repositories that is not committed or not pushed cannot be listed"
+
+
+def sessions(host: Host, found: Found) -> tuple[str, ...] | None:
+    """Return the names of an instance's sessions of agents; None where it does not say.
+
+    Only a running one that has AGENT is asked.
+    """
+    settings = found.instance.settings
+    if found.live == "paused":
+        return None
+    if settings is None or not settings.agent or found.live != "running":
+        return ()
+    printed = _said(host, found, facts.SESSIONS_SCRIPT)
+    return None if printed is None else facts.sessions(printed)
+
+
+def lost_with(host: Host, found: Found) -> list[str]:
+    """Return in words what would be lost with an instance that is up: sessions, and work in git."""
+    script = facts.SESSIONS_SCRIPT + repositories.SCRIPT
+    printed = _said(host, found, script) if found.live == "running" else None
+    if printed is None:
+        return [UNSEEN]
+    lines, is_whole = repositories.work(printed)
+    if names := facts.sessions(printed):
+        lines = [f"its sessions: {', '.join(names)}", *lines]
+    return lines if is_whole else [*lines, "not all of its git repositories were looked at"]
+
+
+def _said(host: Host, found: Found, script: str) -> str | None:
+    """Return what a shell script prints in a running guest; None where it does not answer."""
+    try:
+        pid = provider_for(found.instance.infra_type).pid(host, found.instance)
+        answer = session.run(host, found.instance, pid, script, TIMEOUT) if pid else None
+    except ProviderError:
+        return None
+    return answer.stdout if answer and answer.ok else None
