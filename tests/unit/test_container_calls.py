@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
+from vagrantp.instance.record import Instance
+from vagrantp.providers.podman import walls
 from vagrantp.providers.podman.seccomp import CALLS, RULES, closed, is_closed
 
 PODMANS: dict[str, Any] = {
@@ -127,3 +131,16 @@ def test_what_is_in_force() -> None:
     assert not is_closed({**given, "syscalls": given["syscalls"][:-1]})
     more = {"names": ["read", "keyctl"], "action": "SCMP_ACT_ALLOW"}
     assert not is_closed({**given, "syscalls": [*given["syscalls"], more]})
+
+
+def test_only_a_container_that_was_given_a_filter_promises_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    instance = Instance("app", "0a1b2c3d", tmp_path, "container")
+    assert walls.check(instance, "", "").outcome == "not enforced"
+    instance.state_dir.mkdir(parents=True)
+    instance.seccomp.write_text(json.dumps(PODMANS))
+    assert walls.check(instance, "", "").outcome == "not enforced"
+    instance.seccomp.write_text(json.dumps(closed(PODMANS)))
+    assert walls.check(instance, "", "").outcome == "FAILED"
