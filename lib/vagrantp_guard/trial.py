@@ -12,13 +12,14 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from vagrantp_guard import resolver
-from vagrantp_guard.contract import BRIDGES, RESOLVER_NAME, Guest, Nic, Policy
+from vagrantp_guard.contract import BRIDGES, RESOLVER_NAME, RUN, Guest, Nic, Policy
 from vagrantp_guard.guests import guests, record, record_of
-from vagrantp_guard.system import Refused, locked, run, run_inside
+from vagrantp_guard.system import Refused, locked, read, run, run_inside
 from vagrantp_guard.tables import load
 from vagrantp_guard.watcher import watch_host
 
-NOWHERE = "192.0.2.1"  # RFC 5737; no router after this host's own sees it
+# RFC 5737, for examples; no router after this host's own sees what goes to the one that is used.
+NOWHERE = tuple(map(IPv4Address, ("192.0.2.1", "198.51.100.1", "203.0.113.1")))
 SECONDS = 2.0  # that a packet has
 ALL = 3  # ETH_P_ALL of packet(7): the only protocol that shows what is sent
 # In the guest: a question to its resolver, with a MAC one to the DHCP server of VMs (a DHCPINFORM,
@@ -117,11 +118,18 @@ def _connect(guest: Guest, gateway: IPv4Interface) -> None:
         run_inside(int(there), "ip", *line.split())
 
 
+def _nowhere() -> IPv4Address:
+    """Return an address that is on none of this host's networks: people use these for their own."""
+    near = [IPv4Interface(text).network for text in read(RUN / "networks").split()]
+    free = (each for each in NOWHERE if not any(each in network for network in near))
+    return next(free, NOWHERE[0])
+
+
 def _try(guest: Guest, gateway: IPv4Interface) -> set[str]:
     nonce = secrets.token_hex(8)
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ALL)) as link:
         is_vm = guest.nic.bridge == BRIDGES["vm"]
-        facts = (str(gateway.ip), str(guest.ip), nonce, NOWHERE, RESOLVER_NAME)
+        facts = (str(gateway.ip), str(guest.ip), nonce, str(_nowhere()), RESOLVER_NAME)
         sender = ("/usr/bin/python3", "-ISc", SENDER, *facts, guest.nic.mac if is_vm else "")
         answered = {*run_inside(guest.pid or 0, *sender).split()}
         link.settimeout(SECONDS)

@@ -100,6 +100,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 accepts() { iptables -S FORWARD | grep -c "comment vagrantp -j ACCEPT" || true; }
 
 guard load
+ip address add 192.0.2.2/24 dev out # for examples, and in use here
 guard try
 mkdir -p /run/vagrantp/guests && echo "$record" > /run/vagrantp/guests/box-00000002.json
 guard load # and there is a process that watches

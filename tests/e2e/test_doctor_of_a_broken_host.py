@@ -18,6 +18,7 @@ CHECKS = (
     *("container storage", "podman network", "container", "mounts", "isolation"),
     *("packet filter", "other firewalls"),
 )
+OF_IMAGES = re.compile(r"debian-1[23] \((vm|container)\)")  # of those that are built
 
 
 def test_what_is_broken_is_found(project: MakeProject) -> None:
@@ -28,13 +29,18 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     assert done.returncode == 5
     warnings = set() if accel.DEVICE.exists() else {"kvm"}
     count = 18 - len(warnings)
-    assert re.search(rf"^{count} of 24 checks failed\n\Z", done.stderr, re.MULTILINE)
     document = json.loads(done.stdout)
+    total = len(document["checks"])
+    assert re.search(rf"^{count} of {total} checks failed\n\Z", done.stderr, re.MULTILINE)
     assert (document["schema"], document["ok"]) == (1, False)
-    assert [set(check) for check in document["checks"]] == [
-        {"name", "outcome", "found", "mend"} for _ in CHECKS
-    ]
-    checks = {check["name"]: check for check in document["checks"]}
+    assert {frozenset(check) for check in document["checks"]} == {
+        frozenset({"name", "outcome", "found", "mend"})
+    }
+    checks = {
+        check["name"]: check
+        for check in document["checks"]
+        if not OF_IMAGES.fullmatch(check["name"])
+    }
     assert tuple(checks) == CHECKS
     well = {"memory", "processors", "sandbox", "room to build images", "user ids", "mounts"}
     assert {name for name in CHECKS if checks[name]["outcome"] == "ok"} == well
@@ -56,8 +62,7 @@ def test_dry(project: MakeProject, tmp_path: Path) -> None:
     done = app.fab("--dry", "doctor")
     assert done.returncode == 0, done.stderr
     names = re.findall(r"^(?:ok|warning) +(\S.*?)  ", done.stdout, re.MULTILINE)
-    of_images = re.compile(r"debian-1[23] \((vm|container)\)")  # of those that are built
-    assert tuple(name for name in names if not of_images.fullmatch(name)) == CHECKS
+    assert tuple(name for name in names if not OF_IMAGES.fullmatch(name)) == CHECKS
     for name in ("vagrant-libvirt", "vm", "container"):
         assert re.search(rf"^warning +{name} +not tried$", done.stdout, re.MULTILINE)
     assert "would run podman run --rm " in done.stdout
