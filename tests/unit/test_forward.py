@@ -256,8 +256,8 @@ def test_what_ssh_cannot_open_is_reset(
     done = carry(("127.0.0.1", port, free_port(), "tcp"), target=NOBODY, ssh=argv)
     assert done.returncode == 0
     with (
+        pytest.raises(ConnectionResetError),  # of connect(2) where the reset is as fast
         socket.create_connection(("127.0.0.1", port), timeout=20) as client,
-        pytest.raises(ConnectionResetError),
     ):
         client.recv(1)
 
