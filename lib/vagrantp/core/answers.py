@@ -1,7 +1,8 @@
-"""What other programs answer, as JSON or XML."""
+"""What other programs answer: JSON, XML, numbers."""
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from typing import Any, TypeVar
 
@@ -26,6 +27,13 @@ def as_json(program: str, text: str, kind: type[Document]) -> Document:
     if not isinstance(found, kind):
         raise ProviderError(f"{program} gave an unreadable answer: {_shown(text)}")
     return found
+
+
+def as_number(program: str, text: str) -> int:
+    """Return a program's answer, a natural number. Raises ProviderError for any other answer."""
+    if not re.fullmatch(r"[0-9]{1,15}", text.strip()):
+        raise ProviderError(f"{program} gave an unreadable answer: {_shown(text)}")
+    return int(text)
 
 
 def as_xml(text: str) -> ET.Element:

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import time
 
 from vagrantp.core import documents
+from vagrantp.core.answers import as_number
 from vagrantp.core.places import MASTER, xdg
 from vagrantp.core.system import Host
 from vagrantp.images.bootstrap import KERNEL, bootstrap, build_box
@@ -103,7 +104,10 @@ def is_built(host: Host, infra_type: str, image: str) -> bool:
 
 
 def days_old(host: Host, infra_type: str, image: str) -> int | None:
-    """Return how many days ago this user's base image was built, None where there is none."""
+    """Return how many days ago this user's base image was built, None where there is none.
+
+    Raises ProviderError when Podman does not say.
+    """
     name = _name(image, infra_type)
     if infra_type == "vm":
         box = vagrant_home() / "boxes" / name / VERSION / "libvirt/box.img"
@@ -111,7 +115,7 @@ def days_old(host: Host, infra_type: str, image: str) -> int | None:
     else:
         created = "--format={{.Created.Unix}}"
         answer = host.ask(["podman", "image", "inspect", created, f"localhost/{name}:latest"])
-        built = int(answer.stdout) if answer.ok else None
+        built = as_number("podman", answer.stdout) if answer.ok else None
     return None if built is None else max(0, int(time() - built) // DAY)
 
 

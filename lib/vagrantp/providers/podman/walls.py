@@ -31,14 +31,13 @@ def walls(host: Host, instance: Instance) -> list[str]:
 
 
 def _podmans_profile(host: Host) -> dict[str, Any]:
-    security = quota.podman_info(host)["host"]["security"]
-    path = security.get("seccompProfilePath")
-    if not security.get("seccompEnabled") or not path:
-        raise ProviderError("Podman filters no system calls here", SET_UP)
-    try:
-        return as_json(path, documents.text(Path(path)), dict)
-    except documents.Unreadable as error:
-        raise ProviderError(f"{path} must be a file {error}", SET_UP) from None
+    match quota.podman_info(host):
+        case {"host": {"security": {"seccompEnabled": True, "seccompProfilePath": str(path)}}}:
+            try:
+                return as_json(path, documents.text(Path(path)), dict)
+            except documents.Unreadable as error:
+                raise ProviderError(f"{path} must be a file {error}", SET_UP) from None
+    raise ProviderError("Podman filters no system calls here", SET_UP)
 
 
 def _process_limits(host: Host) -> list[str]:
