@@ -99,20 +99,21 @@ def _main(command: str, *arguments: str) -> int:
 def _unload() -> None:
     import shutil  # takes 3 ms
 
-    shutil.rmtree(RUN / "guests", ignore_errors=True)  # so the watcher ends
-    for path in MOUNTS.glob("*"):
-        unmount(path.name)
-        if path.is_mount():
-            raise Refused(f"{path} is in use")
-    for query in LIST:
-        run("nft", "delete", *query[3:], check=False)
-    for bridge in BRIDGES.values():
-        which = ("priority", str(RULE_PRIORITY), "iif", bridge)
-        run("ip", "rule", "delete", *which, check=False)
-    with suppress(Refused):
-        forwarding.release()
-    resolver.release()
-    shutil.rmtree(RUN, ignore_errors=True)
+    with locked():  # the process that watches would put things back
+        shutil.rmtree(RUN / "guests", ignore_errors=True)  # so it ends
+        for path in MOUNTS.glob("*"):
+            unmount(path.name)
+            if path.is_mount():
+                raise Refused(f"{path} is in use")
+        for query in LIST:
+            run("nft", "delete", *query[3:], check=False)
+        for bridge in BRIDGES.values():
+            which = ("priority", str(RULE_PRIORITY), "iif", bridge)
+            run("ip", "rule", "delete", *which, check=False)
+        with suppress(Refused):
+            forwarding.release()
+        resolver.release()
+        shutil.rmtree(RUN, ignore_errors=True)
 
 
 def _answer(report: Report) -> int:

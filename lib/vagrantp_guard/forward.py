@@ -29,6 +29,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -80,11 +81,15 @@ def start(path: Path, options: dict[str, Any]) -> None:
     Raises Busy when another process serves it; OSError, ValueError, TypeError or KeyError when a
     forward cannot be served or SPEC is wrong.
     """
+    folder = path.resolve().parent
+    facts = folder.stat()
+    if facts.st_uid != os.geteuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder} must belong to who forwards, and others must not write it")
     spec = json.loads(path.read_bytes()) | options
     if not spec["forwards"]:
         return
     lock = _locked(path.with_name("forwards.lock"))
-    services = [_service(forward, path.resolve().parent, spec) for forward in spec["forwards"]]
+    services = [_service(forward, folder, spec) for forward in spec["forwards"]]
     guest = os.pidfd_open(spec["pid"])
     if spec["netns"]:
         _enter(spec["netns"], spec["pid"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from vagrantp_guard.contract import BRIDGES, LAN_TAPS
 from vagrantp_guard.system import run
 
+WAIT = "--wait=2"  # seconds for its lock, which others may hold
 DROPS = "-P FORWARD DROP"
 END = "-m comment --comment vagrantp -j ACCEPT"
 # As `iptables -S` prints them.
@@ -48,11 +49,11 @@ def release() -> None:
 
 def _chain() -> list[str]:
     # of the two kinds of iptables the one that this host calls so, as others call it
-    return run("iptables", "--wait", "-S", "FORWARD", check=False).splitlines()
+    return run("iptables", WAIT, "-S", "FORWARD", check=False).splitlines()
 
 
 def _replace(found: list[str], rules: list[str]) -> None:
     old = [rule.replace("-A", "-D", 1) for rule in found if rule in (*ROUTED, *BRIDGED)]
     if old or rules:
         text = "\n".join(("*filter", *old, *rules, "COMMIT", ""))
-        run("iptables-restore", "--wait", "--noflush", stdin=text, check=False)
+        run("iptables-restore", WAIT, "--noflush", stdin=text, check=False)

@@ -14,13 +14,15 @@ from time import monotonic, sleep
 from vagrantp_guard import resolver
 from vagrantp_guard.contract import BRIDGES, RESOLVER_NAME, RUN, Guest, Nic, Policy
 from vagrantp_guard.guests import guests, record, record_of
-from vagrantp_guard.system import Refused, locked, read, run, run_inside
+from vagrantp_guard.system import PATH, Refused, locked, read, run, run_inside
 from vagrantp_guard.tables import load
 from vagrantp_guard.watcher import watch_host
 
 # RFC 5737, for examples; no router after this host's own sees what goes to the one that is used.
 NOWHERE = tuple(map(IPv4Address, ("192.0.2.1", "198.51.100.1", "203.0.113.1")))
 SECONDS = 2.0  # that a packet has
+ROOM = 16 << 20  # bytes for what else this host sends meanwhile
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python has no name for it
 ALL = 3  # ETH_P_ALL of packet(7): the only protocol that shows what is sent
 # In the guest: a question to its resolver, with a MAC one to the DHCP server of VMs (a DHCPINFORM,
 # RFC 2131), and a datagram for the internet. Prints what is answered.
@@ -64,7 +66,9 @@ def closed() -> dict[str, list[str]]:
         )
         for own in [a for link in listed for a in link["addr_info"]][:1]:
             gateway = IPv4Interface(f"{own['local']}/{own['prefixlen']}")
-            wanted = {"DNS", "internet", *(["DHCP"] if kind == "vm" else [])}
+            has_route = run("ip", "route", "get", str(_nowhere()), check=False)
+            wanted = {"DNS", *(["internet"] if has_route else [])}
+            wanted |= {"DHCP"} if kind == "vm" else set()
             found[bridge] = sorted(wanted - _passing(bridge, gateway))
     return found
 
@@ -73,7 +77,8 @@ def _passing(bridge: str, gateway: IPv4Interface) -> set[str]:
     identity = secrets.token_hex(4)
     mac = ":".join(("52", "54", *(identity[i : i + 2] for i in range(0, 8, 2))))
     nic = Nic(f"veth{identity}", bridge, mac)
-    with subprocess.Popen(("unshare", "--net", "sleep", "60")) as there:
+    argv = ("setpriv", "--pdeathsig=KILL", "unshare", "--net", "sleep", "60")
+    with subprocess.Popen(argv, env={"PATH": PATH}) as there:
         try:
             _wait_for_namespace(there.pid)
             with locked():
@@ -128,6 +133,7 @@ def _nowhere() -> IPv4Address:
 def _try(guest: Guest, gateway: IPv4Interface) -> set[str]:
     nonce = secrets.token_hex(8)
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ALL)) as link:
+        link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
         is_vm = guest.nic.bridge == BRIDGES["vm"]
         facts = (str(gateway.ip), str(guest.ip), nonce, str(_nowhere()), RESOLVER_NAME)
         sender = ("/usr/bin/python3", "-ISc", SENDER, *facts, guest.nic.mac if is_vm else "")

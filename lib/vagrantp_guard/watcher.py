@@ -73,15 +73,16 @@ def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
         ended = [g for g in guests() if g.pid is not None and not Path(f"/proc/{g.pid}").exists()]
         for guest in ended:  # a container that failed to start has no hook for its end
             record_of(guest.name).unlink()
-        with suppress(Refused):
-            forwarding.keep()
         resolvers.keep()
-        is_reloaded = bool(ended or lost())
+        is_needed = bool(guests())
+        is_reloaded = bool(ended or (is_needed and lost()))
         if is_reloaded:
             load()
-        if not guests():
+        if not is_needed:
             lock.close()  # before another guest can start, and rely on it
             return False
+        with suppress(Refused):  # last, as it waits for others
+            forwarding.keep()
     if is_reloaded:
         ask_again()  # a lease that was given while there were no rules is not known
     return True

@@ -187,7 +187,7 @@ def test_a_state_folder_that_is_full(guests: MakeProject) -> None:
     root = Path(app.environment["XDG_STATE_HOME"], "vagrantp")
     root.mkdir(parents=True)
     codes = []
-    for pages in range(2, 27, 6):
+    for pages in range(2, 39, 9):
         with small(root, f"{4 * pages}k"):
             root.chmod(0o700)
             done = app.fab("up")

@@ -77,7 +77,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _status(number: str) -> dict[str, str]:
     try:
-        lines = Path(f"/proc/{number}/status").read_text().splitlines()
-    except FileNotFoundError:  # it has just stopped
+        lines = Path(f"/proc/{number}/status").read_text(errors="replace").splitlines()
+    except OSError:  # it has just stopped
         return {}
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
