@@ -75,6 +75,7 @@ def test_init_does_not_write_through_a_link(project: MakeProject) -> None:
     assert [file.name for file in app.folder.iterdir()] == [".env"]
 
 
+@pytest.mark.slow
 def test_a_fifo_keeps_nobody_waiting(project: MakeProject) -> None:
     app = project()
     os.mkfifo(app.folder / ".env")
@@ -232,6 +233,7 @@ def execs(app: Project, tmp_path: Path, environment: dict[str, str], *calls: str
         ("https://me:SEC/SECRET@mirror.invalid/x", ("validate",)),
     ],
 )
+@pytest.mark.slow
 def test_a_password_in_a_url(
     project: MakeProject,
     tripwires: tuple[str, Path],

@@ -66,6 +66,7 @@ def test_a_plain_project_is_asked_for_nothing(app: Project) -> None:
     assert not (state(app) / "grants").exists()
 
 
+@pytest.mark.slow
 def test_it_is_asked_first_and_once(app: Project) -> None:
     app.write(
         {

@@ -54,6 +54,7 @@ def replay_with(folder: Path, at_the_end: str) -> None:
     ],
     ids=["ssh", "ssh --command", "provision", "verify"],
 )
+@pytest.mark.slow
 def test_what_says_that_it_is_paused(
     paused: tuple[Project, Path], verb: list[str], hint: str
 ) -> None:
@@ -85,6 +86,7 @@ def test_status_and_ls_say_it(paused: tuple[Project, Path]) -> None:
     assert found["state"] == "paused"
 
 
+@pytest.mark.slow
 def test_disk_is_what_the_kernel_says_now(paused: tuple[Project, Path]) -> None:
     app, _ = paused
     assert json.loads(app.fab("status", "--json").stdout)["disk_gib"] is None
@@ -115,6 +117,7 @@ def test_stop_lets_it_go_on_and_stops_it(
 
 
 @pytest.mark.parametrize("state", ["running", "paused", "stopping"])
+@pytest.mark.slow
 def test_stop_never_says_so_of_what_is_not(paused: tuple[Project, Path], state: str) -> None:
     app, replay = paused
     replay_with(replay, state)

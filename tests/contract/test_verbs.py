@@ -19,6 +19,7 @@ def test_help_lists_the_verbs_and_nothing_else(project: MakeProject) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.slow
 def test_every_verb_has_help(project: MakeProject, verb: str) -> None:
     done = project().fab("--help", verb)
     assert done.returncode == 0

@@ -216,6 +216,7 @@ def ssh(tmp_path: Path) -> list[str]:
     return [*argv, str(tmp_path / "called"), "{pid}"]
 
 
+@pytest.mark.slow
 def test_what_the_address_refuses_goes_by_ssh(
     carry: Carry,
     ssh: list[str],

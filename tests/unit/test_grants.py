@@ -432,6 +432,7 @@ def test_it_is_for_this_very_folder(project: Path, how: str) -> None:
     ],
     ids=lambda text: text[:20],
 )
+@pytest.mark.slow
 def test_a_file_that_is_not_ours_grants_nothing(project: Path, text: str) -> None:
     accept(project, MOUNT="ro")
     file = grants.path(project)

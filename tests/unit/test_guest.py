@@ -34,6 +34,7 @@ def ask(shell: str) -> tuple[Facts, str]:
         f"set -eux; {QUIET}",
     ],
 )
+@pytest.mark.slow
 def test_nothing_that_a_shell_file_prints_is_an_answer(shell: str) -> None:
     expected, _ = ask(QUIET)
     assert expected.hostname == Path("/proc/sys/kernel/hostname").read_text().strip()

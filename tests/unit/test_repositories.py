@@ -27,6 +27,7 @@ def listed(home: Path, path: str = "/usr/bin:/bin") -> tuple[list[str], bool]:
     return sorted(line.removeprefix(f"{home}/") for line in lines), is_whole
 
 
+@pytest.mark.slow
 def test_what_is_nowhere_else(tmp_path: Path) -> None:
     home, origin = tmp_path / "home", tmp_path / "origin"
     home.mkdir()
