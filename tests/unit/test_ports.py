@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from invoke.context import Context
 from vagrantp.core.system import Host
+from vagrantp.instance.found import Found
 from vagrantp.net import ports
 from vagrantp.verbs import status
-from vagrantp.verbs.steps import start
+from vagrantp.verbs.steps import peek, start
 
 from tests.unit.test_record import made
 
@@ -96,3 +97,17 @@ def test_status_asks_no_guest_whose_folder_others_may_write() -> None:
         app.state_dir.chmod(0o700)
         assert status._why_silent(HOST, app, "1") == ["", ""]
         assert (app.state_dir / "asked").exists()
+
+
+def test_nor_for_its_sessions() -> None:
+    app = made("c0773ba-container")
+    for program, does in (("podman", "echo running 1"), ("ssh", f"touch {app.state_dir}/asked")):
+        (app.state_dir / program).write_text(f"#!/bin/sh\n{does}\n")
+        (app.state_dir / program).chmod(0o755)
+    found = Found(app, "running", os.getuid(), live="running")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{app.state_dir}:{os.environ['PATH']}")
+        for mode, is_asked in ((0o777, False), (0o700, True)):
+            app.state_dir.chmod(mode)
+            assert peek.lost_with(HOST, found) == [peek.UNSEEN]
+            assert (app.state_dir / "asked").exists() is is_asked

@@ -6,8 +6,8 @@ ask() { timeout 2 git -C "$repository" "$@" 2>/dev/null; }
 lost() {
     changes=$(ask status --porcelain && echo read) || { echo unread; return; }
     heads=$(ask rev-parse -q --verify HEAD; ask rev-parse -q --verify refs/stash)
-    commits=$(ask rev-list -n 1 $heads --branches --not --remotes)
-    case ${changes%read}:$commits in
+    commits=$(ask rev-list -n 1 $heads --branches --not --remotes && echo read) || { echo unread; return; }
+    case ${changes%read}:${commits%read} in
         :) ;;
         :*) echo commits ;;
         *:) echo changes ;;

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
 from vagrantp.guest import facts, repositories, session
 from vagrantp.instance.found import Found
 from vagrantp.providers import provider_for
+from vagrantp.verbs.steps.find import refuse_others
 
 TIMEOUT = 5  # seconds
 UNSEEN = "work in its git repositories that is not committed or not pushed cannot be listed"
@@ -39,10 +40,14 @@ def lost_with(host: Host, found: Found) -> list[str]:
 
 
 def _said(host: Host, found: Found, script: str) -> str | None:
-    """Return what a shell script prints in a running guest; None where it does not answer."""
+    """Return what a shell script prints in a running guest; None where it does not answer.
+
+    One whose folder others may write is not asked: its settings of ssh can run anything here.
+    """
     try:
+        refuse_others(found.instance.id)
         pid = provider_for(found.instance.infra_type).pid(host, found.instance)
         answer = session.run(host, found.instance, pid, script, TIMEOUT) if pid else None
-    except ProviderError:
+    except (ProviderError, StateError):
         return None
     return answer.stdout if answer and answer.ok else None
