@@ -73,9 +73,11 @@ def up(
         if host.dry:
             show(f"{instance.full_name} would be running")
             return
-        pid = provider_for(instance.infra_type).pid(host, instance)
-        if why := "; ".join(filter(None, dict.fromkeys(ports.why_silent(host, instance, pid)))):
-            host.progress.say(why)
+        if ports.forwards(instance):
+            pid = provider_for(instance.infra_type).pid(host, instance)
+            whys = dict.fromkeys(ports.why_silent(host, instance, pid))
+            if why := "; ".join(filter(None, whys)):
+                host.progress.say(why)
         if found.state == "running":
             show(summary(instance, "is running already"))
         else:
