@@ -14,6 +14,9 @@ chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 
 # A worker more than there are processors, as some tests wait.
 parallel = --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=6 --dist=worksteal
+# Plain at first: each worker would rewrite each assertion of a fresh checkout. What failed runs once more, to
+# show the values.
+fast = -m 'not slow' tests/lint.py tests/unit tests/contract
 # Of tests/e2e/test_bed.py: built while the tests run that make no guest.
 boxes = .pytest_cache/d/boxes
 
@@ -39,7 +42,9 @@ test: .venv/installed-dev lint setup # everything, with 10,000 generated example
 
 check: .venv/installed-dev # half a minute, without root, libvirt or Podman
 	.venv/bin/ruff check && .venv/bin/ruff format --check
-	.venv/bin/pytest $(parallel) -m 'not slow' tests/lint.py tests/unit tests/contract
+	.venv/bin/python -m compileall -q lib
+	.venv/bin/pytest $(parallel) --assert=plain $(fast) || \
+	  { .venv/bin/pytest --last-failed $(fast); exit 1; }
 
 e2e: .venv/installed-dev # real VMs and containers
 	.venv/bin/pytest tests/e2e
