@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,11 +42,9 @@ def pytest_xdist_setupnodes() -> None:
     st.text().validate()
 
 
-VERBS = [
-    *("agent", "doctor", "egress", "init", "ls", "provision", "restore", "rm", "snapshot", "ssh"),
-    *("ssh-config", "stats", "status", "stop", "up", "validate", "verify"),
-]
 NOT_BUILT = ("egress", "restore", "snapshot")
+_PAGE = (MASTER / "docs/verbs.md").read_text()
+VERBS = sorted([*re.findall(r"^\| `fab ([a-z-]+)` \|", _PAGE, re.MULTILINE), *NOT_BUILT])
 VM = {"INFRA_TYPE": "vm", "MEMORY": 512, "CPUS": 2, "DISK": 3}
 # What a verb sees in place of the host, for Project.fab_amid.
 NO_PODMAN = "mount --bind /dev/null $(command -v podman);"
