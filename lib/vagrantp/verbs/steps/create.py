@@ -8,7 +8,7 @@ from typing import Any
 
 from vagrantp.core.errors import cleaning_up_after
 from vagrantp.core.system import Host
-from vagrantp.guest import session
+from vagrantp.guest import clock, session
 from vagrantp.host import checks
 from vagrantp.instance import certificates, seed, ssh
 from vagrantp.instance import record as instances
@@ -67,7 +67,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     if "key" in made:
         host.write(draft, ssh.ssh_config(instance, address, port, made["user"]))
         if not made.get("grows", True):
-            checking.grow(host, instance, ssh.ssh(instance, config=draft))
+            _complete(host, instance, ssh.ssh(instance, config=draft))
         return
     # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
     argv, environment = vagrant.command(instance, "ssh-config")
@@ -80,7 +80,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     host.write(instance.known_hosts, "")
     host.write(draft, ssh.ssh_config(instance, address, port, user, first=True))
     by_draft = ssh.ssh(instance, config=draft)
-    checking.grow(host, instance, by_draft)
+    _complete(host, instance, by_draft)
     if settings.ssh_user != SSH_USER or settings.ssh_key:
         asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
         own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
@@ -89,6 +89,12 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
         session.as_root(host, by_draft, ssh.RELOAD_SSHD, "having sshd read its settings")
         user = asked
     host.write(draft, ssh.ssh_config(instance, address, port, user))
+
+
+def _complete(host: Host, instance: Instance, argv: list[str]) -> None:
+    """Do to a VM of other people's image what our own do at boot. `argv`: ssh that reaches it."""
+    checking.grow(host, instance, argv)
+    session.as_root(host, argv, clock.script(), "having its clock follow this host's")
 
 
 def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
