@@ -16,7 +16,7 @@ import pytest
 from vagrantp.instance import record
 from vagrantp.settings import env
 
-from tests.conftest import CONTAINER, MakeProject, Project
+from tests.conftest import CONTAINER, FAB, MASTER, MakeProject, Project
 
 pytestmark = pytest.mark.slow
 
@@ -169,3 +169,11 @@ def test_a_name_on_a_line_of_its_own(running: tuple[Project, Path]) -> None:
     lines = app.fab("status").stdout.splitlines()
     [shown] = [line for line in lines if "10.0.0.2" in line]
     assert shown.split(maxsplit=1) == ["address", r"10.0.0.2\nfolder /\x1b[8m"]
+
+
+def test_hints_call_verbs_as_the_person_did(project: MakeProject) -> None:
+    app = project()
+    done = app.fab_bytes("ssh")
+    assert done.stderr.endswith(f"\n  hint: {FAB} -r {MASTER} up makes it\n".encode())
+    done = app.call([FAB.with_name("vagrantp"), "ssh"], app.folder, app.environment)
+    assert done.stderr.endswith(f"\n  hint: {FAB.with_name('vagrantp')} up makes it\n".encode())
