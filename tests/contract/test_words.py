@@ -11,6 +11,7 @@ import re
 import shutil
 import unicodedata
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from vagrantp.instance import record
@@ -144,6 +145,31 @@ def test_what_ssh_says(running: tuple[Project, Path], tmp_path: Path) -> None:
         "#!/bin/sh\nprintf '\\033]0;x\\007\\342\\200\\256' >&2\nexit 255",
     )
     assert found(app)["ssh"] == ("\\x1b]0;x\\x07\\u202e", "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("Host key verification failed.", "shows another host key than that in "),
+        ("vagrant@127.0.0.1: Permission denied (publickey).", "refuses the key "),
+    ],
+)
+def test_who_is_refused_is_told_the_way_out(
+    running: tuple[Project, Path], tmp_path: Path, said: str, found: str
+) -> None:
+    app, _ = running
+    tool_of(tmp_path / "replay", "ssh", f"#!/bin/sh\necho '{said}' >&2\nexit 255")
+    for verb in (["ssh"], ["ssh", "--command", "true"], ["verify"]):
+        begun = monotonic()
+        done = app.fab(*verb)
+        assert monotonic() - begun < 30  # the guest had 60
+        name = record.new(env.load(app.folder), app.folder).full_name
+        way_in = f"podman exec --interactive --tty {name} sh leads into it"
+        hint = f"put the key back ({way_in}); or fab rm, then fab up"
+        if verb != ["verify"]:
+            assert done.returncode == 5, done.stderr
+            assert f"{name} {found}" in done.stderr
+        assert done.stderr.count(hint) == 1, done.stderr
 
 
 def test_names_that_others_chose(running: tuple[Project, Path], tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _require_answer(host: Host, instance: Instance, pid: str) -> None:
         return
     answer = session.run(host, instance, pid, "true")
     if not answer.ok:
-        raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
+        raise session.unanswered(instance, answer.stderr)
 
 
 def _install_agents(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> str:
