@@ -51,6 +51,7 @@ def a_vm_to_work_in(app: Project) -> None:
     # a restart of networkd takes nothing from containers' links
     assert guest(app, f"sudo sh -c '{BRIDGE}'") == "1\n3\n"
     guest(app, f"sudo sh -c {shlex.quote(ONLINE)}")
+    guest(app, "echo other | sudo tee /etc/hostname; sync")
 
 
 def is_right(app: Project) -> bool:
@@ -103,9 +104,11 @@ def test_a_paused_guest(guests: MakeProject, values: dict[str, object]) -> None:
         pause(name, kind)
         assert app.fab("stop", *option).stdout == f"{name} is stopped\n"
         assert status(app)["state"] == "stopped"
-        assert app.fab("up").returncode == 0
+        done = app.fab("up")
+        assert done.returncode == 0, done.stderr
     if kind == "vm":
         assert guest(app, "cat /var/tmp/online").startswith("default via ")
+        assert "the guest was renamed: it is other\n" in done.stderr
 
     pause(name, kind)
     assert app.fab("rm", "--force").stdout == f"{name} is removed\n"
