@@ -8,7 +8,7 @@ from typing import Any
 
 from vagrantp.core.errors import cleaning_up_after
 from vagrantp.core.system import Host
-from vagrantp.guest import clock, session
+from vagrantp.guest import clock, mirrors, session
 from vagrantp.host import checks
 from vagrantp.instance import certificates, seed, ssh
 from vagrantp.instance import record as instances
@@ -46,6 +46,7 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
         def check() -> None:
             _connect(host, instance, settings, made)
             checking.check(host, instance, settings, instance.ssh_config_draft)
+            _look_at_mirrors(host, instance, settings)
 
         if host.dry:
             return make()
@@ -58,6 +59,14 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
         with cleaning_up_after(error):  # where that fails, the next `up` or `rm` tries again
             clean_up(host, instance)
         raise
+
+
+def _look_at_mirrors(host: Host, instance: Instance, settings: Settings) -> None:
+    """Say which mirrors of its packages a new instance may not reach."""
+    argv = ssh.ssh(instance, config=instance.ssh_config_draft)
+    answer = session.tolerant(host, argv, mirrors.SCRIPT, None)
+    for what in mirrors.out_of_reach(host, settings, answer.stdout):
+        host.progress.say(f"warning: {what}")
 
 
 def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str, Any]) -> None:
