@@ -78,7 +78,7 @@ path=$(printf '%s\n' "$path:$system" | awk '{
 }')
 # PAM knows everybody's home; it reads short lines only (BUF_SIZE in its pam_env.c).
 if [ ${#path} -lt 900 ] && grep -qs pam_env /etc/pam.d/* &&
-    grep -qsi '^[[:space:]]*UsePAM[[:space:]]*yes' /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*; then
+    has_sshd "UsePAM[[:space:]=]+yes" && ! has_sshd "UsePAM[[:space:]=]+no"; then
     mkdir -p /etc/security
     touch /etc/security/pam_env.conf
     sed -i '/^PATH[[:space:]]/d' /etc/security/pam_env.conf
