@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import cleaning_up_after
+from vagrantp.core.errors import ProviderError, cleaning_up_after
 from vagrantp.core.system import Host
 from vagrantp.guest import clock, mirrors, session
 from vagrantp.host import checks
@@ -64,9 +65,10 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
 def _look_at_mirrors(host: Host, instance: Instance, settings: Settings) -> None:
     """Say which mirrors of its packages a new instance may not reach."""
     argv = ssh.ssh(instance, config=instance.ssh_config_draft)
-    answer = session.tolerant(host, argv, mirrors.SCRIPT, None)
-    for what in mirrors.out_of_reach(host, settings, answer.stdout):
-        host.progress.say(f"warning: {what}")
+    with suppress(ProviderError):
+        answer = session.tolerant(host, argv, mirrors.SCRIPT, None)
+        for what in mirrors.out_of_reach(host, settings, answer.stdout):
+            host.progress.say(f"warning: {what}")
 
 
 def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str, Any]) -> None:
@@ -103,7 +105,10 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
 def _complete(host: Host, instance: Instance, argv: list[str]) -> None:
     """Do to a VM of other people's image what our own do at boot. `argv`: ssh that reaches it."""
     checking.grow(host, instance, argv)
-    session.as_root(host, argv, clock.script(), "having its clock follow this host's")
+    try:
+        session.as_root(host, argv, clock.script(), "having its clock follow this host's")
+    except ProviderError as error:
+        host.progress.say(f"warning: {error.message}")
 
 
 def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
