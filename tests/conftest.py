@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,10 +96,15 @@ def in_a_new_process(
 
 
 def as_text(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
-    """Return what a program printed as text."""
+    """Return what a program printed as text. Hints call fab as tests do: here it is `fab`."""
     return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        done.args, done.returncode, *map(in_short, (done.stdout.decode(), done.stderr.decode()))
     )
+
+
+def in_short(text: str) -> str:
+    """Return what a verb printed, with `fab` for what the hints in it call."""
+    return text.replace(shlex.join([str(FAB), "-r", str(MASTER)]), "fab")
 
 
 @dataclass(frozen=True)
@@ -162,14 +168,15 @@ class Project:
 
     def run(self, *argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run any program in the project to its end, with nothing on its stdin."""
-        return subprocess.run(
-            argv,
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+        return as_text(
+            subprocess.run(
+                argv,
+                cwd=self.folder,
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

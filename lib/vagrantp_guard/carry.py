@@ -25,7 +25,10 @@ DATAGRAM = 65535  # bytes, at most
 DIAL_TIMEOUT = 10.0  # seconds
 SSH_END = 2.0  # seconds that ssh(1) has for its end once it has closed its output
 SSH_REST = 60.0  # seconds that it has for what it still has to send then
-SSH_ROOM = threading.BoundedSemaphore(64)  # connections through ssh at a time; more wait
+SSH_ROOM = threading.BoundedSemaphore(64)  # connections through ssh at a time; more wait …
+SSH_WAIT = 10.0  # … for so many seconds
+# A client that is gone without a word holds its place for two minutes: tcp(7), in seconds.
+PROBES = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 6}
 IDLE = 120.0  # seconds without a datagram until a client is forgotten
 PAUSE = 0.1  # seconds until another try, when descriptors, memory or threads have run out
 
@@ -118,6 +121,9 @@ def dial(kind: socket.SocketKind, targets: Sequence[str], port: int) -> socket.s
         try:
             guest.settimeout(DIAL_TIMEOUT)
             guest.connect((target, port))
+            # TCP connects a port to itself where nothing listens and the kernel chose that port
+            if kind == socket.SOCK_STREAM and guest.getsockname() == guest.getpeername():
+                raise ConnectionRefusedError
             guest.settimeout(None)
             return guest
         except ConnectionRefusedError:
@@ -151,6 +157,8 @@ def _connect(client: socket.socket, dial: Dial, by_ssh: Carry | None) -> None:
 
 def _set_options(end: socket.socket) -> None:
     end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in PROBES.items():
+        end.setsockopt(socket.IPPROTO_TCP, option, value)
     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -162,13 +170,17 @@ def by_ssh(argv: list[str], folder: Path, client: socket.socket) -> None:
     from subprocess import DEVNULL, Popen, TimeoutExpired  # takes 15 ms
 
     with ExitStack() as open_ends:
+        if not SSH_ROOM.acquire(timeout=SSH_WAIT):
+            return _break(client)
+        open_ends.callback(SSH_ROOM.release)
         try:
-            open_ends.enter_context(SSH_ROOM)
             there, stdin = map(open_ends.enter_context, socket.socketpair())
             back, stdout = map(open_ends.enter_context, socket.socketpair())
             ssh = Popen(
                 argv, cwd=folder, stdin=stdin.fileno(), stdout=stdout.fileno(), stderr=DEVNULL
             )
+            open_ends.callback(ssh.wait)
+            open_ends.callback(ssh.kill)
             stdin.close()
             stdout.close()
             sender = threading.Thread(target=_carry_by, args=(ssh, client, there), daemon=True)
@@ -182,8 +194,6 @@ def by_ssh(argv: list[str], folder: Path, client: socket.socket) -> None:
         sender.join()
         with suppress(TimeoutExpired):
             ssh.wait(SSH_REST)
-        ssh.kill()
-        ssh.wait()
 
 
 def _has_failed(ssh: Popen[bytes]) -> bool:

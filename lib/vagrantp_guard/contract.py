@@ -32,6 +32,11 @@ RESOLVER_NAME = "resolver.vagrantp.internal"  # only guests' own resolvers know 
 # Where these listen on this host: the first half is for VMs, the other for containers.
 RESOLVERS = IPv4Network("169.254.76.0/23")
 RULE_PRIORITY = 77  # among the rules of ip-rule(8)
+# RFC 6890, and multicast and class E: what is not the internet, wherever it is routed to.
+PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+    *("172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "224.0.0.0/3"),
+)
 
 ID = "[0-9a-f]{8}"
 NAME = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?-{ID}")  # of an instance

@@ -6,13 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
 
-from vagrantp_guard.contract import LAN_TAPS, Guest, LanRule
+from vagrantp_guard.contract import LAN_TAPS, PRIVATE, Guest, LanRule
 
-# RFC 6890, and multicast and class E: what is not the internet, wherever it is routed to.
-PRIVATE = (
-    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
-    *("172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "224.0.0.0/3"),
-)
 # A DHCP message of a client: a request, Ethernet, MACs of 6 bytes, no relay's hops and address.
 # RFC 2131, 2; the client's MAC starts at bit 288, and the address that it is given at bit 192.
 ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"

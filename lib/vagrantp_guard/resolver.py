@@ -21,9 +21,16 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from vagrantp_guard.contract import HOST_NAME, RESOLVER_NAME, RESOLVERS, RUN, Guest, Policy
+from vagrantp_guard.contract import (
+    HOST_NAME,
+    PRIVATE,
+    RESOLVER_NAME,
+    RESOLVERS,
+    RUN,
+    Guest,
+    Policy,
+)
 from vagrantp_guard.guests import guests
-from vagrantp_guard.lan_ruleset import PRIVATE
 from vagrantp_guard.system import PATH, read, run
 
 NOBODY = 65534  # by number, as the name of its group differs between distributions

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from vagrantp_guard.contract import BRIDGES, LAN_TAPS, RESOLVERS, TAPS, Guest, Policy
-from vagrantp_guard.lan_ruleset import ASKS, PRIVATE, elements, lan_rules, merged, number, service
+from vagrantp_guard.contract import BRIDGES, LAN_TAPS, PRIVATE, RESOLVERS, TAPS, Guest, Policy
+from vagrantp_guard.lan_ruleset import ASKS, elements, lan_rules, merged, number, service
 
 # Routing marks packets that go by another route than the default one (or the two halves of it that
 # VPNs write). Linux keeps the mark with the route's next hop, for whoever came there first: it is

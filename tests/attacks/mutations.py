@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from vagrantp_guard.lan_ruleset import PRIVATE
+from vagrantp_guard.contract import PRIVATE
 
 from tests.attacks.lookout import Lookout, Scene
 from tests.attacks.pod import POD_SCENES, Pod

@@ -258,7 +258,7 @@ def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
         _run(*seed.iso(folder / "seed.iso", [session.BOOT, session.GROW, *files]))
         free.close()
         image = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt/box.img"
-        cpu = "host" if accel == "kvm" else "qemu64"
+        cpu = "host" if accel == "kvm" else "max"
         environment = {"BOX": str(image), "ACCEL": accel, "CPU": cpu, "PORT": str(port)}
         try:
             _timed("QEMU by hand", folder, "sh", "-ec", QEMU, times=times, **environment)

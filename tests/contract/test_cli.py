@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FAB, MASTER, VERBS, VM, MakeProject, Project, env_text
+from tests.conftest import FAB, MASTER, VERBS, VM, MakeProject, Project, env_text, in_short
 
 VAGRANTP = FAB.with_name("vagrantp")
 
 
 def run(project: Project, *argv: str | Path, **environment: str) -> tuple[str, str, int]:
-    """Run a program in a project; return stdout, stderr (but for times) and exit status."""
+    """Run a program in a project; return stdout, stderr (but for times) and exit status.
+
+    The hints call what was called: here each time `fab`.
+    """
     done = project.call(argv, project.folder, {**project.environment, **environment})
     return (
         done.stdout.decode(),
-        re.sub(r"\d+\.\d s", "N s", done.stderr.decode()),
+        re.sub(r"\d+\.\d s", "N s", in_short(done.stderr.decode()).replace(f"{VAGRANTP} ", "fab ")),
         done.returncode,
     )
 

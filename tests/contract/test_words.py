@@ -11,12 +11,13 @@ import re
 import shutil
 import unicodedata
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from vagrantp.instance import record
 from vagrantp.settings import env
 
-from tests.conftest import CONTAINER, MakeProject, Project
+from tests.conftest import CONTAINER, FAB, MASTER, MakeProject, Project
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +147,31 @@ def test_what_ssh_says(running: tuple[Project, Path], tmp_path: Path) -> None:
     assert found(app)["ssh"] == ("\\x1b]0;x\\x07\\u202e", "FAILED")
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("Host key verification failed.", "shows another host key than that in "),
+        ("vagrant@127.0.0.1: Permission denied (publickey).", "refuses the key "),
+    ],
+)
+def test_who_is_refused_is_told_the_way_out(
+    running: tuple[Project, Path], tmp_path: Path, said: str, found: str
+) -> None:
+    app, _ = running
+    tool_of(tmp_path / "replay", "ssh", f"#!/bin/sh\necho '{said}' >&2\nexit 255")
+    for verb in (["ssh"], ["ssh", "--command", "true"], ["verify"]):
+        begun = monotonic()
+        done = app.fab(*verb)
+        assert monotonic() - begun < 30  # the guest had 60
+        name = record.new(env.load(app.folder), app.folder).full_name
+        way_in = f"podman exec --interactive --tty {name} sh leads into it"
+        hint = f"put the key back ({way_in}); or fab rm, then fab up"
+        if verb != ["verify"]:
+            assert done.returncode == 5, done.stderr
+            assert f"{name} {found}" in done.stderr
+        assert done.stderr.count(hint) == 1, done.stderr
+
+
 def test_names_that_others_chose(running: tuple[Project, Path], tmp_path: Path) -> None:
     app, _ = running
     labels = {"id": "89abcdef", "name": "other", "folder": HIDDEN, "uid": os.getuid()}
@@ -169,3 +195,11 @@ def test_a_name_on_a_line_of_its_own(running: tuple[Project, Path]) -> None:
     lines = app.fab("status").stdout.splitlines()
     [shown] = [line for line in lines if "10.0.0.2" in line]
     assert shown.split(maxsplit=1) == ["address", r"10.0.0.2\nfolder /\x1b[8m"]
+
+
+def test_hints_call_verbs_as_the_person_did(project: MakeProject) -> None:
+    app = project()
+    done = app.fab_bytes("ssh")
+    assert done.stderr.endswith(f"\n  hint: {FAB} -r {MASTER} up makes it\n".encode())
+    done = app.call([FAB.with_name("vagrantp"), "ssh"], app.folder, app.environment)
+    assert done.stderr.endswith(f"\n  hint: {FAB.with_name('vagrantp')} up makes it\n".encode())

@@ -20,6 +20,12 @@ CONTAINERFILE = """\
 FROM {base}
 ENV SUDO_FORCE_REMOVE=yes
 RUN apt-get purge --yes openssh-server openssh-sftp-server sudo && rm -rf /etc/ssh /usr/local/sbin/*
+# an sshd that is for somebody else, elsewhere; a locked user; a source of packages that has gone
+RUN mkdir -p /etc/ssh/sshd_config.d && useradd --create-home av && \\
+    printf 'Port 2222\\nUsePAM no\\nAllowUsers admin\\n' > /etc/ssh/sshd_config.d/50-own.conf
+RUN echo 'deb http://127.0.0.1:9/debian gone main' > /etc/apt/sources.list.d/gone.list
+ENV LINES="one\\
+two"
 RUN mkdir /opt/it && printf '#!/bin/sh\\necho "it runs: $GREETING"' > /opt/it/run
 RUN chmod +x /opt/it/run
 ENV GREETING="it's \\"me\\"" PATH=/opt/it:/usr/local/bin:/usr/bin:/bin
@@ -62,6 +68,7 @@ def test_an_image_without_ssh(image: str, guests: MakeProject) -> None:
     assert (
         guest(app, "echo $LANG; sudo sh -c 'echo $LANG'; bash -lc 'echo $LANG'") == 3 * "C.UTF-8\n"
     )
+    assert guest(app, "sudo ss -Hltn 'sport = 2222' | wc -l") == "2\n"  # IPv4 and IPv6
     assert app.fab("verify").returncode == 0
     assert app.fab("stop").returncode == 0
     again = app.fab("up")

@@ -30,7 +30,6 @@ SITE = """\
   handlers:
     - {name: tell, copy: {content: told, dest: /etc/told}}
 - hosts: localhost
-  gather_facts: false
   tasks: [{name: here, command: "test -e /etc/told"}]
 """
 FILTER = """\
@@ -38,7 +37,13 @@ class FilterModule:
     def filters(self):
         return {"backwards": lambda text: text[::-1]}
 """
-CFG = "[defaults]\nvault_password_file = .vault_password\nforks = 3\n"
+CFG = """\
+[defaults]
+vault_password_file = .vault_password
+forks = 3
+fact_caching = jsonfile
+fact_caching_connection = facts
+"""  # facts of one guest would be there for the next one of this name
 
 
 def vaulted(folder: Path) -> str:

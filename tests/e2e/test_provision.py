@@ -179,6 +179,14 @@ def test_mistakes_are_found_before_anything_is_made(guests: MakeProject) -> None
     assert "create" not in up.stderr
     assert status(app)["state"] == "absent"
 
+    # a collection that nothing here has, as ansible-core alone is installed
+    provided(app, **{"site.yml": "- hosts: all\n  tasks: [{community.general.ufw: {}}]\n"})
+    up = app.fab("up")
+    assert (up.returncode, "create" in up.stderr) == (7, False)
+    assert "community.general.ufw" in up.stderr and f"{app.folder}/site.yml:2" in up.stderr
+    hint = "write collections: [community.general] into requirements.yml beside the playbook"
+    assert f"  hint: {hint}\n" in up.stderr, up.stderr
+
 
 def test_scripts(guests: MakeProject) -> None:
     """Each in its way: a name with spaces, stdin, a daemon, a failure in a line of its own."""
@@ -187,21 +195,25 @@ def test_scripts(guests: MakeProject) -> None:
         "it's mine": "#!/bin/bash\nread line || echo no stdin\nid -u > /etc/who\nprintf 'no end'\n",
         "daemon": "#!/bin/sh\nset -e\nsleep 1000 &\necho $! > /run/daemon\n"
         "service ssh restart\necho done\n",
+        "own/beside": "it is there\n",
+        "own/looks": '#!/bin/sh\ncd "$(dirname "$0")"\ncat beside > /etc/beside\n',
         "python": "#!/usr/bin/env python3\nimport os\nopen('/etc/py', 'w').write(os.getcwd())\n",
     }
     provided(app, **scripts)
-    app.write({**CONTAINER, "PROVISION_SCRIPT": "./it's mine,./daemon,./python"})
+    listed = "./it's mine,./daemon,./python,own/looks"
+    app.write({**CONTAINER, "PROVISION_SCRIPT": listed, "MOUNT": "ro"})
     up = app.fab("up", "--verbose")
     assert up.returncode == 0, up.stderr
     for said in ("no stdin\n", "done\n", "no end"):
         assert said in up.stderr
     assert guest(app, "cat /etc/who /etc/py") == "0\n/root"
+    assert guest(app, "cat /etc/beside") == "it is there\n"
     guest(app, "ps -o args= -p $(cat /run/daemon) | grep -x 'sleep 1000'")
     assert guest(app, "sudo ls -A /var/lib/vagrantp") == "provisioned\nzone\n"
 
     # a changed PROVISION_SCRIPT takes effect at once
     (app.folder / "no-run-bit").write_text("#!/bin/sh\n")
-    app.write({**CONTAINER, "PROVISION_SCRIPT": "./no-run-bit"})
+    app.write({**CONTAINER, "PROVISION_SCRIPT": "./no-run-bit", "MOUNT": "ro"})
     up = app.fab("up")
     assert (up.returncode, "must name a script that is executable" in up.stderr) == (2, True)
 

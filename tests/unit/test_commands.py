@@ -92,7 +92,7 @@ def test_vm_for_the_vagrantfile() -> None:
     made = domain.vm(VM, SETTINGS, accel="tcg", box="box", lan=None, address="10.201.0.5")
     assert made == {
         "driver": "qemu",
-        "cpu": {"mode": "custom", "model": "qemu64"},
+        "cpu": {"mode": "maximum"},
         "memory": 1536,
         "cpus": 2,
         "disk": 6,

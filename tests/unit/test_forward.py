@@ -323,3 +323,51 @@ def test_it_runs_nothing_that_others_may_have_written(
     tmp_path.chmod(0o770)
     done = carry(("127.0.0.1", free_port(), 80, "tcp"))
     assert (done.returncode, "others must not write it" in done.stderr) == (1, True)
+
+
+# In a network of its own, where the kernel has one port to choose from.
+SELF = """
+import socket, sys
+sys.path.append(sys.argv[1])
+from vagrantp_guard import carry
+open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("41000 41000")
+try:
+    carry.dial(socket.SOCK_STREAM, ["127.0.0.1"], 41000)
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+def test_no_port_is_connected_to_itself() -> None:
+    alone = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"']
+    python = [sys.executable, "-IS", "-c", SELF, str(Path(forward.__file__).parents[1])]
+    done = subprocess.run([*alone, "sh", *python], capture_output=True, text=True, check=False)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("no network namespace for an ordinary user")
+    assert (done.stdout, done.stderr) == ("refused\n", "")
+
+
+def test_who_gets_no_place_is_reset_and_an_ssh_without_a_thread_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = socket.socketpair()
+    monkeypatch.setattr(carry_module, "SSH_WAIT", 0.1)
+    monkeypatch.setattr(carry_module, "SSH_ROOM", threading.BoundedSemaphore(1))
+    with theirs, ours, carry_module.SSH_ROOM:
+        carry_module.by_ssh(["touch", str(tmp_path / "called")], tmp_path, ours)
+    assert not (tmp_path / "called").exists()
+    # threads are out
+    theirs, ours = socket.socketpair()
+    pid = tmp_path / "pid"
+
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            wait_for(pid.exists)
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "Thread", NoThread)
+    with theirs, ours:
+        argv = ["sh", "-c", f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"]
+        carry_module.by_ssh(argv, tmp_path, ours)
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert carry_module.SSH_ROOM.acquire(blocking=False)  # its place is free again

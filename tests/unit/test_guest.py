@@ -13,7 +13,6 @@ from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.guest.facts import Facts
 from vagrantp.instance.record import Instance
-from vagrantp.verbs.steps import check
 
 QUIET = 'eval "$0"'
 AWK = r"printf '\033[2J%05000d' 1"
@@ -111,9 +110,9 @@ def test_what_ssh_says_for_good(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     app = Instance("app", "0a1b2c3d", Path("/app"), "vm")
-    assert check.why_refused(app, said) is None  # it is being made
+    assert session.why_refused(app, said) is None  # it is being made
     app.state_dir.mkdir(parents=True)
     app.ssh_config.write_text("")
-    found = check.why_refused(app, said)
+    found = session.why_refused(app, said)
     assert (found.message if found else "").startswith(f"app-0a1b2c3d {expected}" * bool(expected))
     assert bool(found) == bool(expected)

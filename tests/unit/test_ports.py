@@ -11,7 +11,6 @@ from invoke.context import Context
 from vagrantp.core.system import Host
 from vagrantp.instance.found import Found
 from vagrantp.net import ports
-from vagrantp.verbs import status
 from vagrantp.verbs.steps import peek, start
 
 from tests.unit.test_record import made
@@ -92,10 +91,10 @@ def test_status_asks_no_guest_whose_folder_others_may_write() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{app.state_dir}:{os.environ['PATH']}")
         app.state_dir.chmod(0o777)
-        assert status._why_silent(HOST, app, "1") == ["", ""]
+        assert peek.why_silent(HOST, app, "1") == ["", ""]
         assert not (app.state_dir / "asked").exists()
         app.state_dir.chmod(0o700)
-        assert status._why_silent(HOST, app, "1") == ["", ""]
+        assert peek.why_silent(HOST, app, "1") == ["", ""]
         assert (app.state_dir / "asked").exists()
 
 

@@ -92,6 +92,31 @@ def test_path_by_pam(etc: Path, shell: str) -> None:
     assert sshd == "MaxSessions 1000\nMaxStartups 100\n"
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_sshd_that_is_for_others(etc: Path, shell: str) -> None:
+    """It lets the user in as well, at the port that we know, and goes on as it was for others."""
+    theirs = "Port 2222\nUsePAM no\nallowusers admin\nAllowGroups wheel\nMaxSessions 9\n"
+    with (etc / "ssh/sshd_config").open("a") as config:
+        config.write(theirs)
+    (etc / "shadow").write_text("root:!:1:0:99999:7:::\nadmin:!$6$x:1:0:99999:7:::\n")
+    for _ in range(2):
+        _run(etc, shell, KEY)
+        conf = (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text().splitlines()
+        assert conf[:3] == ["Port 22", "AllowUsers root", "AllowGroups root"]
+        assert len(conf) == 4 and conf[3].startswith("SetEnv ")
+    assert (etc / "ssh/sshd_config").read_text().endswith(theirs)
+    shadow = (etc / "shadow").read_text()
+    assert shadow == "root:*:1:0:99999:7:::\nadmin:!$6$x:1:0:99999:7:::\n"
+
+
+@pytest.mark.parametrize("port", ["Port 22\nPort 2222\n", "#Port 2222\n", ""])
+def test_an_sshd_that_listens_where_we_look(etc: Path, port: str) -> None:
+    with (etc / "ssh/sshd_config").open("a") as config:
+        config.write(port)
+    _run(etc, "sh", KEY)
+    assert "Port" not in (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text()
+
+
 def test_a_profile_of_ones_own_stays(etc: Path) -> None:
     profile = 'if [ -d "$HOME/bin" ] ; then\n    PATH="$HOME/bin:$PATH"\nfi\n'
     (etc / "skel/.profile").write_text(profile)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TextIO
 
+from vagrantp.core.called import as_called
+
 MAX_REASON = 1000  # characters of a line in a message
 
 
@@ -31,8 +33,12 @@ def last_line(text: str) -> str:
 
 
 def show(text: object = "", to: TextIO | None = None, end: str = "\n") -> None:
-    """Print text, escaped, on stdout or on another stream: the only way to print."""
-    print(escaped(str(text)), file=to, end=end, flush=True)
+    """Print text, escaped, on stdout or on another stream: the only way to print.
+
+    The verbs in it are called as the person called this one, but in JSON.
+    """
+    shown = escaped(str(text))
+    print(shown if shown.startswith("{") else as_called(shown), file=to, end=end, flush=True)
 
 
 @cache

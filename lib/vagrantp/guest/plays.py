@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from vagrantp.settings.env import Settings
 from vagrantp.settings.parsers import Provisioner
 
 LOCALHOST = "plays for localhost set up the guest"  # as play.py prints it
+# What Ansible says of a module or a role that it does not find; the names of built-in ones apart.
+FROM_COLLECTION = re.compile(
+    r"(?:couldn't resolve module/action|[Tt]he role) '(?!ansible\.)([a-z_]\w*\.[a-z_]\w*)\.\w"
+)
 CHECK_TIMEOUT = 300  # seconds
 TIMEOUT = 4 * 3600  # seconds: some compile
 CONNECT_TIMEOUT = 10  # seconds
@@ -43,7 +48,13 @@ def check(host: Host, instance: Instance, settings: Settings, step: Provisioner)
             )
         except ProviderError as error:
             _refuse(events.read(folder / "events"))
-            raise ProvisionError(error.message) from None
+            raise ProvisionError(error.message, _missing(error.message)) from None
+
+
+def _missing(said: str) -> str | None:
+    """Return what to write where a playbook uses a collection that is not there."""
+    found = FROM_COLLECTION.search(said)
+    return found and f"write collections: [{found[1]}] into requirements.yml beside the playbook"
 
 
 def run(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> str:

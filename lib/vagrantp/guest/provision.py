@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vagrantp_guard import contract
+
 from vagrantp.core.errors import (
     HostLimitError,
     ProviderError,
@@ -132,7 +134,7 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     for step in _steps(settings):
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":
-                _run_script(host, instance, pid, step)
+                _run_script(host, instance, settings, pid, step)
                 counted = ""
             else:
                 get = PYTHON.read_text("utf-8")
@@ -152,7 +154,7 @@ def _require_answer(host: Host, instance: Instance, pid: str) -> None:
         return
     answer = session.run(host, instance, pid, "true")
     if not answer.ok:
-        raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
+        raise session.unanswered(instance, answer.stderr)
 
 
 def _install_agents(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> str:
@@ -166,10 +168,15 @@ def _install_agents(host: Host, instance: Instance, pid: str, names: Sequence[st
     return listed
 
 
-def _run_script(host: Host, instance: Instance, pid: str, step: Provisioner) -> None:
+def _run_script(
+    host: Host, instance: Instance, settings: Settings, pid: str, step: Provisioner
+) -> None:
     script = SCRIPT.read_text("utf-8")
-    path = instance.source(step.path)
-    how = shell.provision_script(path, first_line(path))
+    path, place = instance.source(step.path), ""
+    if settings.mount != "none" and step.path.is_relative_to(instance.folder):
+        place = str(contract.PROJECT / step.path.relative_to(instance.folder))
+    name, kind, *interpreter = shell.provision_script(path, first_line(path))
+    how = [name, kind, place, *interpreter]
     lines: deque[str] = deque(maxlen=LAST_LINES + 1)
     try:
         host.change(

@@ -28,9 +28,13 @@ BOOT = SCRIPTS / "boot.sh"  # in the seed of a VM of our own image
 GROW = SCRIPTS / "grow_root.sh"
 REFUSED_SECONDS = 3  # for a guest that is still starting
 ROOT_TIMEOUT = 300  # seconds; to grow a file system to 20 TB takes one under KVM
+# What ssh(1) says.
+HOST_KEY_CHANGED = "Host key verification failed"
+KEY_REFUSED = "Permission denied (publickey"
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
 LEAST_ROOT = 0.90
+HOSTNAME = "hostname"  # of a check
 
 
 def wait(
@@ -67,6 +71,32 @@ def wait(
             why = last_line(answer.stderr)
             raise ProviderError(f"ssh did not answer in {seconds:.0f} seconds: {why}")
         sleep(0.25)
+
+
+def why_refused(instance: Instance, said: str) -> ProviderError | None:
+    """Return why an instance will never let us in, by what ssh says; None where it may still.
+
+    A new one may be setting its keys up.
+    """
+    if not instance.is_complete():
+        return None
+    if HOST_KEY_CHANGED in said:
+        what = f"shows another host key than that in {instance.known_hosts}"
+    elif KEY_REFUSED in said:
+        what = f"refuses the key {instance.key}.pub"
+    else:
+        return None
+    way_in = "fab status shows its console"
+    if instance.infra_type == "container":
+        way_in = f"podman exec --interactive --tty {instance.full_name} sh leads into it"
+    hint = f"put the key back ({way_in}); or fab rm, then fab up"
+    return ProviderError(f"{instance.full_name} {what}", hint)
+
+
+def unanswered(instance: Instance, said: str) -> VagrantpError:
+    """Return the error for an instance whose ssh says this in place of an answer."""
+    why = ProviderError(f"the guest does not answer: {last_line(said)}")
+    return why_refused(instance, said) or why
 
 
 def ask(host: Host, ssh: list[str], cwd: Path | None = None) -> tuple[Facts, str]:
@@ -149,7 +179,7 @@ def check(found: Facts, settings: Settings) -> list[Check]:
     A container sees the host's memory, CPUs and disk: there only the name counts.
     """
     name = found.hostname
-    hostname = compare("hostname", settings.hostname or name or "any", name)
+    hostname = compare(HOSTNAME, settings.hostname or name or "any", name)
     if settings.infra_type == "container":
         return [hostname]
     least = settings.memory * 1024 * LEAST_MEMORY

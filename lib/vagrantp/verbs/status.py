@@ -7,21 +7,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import ConfigError, StateError
+from vagrantp.core.errors import ConfigError
 from vagrantp.core.system import Host
 from vagrantp.core.text import escaped, show
 from vagrantp.instance import grants, habits
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.instance.habits import Changed
-from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.providers import provider_for
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
 from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
 from vagrantp.verbs.steps import peek, report
-from vagrantp.verbs.steps.find import find, refuse_others
+from vagrantp.verbs.steps.find import find
 from vagrantp.verbs.tasks import here, verb
 
 PROTECTION = {True: "protected", False: "unprotected"}
@@ -105,14 +104,6 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     }
 
 
-def _why_silent(host: Host, instance: Instance, pid: str) -> list[str]:
-    try:
-        refuse_others(instance.id)
-    except StateError:  # ssh would obey what others may have written
-        return [""] * len(ports.forwards(instance))
-    return ports.why_silent(host, instance, pid)
-
-
 def _ports(host: Host, found: Found, had: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the ports of an instance, whether each is carried, and why it does not answer."""
     instance, whys = found.instance, [""] * len(had)
@@ -120,7 +111,7 @@ def _ports(host: Host, found: Found, had: list[dict[str, Any]]) -> list[dict[str
     if had and found.state == "running":
         pid = provider_for(instance.infra_type).pid(host, instance)
         lost = ["nothing carries it: fab up"] * len(had)
-        whys = _why_silent(host, instance, pid) if is_open else lost
+        whys = peek.why_silent(host, instance, pid) if is_open else lost
     return [
         {**port, "open": is_open, "why": why or None} for port, why in zip(had, whys, strict=True)
     ]

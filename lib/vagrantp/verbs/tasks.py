@@ -18,6 +18,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from vagrantp.core import live, metrics
+from vagrantp.core.called import as_called
 from vagrantp.core.errors import ConfigError, HostLimitError, Interrupted, VagrantpError, in_words
 from vagrantp.core.process import handle_signals
 from vagrantp.core.progress import Progress
@@ -132,7 +133,7 @@ def _exits(host: Host) -> Iterator[None]:
 def _printed(error: BaseException) -> str:
     """Return an error as it is printed: its message and the notes that were added to it."""
     notes: list[str] = getattr(error, "__notes__", [])
-    return escaped("\n".join([in_words(error), *(f"  {note}" for note in notes)]))
+    return as_called(escaped("\n".join([in_words(error), *(f"  {note}" for note in notes)])))
 
 
 def _exit_code(error: BaseException) -> int:

@@ -33,7 +33,10 @@ def verify(host: Host, json: bool = False, verbose: bool = False) -> None:
     show(_json(found, checks) if json else _table(checks))
     failed = sum(check.outcome == "FAILED" for check in checks)
     if failed:
-        raise PromiseError(f"{failed} of {len(checks)} promises are broken")
+        said = next(check.found for check in checks if check.name == "ssh")
+        refused = session.why_refused(found.instance, said)
+        hint = refused.hint if refused else None
+        raise PromiseError(f"{failed} of {len(checks)} promises are broken", hint)
 
 
 def checks_of(host: Host, found: Found, settings: Settings) -> list[Check]:

@@ -32,7 +32,7 @@ install() {
     case ${packages:+$manager} in
         "") ;;
         2)
-            apt-get update
+            apt-get update || true # a source of somebody else's may have expired
             DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $packages
             apt-get clean ;;
         3) apk add $packages ;;

@@ -1,24 +1,27 @@
-# Runs a person's script in a guest, as root: `sh -c THIS sh NAME HOW [INTERPRETER…]`, with the
-# script on stdin. HOW says how to find the line in which it fails: bash, sh or none. This waits for
-# the script itself, not for a daemon that it leaves. Without a name, it only ends an earlier one.
+# Runs a person's script in a guest, as root: `sh -c THIS sh NAME HOW PLACE [INTERPRETER…]`, with the
+# script on stdin. HOW says how to find the line in which it fails: bash, sh or none; PLACE is where the
+# guest has it, among the files that it may look for, or "". This waits for the script itself, not for
+# a daemon that it leaves. Without a name, it only ends an earlier one.
 set -eu
-name=${1-} how=${2-}
+name=${1-} how=${2-} place=${3-}
 store=/var/lib/vagrantp
-for file in /proc/[0-9]*/cmdline; do # of an `up` that was interrupted; [.] is not found in itself
-    if tr '\0' '\n' < "$file" 2>/dev/null | grep -q "^$store/run[.]"; then
-        pid=${file#/proc/}
-        kill -TERM "-${pid%/cmdline}" 2>/dev/null || true
+for work in "$store"/run.*; do # of an `up` that was interrupted
+    pid=$(cat "$work/pid" 2>/dev/null) || continue
+    if tr '\0' '\n' < "/proc/$pid/environ" 2>/dev/null | grep -qxF "VAGRANTP_RUN=$work"; then
+        kill -TERM "-$pid" 2>/dev/null || true
     fi
 done
 rm -rf "$store"/run.*
 [ "$name" ] || exit 0
-shift 2
+shift 3
 mkdir -p "$store"
 work=$(mktemp -d "$store/run.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/bin"
 cat > "$work/bin/$name"
 chmod 700 "$work/bin/$name"
+file=$work/bin/$name
+if [ -x "$place" ] && cmp -s "$file" "$place"; then file=$place; fi
 # Debian's dash has no LINENO. But it reports what does not expand in PS4 with its line, and goes on.
 mark='${vagrantp?}'
 reported=': vagrantp: '
@@ -40,8 +43,9 @@ END
 esac
 said() { sed -e '/${vagrantp?}/d' -e "/$reported/d"; }
 cd /root 2>/dev/null || cd /
-setsid "$@" "$work/bin/$name" < /dev/null > "$work/out" 2>&1 &
+VAGRANTP_RUN=$work setsid "$@" "$file" < /dev/null > "$work/out" 2>&1 &
 pid=$!
+echo "$pid" > "$work/pid"
 shown=0
 show() {
     lines=$(wc -l < "$work/out")

@@ -21,6 +21,10 @@ if ! grep -qs '^MaxSessions' /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*; then
     set_sshd "MaxSessions 1000"
     set_sshd "MaxStartups 100"
 fi
+# An image may have its sshd let in nobody else, or listen elsewhere: these settings add up.
+has_sshd() { cat /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf 2>/dev/null | grep -qiE "^[[:space:]]*$1"; }
+! has_sshd "Port[[:space:]=]" || has_sshd "Port[[:space:]=]+22[[:space:]]*$" || set_sshd "Port 22"
+! has_sshd "AllowUsers[[:space:]=]" || has_sshd "AllowUsers $user$" || set_sshd "AllowUsers $user"
 # A user who were there already would get neither groups nor shell from cloud-init: so the keys wait.
 if [ "$is_made_later" = yes ] && ! id "$user" >/dev/null 2>&1; then
     mkdir -p /etc/ssh/vagrantp-keys
@@ -34,9 +38,12 @@ else
             useradd --create-home --shell "$shell" --password '*' "$user"
         else
             adduser -D -s "$shell" "$user"
-            sed -i "s/^$user:!/$user:*/" /etc/shadow # locked: no key would open it
         fi
     fi
+    # sshd takes no key of a locked one, where UsePAM is no
+    ! grep -qs "^$user:!!*[*]*:" /etc/shadow || sed -i "s/^$user:!!*[*]*:/$user:*:/" /etc/shadow
+    group=$(id -gn "$user")
+    ! has_sshd "AllowGroups[[:space:]=]" || has_sshd "AllowGroups $group$" || set_sshd "AllowGroups $group"
     home=$(awk -F: -v user="$user" '$1 == user {print $6}' /etc/passwd)
     mkdir -p "$home/.ssh"
     file=$home/.ssh/authorized_keys
@@ -48,7 +55,7 @@ else
     done
     chmod 700 "$home/.ssh"
     chmod 600 "$file"
-    chown -R "$user:$(id -gn "$user")" "$home/.ssh"
+    chown -R "$user:$group" "$home/.ssh"
 fi
 
 # One PATH for commands, logins and sudo: the guest's, with the user's folders before the system's.
@@ -71,7 +78,7 @@ path=$(printf '%s\n' "$path:$system" | awk '{
 }')
 # PAM knows everybody's home; it reads short lines only (BUF_SIZE in its pam_env.c).
 if [ ${#path} -lt 900 ] && grep -qs pam_env /etc/pam.d/* &&
-    grep -qsi '^[[:space:]]*UsePAM[[:space:]]*yes' /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*; then
+    has_sshd "UsePAM[[:space:]=]+yes" && ! has_sshd "UsePAM[[:space:]=]+no"; then
     mkdir -p /etc/security
     touch /etc/security/pam_env.conf
     sed -i '/^PATH[[:space:]]/d' /etc/security/pam_env.conf

@@ -19,9 +19,6 @@ from vagrantp.net import isolation
 from vagrantp.providers import libvirt, provider_for
 from vagrantp.settings.env import Settings
 
-# What ssh(1) says.
-HOST_KEY_CHANGED = "Host key verification failed"
-KEY_REFUSED = "Permission denied (publickey"
 SSH_TIMEOUT = {"vm": 600, "container": 60}  # seconds until ssh must answer
 
 
@@ -45,7 +42,15 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
         checks += mount.check(instance, settings, facts)
         checks += certificates.check(instance, settings, facts)
         checks += mount.check_kept(host, instance, settings, argv, instance.state_dir)
+    if instance.is_complete() and (renamed := [c for c in checks if _is_renamed(c)]):
+        host.progress.say(f"the guest was renamed: it is {renamed[0].found}")
+        checks = [check for check in checks if check not in renamed]
     _require(checks)
+
+
+def _is_renamed(check: Check) -> bool:
+    """Say whether a guest has another name than it was made with, as root in it may set."""
+    return check.name == session.HOSTNAME and check.outcome == "FAILED"
 
 
 def trust(host: Host, instance: Instance, settings: Settings) -> None:
@@ -53,7 +58,7 @@ def trust(host: Host, instance: Instance, settings: Settings) -> None:
     argv = ssh.kept_ssh(instance, provider_for(instance.infra_type).pid(host, instance))
     facts, why = session.ask(host, argv, instance.state_dir)
     if why:
-        raise ProviderError(f"the guest does not answer: {why}")
+        raise session.unanswered(instance, why)
     if certificates.ensure(host, instance, settings, facts, argv):
         facts, _ = _reach(host, instance, instance.ssh_config)
         _require(certificates.check(instance, settings, facts))
@@ -85,29 +90,9 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[Facts, list[st
             partial(provider.why_ended, host, instance),
             cwd=instance.state_dir,
             needs_gateway=bool(instance.lan),
-            refusal=partial(why_refused, instance),
+            refusal=partial(session.why_refused, instance),
         )
     return facts, argv
-
-
-def why_refused(instance: Instance, said: str) -> ProviderError | None:
-    """Return why an instance will never let us in, by what ssh says; None where it may still.
-
-    A new one may be setting its keys up.
-    """
-    if not instance.is_complete():
-        return None
-    if HOST_KEY_CHANGED in said:
-        what = f"shows another host key than that in {instance.known_hosts}"
-    elif KEY_REFUSED in said:
-        what = f"refuses the key {instance.key}.pub"
-    else:
-        return None
-    way_in = "fab status shows its console"
-    if instance.infra_type == "container":
-        way_in = f"podman exec --interactive --tty {instance.full_name} sh leads into it"
-    hint = f"put the key back ({way_in}); or fab rm, then fab up"
-    return ProviderError(f"{instance.full_name} {what}", hint)
 
 
 def grow(host: Host, instance: Instance, argv: list[str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import cleaning_up_after
+from vagrantp.core.errors import ProviderError, cleaning_up_after
 from vagrantp.core.system import Host
-from vagrantp.guest import session
+from vagrantp.guest import clock, mirrors, session
 from vagrantp.host import checks
 from vagrantp.instance import certificates, seed, ssh
 from vagrantp.instance import record as instances
@@ -46,6 +47,7 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
         def check() -> None:
             _connect(host, instance, settings, made)
             checking.check(host, instance, settings, instance.ssh_config_draft)
+            _look_at_mirrors(host, instance, settings)
 
         if host.dry:
             return make()
@@ -60,6 +62,15 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
         raise
 
 
+def _look_at_mirrors(host: Host, instance: Instance, settings: Settings) -> None:
+    """Say which mirrors of its packages a new instance may not reach."""
+    argv = ssh.ssh(instance, config=instance.ssh_config_draft)
+    with suppress(ProviderError):
+        answer = session.tolerant(host, argv, mirrors.SCRIPT, None)
+        for what in mirrors.out_of_reach(host, settings, answer.stdout):
+            host.progress.say(f"warning: {what}")
+
+
 def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str, Any]) -> None:
     """Write the ssh_config of a new instance. `made`: what its provider prepared."""
     draft = instance.ssh_config_draft
@@ -67,7 +78,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     if "key" in made:
         host.write(draft, ssh.ssh_config(instance, address, port, made["user"]))
         if not made.get("grows", True):
-            checking.grow(host, instance, ssh.ssh(instance, config=draft))
+            _complete(host, instance, ssh.ssh(instance, config=draft))
         return
     # Vagrant alone knows the user of a box that was made for it, and the key that it put there.
     argv, environment = vagrant.command(instance, "ssh-config")
@@ -80,7 +91,7 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
     host.write(instance.known_hosts, "")
     host.write(draft, ssh.ssh_config(instance, address, port, user, first=True))
     by_draft = ssh.ssh(instance, config=draft)
-    checking.grow(host, instance, by_draft)
+    _complete(host, instance, by_draft)
     if settings.ssh_user != SSH_USER or settings.ssh_key:
         asked = settings.ssh_user if settings.ssh_user != SSH_USER else user
         own = host.answer(["ssh-keygen", "-y", "-f", str(instance.key)])
@@ -89,6 +100,15 @@ def _connect(host: Host, instance: Instance, settings: Settings, made: dict[str,
         session.as_root(host, by_draft, ssh.RELOAD_SSHD, "having sshd read its settings")
         user = asked
     host.write(draft, ssh.ssh_config(instance, address, port, user))
+
+
+def _complete(host: Host, instance: Instance, argv: list[str]) -> None:
+    """Do to a VM of other people's image what our own do at boot. `argv`: ssh that reaches it."""
+    checking.grow(host, instance, argv)
+    try:
+        session.as_root(host, argv, clock.script(), "having its clock follow this host's")
+    except ProviderError as error:
+        host.progress.say(f"warning: {error.message}")
 
 
 def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.system import Host
-from vagrantp.guest import terminal
+from vagrantp.guest import session, terminal
 from vagrantp.instance import record as instances
 from vagrantp.instance import ssh
 from vagrantp.instance.found import Found
@@ -66,13 +67,29 @@ def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
     """Make the connection that is kept for `ssh`, if there is none.
 
     Under a lock, as several that make it at the same time complain on stderr. If it cannot be made,
-    the ssh that follows says why.
+    the ssh that follows says why. Raises ProviderError where the guest will never let us in.
     """
     if host.dry:
         return
     socket = instance.state_dir / ssh.kept_socket(pid)
-    with suppress(ProviderError, OSError):
+    with suppress(OSError):
         if not socket.exists():
             with host.flock(instance.ssh_config):
                 if not socket.exists():
-                    host.ask(ssh.kept_ssh(instance, pid, "true"), cwd=instance.state_dir)
+                    _connect(host, instance, ssh.kept_ssh(instance, pid, "true"))
+
+
+def _connect(host: Host, instance: Instance, argv: list[str]) -> None:
+    """Run ssh until it is let in, or is refused for longer than a guest takes to start."""
+    end = monotonic() + session.REFUSED_SECONDS
+    while True:
+        try:
+            answer = host.ask(argv, cwd=instance.state_dir)
+        except ProviderError:
+            return
+        why = None if answer.ok else session.why_refused(instance, answer.stderr)
+        if why is None:
+            return
+        if monotonic() > end:
+            raise why
+        sleep(0.25)

@@ -6,6 +6,8 @@ from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
 from vagrantp.guest import facts, repositories, session
 from vagrantp.instance.found import Found
+from vagrantp.instance.record import Instance
+from vagrantp.net import ports
 from vagrantp.providers import provider_for
 from vagrantp.verbs.steps.find import refuse_others
 
@@ -39,15 +41,29 @@ def lost_with(host: Host, found: Found) -> list[str]:
     return lines if is_whole else [*lines, "not all of its git repositories were looked at"]
 
 
-def _said(host: Host, found: Found, script: str) -> str | None:
-    """Return what a shell script prints in a running guest; None where it does not answer.
+def why_silent(host: Host, instance: Instance, pid: str) -> list[str]:
+    """Return why nothing answers at each port of a running guest; see ports.why_silent."""
+    if not _may_ask(instance):
+        return [""] * len(ports.forwards(instance))
+    return ports.why_silent(host, instance, pid)
 
-    One whose folder others may write is not asked: its settings of ssh can run anything here.
-    """
+
+def _may_ask(instance: Instance) -> bool:
+    """Say whether a folder is ours alone: its settings of ssh could run anything here."""
     try:
-        refuse_others(found.instance.id)
+        refuse_others(instance.id)
+    except StateError:
+        return False
+    return True
+
+
+def _said(host: Host, found: Found, script: str) -> str | None:
+    """Return what a shell script prints in a running guest; None where it does not answer."""
+    if not _may_ask(found.instance):
+        return None
+    try:
         pid = provider_for(found.instance.infra_type).pid(host, found.instance)
         answer = session.run(host, found.instance, pid, script, TIMEOUT) if pid else None
-    except (ProviderError, StateError):
+    except ProviderError:
         return None
     return answer.stdout if answer and answer.ok else None
