@@ -453,7 +453,7 @@ def test_ssh_keeps_its_connection_as_long_as_the_guest_runs(guests: MakeProject)
 def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakeProject) -> None:
     images = run("podman", "images", "--noheading", "--format", "{{.Repository}}").split()
     for image in images:
-        if re.fullmatch(r"localhost/vagrantp-debian-12-[0-9a-f]{10}", image):
+        if re.fullmatch(rf"localhost/vagrantp-{built.FIRST}-[0-9a-f]{{10}}", image):
             run("podman", "rmi", "--force", image)
     one = guests("app", "one").write(CONTAINER)
     two = guests("app", "two").write(CONTAINER)
@@ -466,7 +466,7 @@ def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakePr
     assert one.fab("rm", "--force").returncode == 0
     assert status(two)["state"] == "running"
     assert guest(two, "hostname") == "app\n"
-    image = built.ensure_container_image(Host(Context()), "debian-12")
+    image = built.ensure_container_image(Host(Context()), built.FIRST)
     done_by_user_sh = "/etc/profile.d/00-vagrantp.sh"
     run("podman", "run", "--rm", "--network=none", "--entrypoint=cat", image, done_by_user_sh)
 
@@ -546,7 +546,7 @@ def test_a_foreign_container_of_our_name_is_never_touched(guests: MakeProject) -
     app = guests("foreign").write(CONTAINER)
     name = f"foreign-{id_from(app.folder)}"
     images = run("podman", "images", "--noheading", "--format", "{{.Repository}}").split()
-    ours = next(image for image in images if image.startswith("localhost/vagrantp-debian-12-"))
+    ours = next(image for image in images if image.startswith(f"localhost/vagrantp-{built.FIRST}-"))
     run("podman", "create", "--name", name, ours)
     try:
         done = app.fab("up")
