@@ -328,6 +328,15 @@ def _has_a_console_and_a_screen(app: Project, name: str) -> None:
     assert "/vnc.sock" in listens[0]
     assert status(app)["vnc"] == f"virt-viewer --connect qemu:///system --attach {name}"
     assert "<console type='pty'" in xml
+    for device in (
+        r"<driver name='qemu' type='qcow2' discard='unmap'",
+        r"<memballoon model='virtio' freePageReporting='on'",
+        r"<panic model='isa'",
+        r"<suspend-to-mem enabled='no'/>",
+        r"<timer name='hpet' present='no'/>",
+        r"<backend model='random'>/dev/u?random</backend>",
+    ):
+        assert re.search(device, xml), device
     assert "<target dev='vda' bus='virtio'/>" in xml
     assert re.search(r"<interface .*?<model type='virtio'/>", xml, re.DOTALL)
     pairs = [name[-8:][i : i + 2] for i in range(0, 8, 2)]
