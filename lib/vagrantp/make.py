@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from invoke.collection import Collection
 from invoke.program import Program
 
 from vagrantp.core.places import MASTER
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
-from vagrantp.host import links
+from vagrantp.host import checks, links
 from vagrantp.host import uninstall as leftovers
 from vagrantp.images import built
 from vagrantp.settings import docs as references
@@ -30,7 +32,7 @@ def link_global(host: Host) -> None:
 @chore
 def images(host: Host) -> None:
     """Build again the base images that were built; guests keep the one that they have."""
-    names = ", ".join(built.renew(host))
+    names = ", ".join(built.renew(host, partial(checks.require_room_to_renew, host)))
     show(
         f"renewed: {names}" if names else "no base image is there yet; fab up builds what it needs"
     )

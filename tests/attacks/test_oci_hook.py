@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from vagrantp.images import built
 
 from tests import network
 from tests.conftest import CONTAINER, MakeProject, Project
@@ -25,7 +26,7 @@ def image(tmp_path: Path) -> Iterator[Image]:
     made: list[str] = []
 
     def make(folder: str) -> str:
-        base = "vagrantp.image=debian-12"
+        base = f"vagrantp.image={built.FIRST}"
         root = run("podman", "images", "--quiet", f"--filter=label={base}").split()[0]
         context = tmp_path / f"context{len(made)}"
         context.mkdir()

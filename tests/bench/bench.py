@@ -250,7 +250,7 @@ def _round_of_containers(times: Times, folder: Path, bare: Bare) -> None:
 
 def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
     """Start the same image by hand, for a key of its own."""
-    box = built.ensure_box(Host(Context()), "debian-12")
+    box = built.ensure_box(Host(Context()), built.FIRST)
     with tempfile.TemporaryDirectory(dir=work) as name, socket.create_server(("", 0)) as free:
         folder, port = Path(name), free.getsockname()[1]
         _run(*ssh.keygen(folder / "key", "bench"))
@@ -270,7 +270,7 @@ def _round_of_qemu(times: Times, work: Path, accel: str) -> None:
 @contextmanager
 def _many(folder: Path) -> Iterator[None]:
     """Have containers that `ls` shows, never started: it asks Podman for all of them alike."""
-    image = built.ensure_container_image(Host(Context()), "debian-12")
+    image = built.ensure_container_image(Host(Context()), built.FIRST)
     facts = {"name": "bench", "folder": folder, "uid": os.getuid(), "version": instances.VERSION}
     names = {f"bench-{number:08x}": f"{number:08x}" for number in range(MANY)}
     try:
@@ -367,10 +367,10 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
     folder = work / "bare-vm"
     folder.mkdir()
     shutil.copy(HERE / "Vagrantfile", folder)
-    box = built.ensure_box(Host(Context()), "debian-12")
+    box = built.ensure_box(Host(Context()), built.FIRST)
     image = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt"
     home = work / "home"
-    link = home / "boxes/bench-VAGRANTSLASH-debian-12/0/libvirt"
+    link = home / "boxes/bench-VAGRANTSLASH-debian/0/libvirt"
     link.parent.mkdir(parents=True)
     link.symlink_to(image)
     files = [session.BOOT, session.GROW, *_seed(work / "seed").iterdir()]
@@ -403,7 +403,7 @@ def _bare_container(work: Path) -> Iterator[Bare]:
             "VAGRANT_HOME": str(work / "home"),
             "PATH": f"{vagrant.SHIM}:{os.environ['PATH']}",
             "VAGRANTP_ID": "bench",
-            "IMAGE": built.ensure_container_image(Host(Context()), "debian-12"),
+            "IMAGE": built.ensure_container_image(Host(Context()), built.FIRST),
             "SEED": str(seed),
         },
     )

@@ -21,7 +21,7 @@ OURS = (
 
 def build(target: Path) -> None:
     """Make the qcow2 image `target`: a second or two, once the base image is there."""
-    box = built.ensure_box(Host(Context()), "debian-12")
+    box = built.ensure_box(Host(Context()), built.FIRST)
     source = store.vagrant_home() / "boxes" / box.name / store.VERSION / "libvirt/box.img"
     raw = target.with_suffix(".raw")
     _run("qemu-img", "convert", "-O", "raw", str(source), str(raw))

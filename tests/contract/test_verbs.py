@@ -40,7 +40,7 @@ def test_validate_prints_the_resolved_settings(
         "  CPUS=2\n"
         "  DISK=3\n"
         "  NAME=it-s-my-app\n"
-        "  BOX=debian-12\n"
+        "  BOX=debian-13\n"
         "  ACCEL=auto\n"
         "  LAN_ACCESS=no\n"
         "  NETWORK_TYPE=default\n"

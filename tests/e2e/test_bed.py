@@ -134,7 +134,7 @@ def _set_up(bed: Bed, user: str, *options: str) -> str:
 
 def _give_project(bed: Bed, user: str, **values: object) -> None:
     """Give a user the container image of this checkout and a project `app`."""
-    reference = built.ensure_container_image(Host(Context()), "debian-12")
+    reference = built.ensure_container_image(Host(Context()), built.FIRST)
     image = subprocess.run(["podman", "save", reference], check=True, capture_output=True).stdout
     bed.run(user, "podman load --quiet", data=image)
     text = env_text({**CONTAINER, **LIMITS, **values})

@@ -47,17 +47,17 @@ def test_a_box_without_cloud_init(guests: MakeProject, box: str) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("values", [CONTAINER, VM], ids=["container", "vm"])
-def test_the_image_debian_13(guests: MakeProject, values: dict[str, object]) -> None:
-    app = guests("newer")
+def test_the_image_debian_12(guests: MakeProject, values: dict[str, object]) -> None:
+    app = guests("older")
     if values is VM:
         made = "#cloud-config\nwrite_files: [{path: /made, content: made}]\n"
         (app.folder / "user-data").write_text(made)
-        app.write({**values, "BOX": "debian-13", "CLOUD_INIT": "user-data"})
+        app.write({**values, "BOX": "debian-12", "CLOUD_INIT": "user-data"})
     else:
-        app.write({**values, "IMAGE": "debian-13"})
+        app.write({**values, "IMAGE": "debian-12"})
     done = app.fab("up")
     assert done.returncode == 0, done.stderr
-    assert guest(app, ". /etc/os-release; echo $VERSION_ID $LANG") == "13 C.UTF-8\n"
+    assert guest(app, ". /etc/os-release; echo $VERSION_ID $LANG") == "12 C.UTF-8\n"
     assert values is CONTAINER or guest(app, "cat /made") == "made"
     verified = app.fab("verify")
     assert verified.returncode == 0, verified.stdout
@@ -109,9 +109,9 @@ def test_a_box_that_is_larger_than_the_disk_or_reads_host_files(
 
 def test_an_old_image_goes_when_nothing_stands_on_it() -> None:
     """Of two old images, the one that a disk stands on stays, whoever's disk it is."""
-    present = built.ensure_box(Host(Context()), "debian-12").volume
+    present = built.ensure_box(Host(Context()), built.FIRST).volume
     version = f"vagrant_box_image_1.{os.getuid()}_box.img"
-    used, unused = (f"vagrantp-debian-12-{digit * 10}_{version}" for digit in "12")
+    used, unused = (f"vagrantp-{built.FIRST}-{digit * 10}_{version}" for digit in "12")
     overlay = "somebody-elses.img"
     try:
         for volume in (used, unused):
@@ -120,7 +120,7 @@ def test_an_old_image_goes_when_nothing_stands_on_it() -> None:
         create = (*VIRSH, "vol-create-as", store.POOL, overlay, "1M", "--format", "qcow2")
         run(*create, *backing)
         run(*VIRSH, "vol-delete", present, *POOL)  # as if its recipe were new
-        built.ensure_box(Host(Context()), "debian-12")
+        built.ensure_box(Host(Context()), built.FIRST)
         left = volumes()
         assert present in left
         assert used in left

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from vagrantp.images import store
+from vagrantp.images import built, store
 from vagrantp.settings.env import id_from
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
@@ -125,7 +125,7 @@ def test_a_vm_whose_parts_were_taken_away(guests: MakeProject) -> None:
     name = half_made(app)
     (state_of(app) / "machine.json").write_text("{")
     undefine(name)
-    box = max(volume for volume in volumes() if volume.startswith("vagrantp-debian-12-"))
+    box = max(volume for volume in volumes() if volume.startswith(f"vagrantp-{built.FIRST}-"))
     path = Path(run(*VIRSH, "vol-path", "--pool", store.POOL, box).strip())
     path.rename(path.with_suffix(".aside"))
     xml = run(*VIRSH, "net-dumpxml", "vagrantp", "--inactive")

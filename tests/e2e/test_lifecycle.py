@@ -328,6 +328,15 @@ def _has_a_console_and_a_screen(app: Project, name: str) -> None:
     assert "/vnc.sock" in listens[0]
     assert status(app)["vnc"] == f"virt-viewer --connect qemu:///system --attach {name}"
     assert "<console type='pty'" in xml
+    for device in (
+        r"<driver name='qemu' type='qcow2' discard='unmap'",
+        r"<memballoon model='virtio' freePageReporting='on'",
+        r"<panic model='isa'",
+        r"<suspend-to-mem enabled='no'/>",
+        r"<timer name='hpet' present='no'/>",
+        r"<backend model='random'>/dev/u?random</backend>",
+    ):
+        assert re.search(device, xml), device
     assert "<target dev='vda' bus='virtio'/>" in xml
     assert re.search(r"<interface .*?<model type='virtio'/>", xml, re.DOTALL)
     pairs = [name[-8:][i : i + 2] for i in range(0, 8, 2)]
@@ -453,7 +462,7 @@ def test_ssh_keeps_its_connection_as_long_as_the_guest_runs(guests: MakeProject)
 def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakeProject) -> None:
     images = run("podman", "images", "--noheading", "--format", "{{.Repository}}").split()
     for image in images:
-        if re.fullmatch(r"localhost/vagrantp-debian-12-[0-9a-f]{10}", image):
+        if re.fullmatch(rf"localhost/vagrantp-{built.FIRST}-[0-9a-f]{{10}}", image):
             run("podman", "rmi", "--force", image)
     one = guests("app", "one").write(CONTAINER)
     two = guests("app", "two").write(CONTAINER)
@@ -466,7 +475,7 @@ def test_two_folders_of_one_name_at_the_same_time_share_one_build(guests: MakePr
     assert one.fab("rm", "--force").returncode == 0
     assert status(two)["state"] == "running"
     assert guest(two, "hostname") == "app\n"
-    image = built.ensure_container_image(Host(Context()), "debian-12")
+    image = built.ensure_container_image(Host(Context()), built.FIRST)
     done_by_user_sh = "/etc/profile.d/00-vagrantp.sh"
     run("podman", "run", "--rm", "--network=none", "--entrypoint=cat", image, done_by_user_sh)
 
@@ -546,7 +555,7 @@ def test_a_foreign_container_of_our_name_is_never_touched(guests: MakeProject) -
     app = guests("foreign").write(CONTAINER)
     name = f"foreign-{id_from(app.folder)}"
     images = run("podman", "images", "--noheading", "--format", "{{.Repository}}").split()
-    ours = next(image for image in images if image.startswith("localhost/vagrantp-debian-12-"))
+    ours = next(image for image in images if image.startswith(f"localhost/vagrantp-{built.FIRST}-"))
     run("podman", "create", "--name", name, ours)
     try:
         done = app.fab("up")

@@ -39,7 +39,7 @@ CMD ["--never"]
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[str]:
     """Make an image, and forget what became of it."""
-    base = built.ensure_container_image(Host(Context()), "debian-12")
+    base = built.ensure_container_image(Host(Context()), built.FIRST)
     (tmp_path / "Containerfile").write_text(CONTAINERFILE.format(base=base))
     name = "localhost/test/plain:1"
     run("podman", "build", "--quiet", "--tag", name, str(tmp_path))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 from vagrantp.settings import parsers
-from vagrantp.settings.keys import KEYS, NOT_BUILT
+from vagrantp.settings.keys import BUILT_IMAGES, KEYS, NOT_BUILT
 
 from tests.certificates import ONE, SERVER, TWO
 
@@ -26,8 +26,8 @@ HINTS = {
     "CPUS": "CPUS=2 gives the guest two",
     "DISK": "DISK=20 gives the guest a disk of 20 GB",
     "NAME": "NAME=my-project is one",
-    "BOX": "BOX=debian-13 is built here; BOX=generic/debian12 is a Vagrant box",
-    "IMAGE": "IMAGE=debian-13 is built here; IMAGE=docker.io/library/node:22 is a reference",
+    "BOX": "BOX=debian-12 is built here; BOX=generic/debian12 is a Vagrant box",
+    "IMAGE": "IMAGE=debian-12 is built here; IMAGE=docker.io/library/node:22 is a reference",
     "ACCEL": "auto takes KVM where a guest really runs under it, else software emulation",
     "LAN_ACCESS": "LAN_ACCESS=no keeps the guest from your LAN; LAN_ALLOW opens single services",
     "NETWORK_TYPE": "NETWORK_TYPE=bridge puts the guest on the host bridge BRIDGE",
@@ -123,7 +123,7 @@ QUOTE = 'must have a closing " and then a comma behind what is quoted'
 RANGE = "must have ranges of 1 to 256 ports, from the lower one on"
 ITEM = "must have something before, between and after its commas"
 PORT = "must have ports from 1 to 65535"
-BOX = "must be debian-12, debian-13, a Vagrant box, or a file or URL of an image"
+BOX = "must be debian-13, debian-12, a Vagrant box, or a file or URL of an image"
 URL = "must be an http or https URL with a host, when it is a URL"
 PLAIN = "must not be http without IMAGE_SHA256"
 PLAIN_HINT = "\n  hint: use https, or give IMAGE_SHA256"
@@ -163,7 +163,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ("BOX=http://example.org/x", [f'BOX {PLAIN}, got "http://example.org/x"{PLAIN_HINT}']),
     ("BOX=HTTP://me:secret@example.org/x", [f'BOX {PLAIN}, got "HTTP://…@example.org/x"{PLAIN_HINT}']),
     (f"{CONTAINER}BOX=arch", ["BOX is for INFRA_TYPE=vm\n  hint: take BOX out"]),
-    (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-12, debian-13 or an OCI reference, got "Node"']),
+    (f"{CONTAINER}IMAGE=Node", ['IMAGE must be debian-13, debian-12 or an OCI reference, got "Node"']),
     ("ACCEL=hvf", ['ACCEL must be auto, kvm or tcg, got "hvf"']),
     (f"{CONTAINER}ACCEL=kvm", ["ACCEL is for INFRA_TYPE=vm\n  hint: take ACCEL out"]),
     ("LAN_ACCESS=maybe", ['LAN_ACCESS must be yes or no, got "maybe"']),
@@ -354,7 +354,7 @@ def expected(above: str, problems: list[str]) -> str:
 
 # What Settings has where `.env` has nothing.
 UNWRITTEN: dict[str, object] = {
-    "image": "debian-12",
+    "image": "debian-13",
     "image_sha256": None,
     "accel": "auto",
     "lan_access": False,
@@ -389,8 +389,8 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "CPUS": st.integers(1, 1024).map(str),
     "DISK": st.integers(1, 2**16).map(str),
     "NAME": st.from_regex(parsers.LABEL, fullmatch=True),
-    "BOX": st.just("debian-12") | st.from_regex(parsers.VAGRANT_BOX, fullmatch=True),
-    "IMAGE": st.just("debian-12"),
+    "BOX": st.sampled_from([*BUILT_IMAGES]) | st.from_regex(parsers.VAGRANT_BOX, fullmatch=True),
+    "IMAGE": st.sampled_from([*BUILT_IMAGES]),
     "ACCEL": WORDS(["auto", "kvm", "tcg"]),
     "LAN_ACCESS": WORDS(["yes", "no"]),
     "NETWORK_TYPE": WORDS(["default", "bridge"]),
@@ -426,8 +426,8 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "CPUS": ({}, 1, 2),
     "DISK": ({}, 3, 4),
     "NAME": ({}, "old", "new"),
-    "BOX": ({}, "debian-12", "generic/debian12"),
-    "IMAGE": ({}, "debian-12", "docker.io/library/node:22"),
+    "BOX": ({}, "debian-13", "generic/debian12"),
+    "IMAGE": ({}, "debian-13", "docker.io/library/node:22"),
     "ACCEL": ({}, "auto", "tcg"),
     "LAN_ACCESS": ({}, "no", "yes"),
     "NETWORK_TYPE": ({}, "default", "bridge"),

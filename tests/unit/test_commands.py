@@ -231,7 +231,8 @@ def test_machine_json_holds_all_settings_and_a_version() -> None:
     document = json.loads(record.document(VM, SETTINGS, {"box": "b"}))
     assert document["version"] == record.VERSION
     assert document["folder"] == '/home/av/it\'s "my" app'
-    unwritten = json.loads(json.dumps(samples.UNWRITTEN)) | {"protect": False}  # from before it
+    of_before = {"protect": False, "image": "debian-12"}
+    unwritten = json.loads(json.dumps(samples.UNWRITTEN)) | of_before
     written = ["cpus", "disk", "infra_type", "lan_access", "memory", "name"]
     assert document["settings"] == unwritten | WRITTEN | {"written": written, "in_env": None}
     assert document["provider"] == {"box": "b"}

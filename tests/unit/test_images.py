@@ -110,8 +110,15 @@ def test_packages_are_counted_as_apt_tells_them() -> None:
 def test_what_apt_stumbled_over_is_told() -> None:
     others = ["Setting up libgpg-error0 ...", "I: cleaning"]
     told = ["E: Unable to locate package nowhere", "E: mmdebstrap failed to run"]
-    assert bootstrap.apts_reason([*others, *told]) == "Unable to locate package nowhere"
-    assert bootstrap.apts_reason(others) == ""
+    assert bootstrap.apts_reason([*others, *told], "trixie") == "Unable to locate package nowhere"
+    assert bootstrap.apts_reason(others, "trixie") == ""
+    for unknown in (
+        "W: GPG error: http://d.example trixie InRelease: … not available: NO_PUBKEY 762F67A0",
+        "  Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 4CB5",
+    ):
+        lines = [unknown, "E: The repository 'http://d.example trixie InRelease' is not signed."]
+        why = "debian-archive-keyring of this host lacks keys of trixie: install a newer one"
+        assert bootstrap.apts_reason(lines, "trixie") == why
 
 
 def test_boot_code_knows_where_it_stands() -> None:

@@ -83,7 +83,7 @@ def test_what_did_not_go_well_is_counted_and_no_more() -> None:
 def test_how_a_stage_ends(error: BaseException | None, outcome: str) -> None:
     progress = Progress()
     try:
-        with progress.stage("build base image", "debian-12 (once)"):
+        with progress.stage("build base image", "debian-13"):
             if error:
                 raise error
     except BaseException as raised:

@@ -127,11 +127,51 @@ def test_a_new_default_changes_no_instance(tmp_path: Path, monkeypatch: pytest.M
     assert drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"])) == []
     had = instance.settings
     assert had
-    told = [{"key": "ACCEL", "value": "auto", "default": "tcg"}]
+    image = {"key": "BOX", "value": "debian-12", "default": "debian-13"}
+    told = [image, {"key": "ACCEL", "value": "auto", "default": "tcg"}]
     assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"])) == told
-    assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=tcg\n")) == []
+    assert status.kept(had, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=tcg\n")) == [image]
     [change] = drift(instance, wanted(tmp_path, ENVS["c0773ba-vm"] + "ACCEL=kvm\n"))
     assert str(change) == "ACCEL: auto → kvm"
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_an_instance_keeps_the_image_that_was_the_default(tmp_path: Path, name: str) -> None:
+    instance, key = made(name), "BOX" if name.endswith("vm") else "IMAGE"
+    had, now = instance.settings, wanted(tmp_path, ENVS[name])
+    assert had
+    assert (had.image, now.image, drift(instance, now)) == ("debian-12", "debian-13", [])
+    assert status.kept(had, now) == [{"key": key, "value": "debian-12", "default": "debian-13"}]
+    assert "image" not in had.written
+    [change] = drift(instance, wanted(tmp_path, f"{ENVS[name]}{key}=debian-13\n"))
+    assert (str(change), change.applies) == (
+        f"{key}: debian-12 → debian-13",
+        "to a new instance",
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "provider", "kind"),
+    [
+        ("debian-12", {}, "built here"),
+        ("debian-13", {}, "built here"),
+        ("debian-13", {"grows": False}, "cloud image"),
+        ("generic/debian12", {"key": None}, "Vagrant box"),
+    ],
+)
+def test_a_cloud_image_called_debian_13_is_told_from_the_one_that_is_built(
+    tmp_path: Path, image: str, provider: dict[str, object], kind: str
+) -> None:
+    """BOX=debian-13 was Debian's own cloud image once."""
+    document = json.loads(RECORDS["c0773ba-vm"].read_text())
+    has = {k: v for k, v in (document["provider"] | provider).items() if v is not None}
+    instance = made("c0773ba-vm", settings=document["settings"] | {"image": image}, provider=has)
+    assert instance.settings
+    shown = status._image(instance, instance.settings)
+    assert shown == {"image": image, "image_kind": kind}
+    if image != "debian-12":
+        text = f"{ENVS['c0773ba-vm']}BOX={image}\n"
+        assert drift(instance, wanted(tmp_path, text)) == []
 
 
 def test_what_was_written_and_is_taken_out_is_a_change(tmp_path: Path) -> None:

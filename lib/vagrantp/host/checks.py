@@ -214,8 +214,15 @@ def age(host: Host, infra_type: str, image: str) -> Finding:
     days = built.days_old(host, infra_type, image)
     if days is None:
         return Finding("ok", "not built yet")
-    text = f"base image {image} ({infra_type}) is {days} days old"
+    text = f"base image {image} ({infra_type}) is {days} day{'s' * (days != 1)} old"
     return Finding("warning", text, built.RENEW) if days > built.OLD else Finding("ok", text)
+
+
+def require_room_to_renew(host: Host, infra_type: str) -> None:
+    """Raise HostLimitError where there is no room to build a base image beside the one there is."""
+    storage = vm_checks.pool if infra_type == "vm" else container_checks.container_storage
+    asked = (partial(build_room, infra_type, lambda: False), partial(storage, host, lambda: False))
+    refuse(host, [found for found in map(look, asked) if found.outcome == "failed"])
 
 
 def cpus(wanted: int) -> Finding:

@@ -67,7 +67,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "room to build images", partial(room.build_room, "vm", box)
     for name in BUILT_IMAGES:
         for infra_type in ("vm", "container"):
-            if _is_built(host, infra_type, name):
+            if built.is_built(host, infra_type, name):
                 yield f"{name} ({infra_type})", partial(checks.age, host, infra_type, name)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
@@ -86,13 +86,6 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
     yield "other firewalls", partial(other_firewalls, host)
-
-
-def _is_built(host: Host, infra_type: str, name: str) -> bool:
-    try:
-        return built.is_built(host, infra_type, name)
-    except ProviderError:  # a check of its own says that there is no Podman
-        return False
 
 
 def nwfilter(host: Host) -> Finding:

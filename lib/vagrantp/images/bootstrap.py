@@ -184,7 +184,7 @@ def bootstrap(host: Host, suite: str, source: Path, work: Path, target: Path) ->
         timeout=3600,
         stdin=work / "build.list",
         note=count.take,
-        explain=apts_reason,
+        explain=lambda lines: apts_reason(lines, suite),
     )
 
 
@@ -206,8 +206,10 @@ class PackageCount:
         return f"package {len(self.done)} of {self.wanted}" if self.wanted else ""
 
 
-def apts_reason(lines: list[str]) -> str:
+def apts_reason(lines: list[str], suite: str) -> str:
     """Pick the line that matters: the first error is apt's own, and mmdebstrap's follow."""
+    if any("NO_PUBKEY" in line or "Missing key" in line for line in lines):  # gpgv's, sqv's word
+        return f"debian-archive-keyring of this host lacks keys of {suite}: install a newer one"
     return next((line.removeprefix("E: ") for line in lines if line.startswith("E: ")), "")
 
 

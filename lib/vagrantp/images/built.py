@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +20,18 @@ from time import time
 
 from vagrantp.core import documents
 from vagrantp.core.answers import as_number
+from vagrantp.core.errors import cleaned_up_by
 from vagrantp.core.places import MASTER, xdg
+from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
 from vagrantp.images.bootstrap import KERNEL, bootstrap, build_box
 from vagrantp.images.store import (
     VERSION,
     Box,
     cache,
+    discard,
     put_into_pool,
+    remove_old_boxes,
     step,
     vagrant_home,
     work_folder,
@@ -53,10 +58,10 @@ def ensure_box(host: Host, image: str, renewed: str | None = None) -> Box:
     name = _name(image, "vm", renewed)
 
     def build(work: Path, folder: Path) -> None:
-        with host.progress.stage("build base image", f"{image} (once)"):
+        with host.progress.stage("build base image", _shown(image, renewed)):
             build_box(host, BUILT_IMAGES[image], RECIPES / "vm", work, folder)
 
-    return put_into_pool(host, Box(name, GIB), build)
+    return put_into_pool(host, Box(name, GIB), build, is_renewal=renewed is not None)
 
 
 def ensure_container_image(host: Host, image: str, renewed: str | None = None) -> str:
@@ -72,7 +77,7 @@ def ensure_container_image(host: Host, image: str, renewed: str | None = None) -
         if is_in_podman(host, reference):
             return reference
         with (
-            host.progress.stage("build base image", f"{image} (once)"),
+            host.progress.stage("build base image", _shown(image, renewed)),
             work_folder(host, name) as work,
         ):
             bootstrap(host, BUILT_IMAGES[image], RECIPES / "container", work, work / "root.tar")
@@ -91,8 +96,13 @@ def ensure_container_image(host: Host, image: str, renewed: str | None = None) -
                 what="import into podman",
                 timeout=600,
             )
-        _remove_old_container_images(host, image, name)
+        if renewed is None:
+            _remove_old_container_images(host, image, {name})
     return reference
+
+
+def _shown(image: str, renewed: str | None) -> str:
+    return f"{image} (once)" if renewed is None else image
 
 
 def is_built(host: Host, infra_type: str, image: str) -> bool:
@@ -100,7 +110,7 @@ def is_built(host: Host, infra_type: str, image: str) -> bool:
     name = _name(image, infra_type)
     if infra_type == "vm":
         return (vagrant_home() / "boxes" / name).is_dir()
-    return is_in_podman(host, f"localhost/{name}:latest")
+    return is_installed("podman") and is_in_podman(host, f"localhost/{name}:latest")
 
 
 def days_old(host: Host, infra_type: str, image: str) -> int | None:
@@ -111,7 +121,10 @@ def days_old(host: Host, infra_type: str, image: str) -> int | None:
     name = _name(image, infra_type)
     if infra_type == "vm":
         box = vagrant_home() / "boxes" / name / VERSION / "libvirt/box.img"
-        built = int(box.stat().st_mtime) if box.exists() else None
+        try:
+            built: int | None = int(box.stat().st_mtime)
+        except FileNotFoundError:
+            built = None
     else:
         created = "--format={{.Created.Unix}}"
         answer = host.ask(["podman", "image", "inspect", created, f"localhost/{name}:latest"])
@@ -119,23 +132,69 @@ def days_old(host: Host, infra_type: str, image: str) -> int | None:
     return None if built is None else max(0, int(time() - built) // DAY)
 
 
-def renew(host: Host) -> list[str]:
+def renew(host: Host, require_room: Callable[[str], None]) -> list[str]:
     """Build each base image that this user has once more; return their names.
 
-    Guests go on with the image that they were made from, which is removed when none has it.
-    Raises ProviderError when a tool is missing or a step fails: then the image of before stays.
+    Guests go on with the image that they were made from. The image of before stays until the next
+    renewal, as an `up` may be about to make a guest of it; what is older goes when no guest has it.
+    `require_room` is called with the type of each, and raises where this host has no room for it.
+    Raises ProviderError when a tool is missing or a step fails: then the image of before stays, and
+    nothing of the new one.
     """
-    renewed = datetime.now(UTC).isoformat(timespec="seconds")
     done = []
     with host.lock(xdg("DATA", ".local/share"), "renew", "another make images"):
-        for image in BUILT_IMAGES:
-            for infra_type, ensure in (("vm", ensure_box), ("container", ensure_container_image)):
+        for infra_type in ("vm", "container"):
+            if left := _renewed().get(_unfinished(infra_type)):  # by one that was killed
+                _discard(host, infra_type, left)
+            for image in BUILT_IMAGES:
                 if is_built(host, infra_type, image):
-                    ensure(host, image, renewed)
-                    kind = f"{image} ({infra_type})"
-                    host.write(_renewals(), json.dumps(_renewed() | {kind: renewed}))
-                    done.append(kind)
+                    require_room(infra_type)
+                    _renew(host, infra_type, image)
+                    done.append(_kind(image, infra_type))
     return done
+
+
+def _renew(host: Host, infra_type: str, image: str) -> None:
+    renewed = datetime.now(UTC).isoformat()
+    had, name = _name(image, infra_type), _name(image, infra_type, renewed)
+
+    def discard_unless_known() -> None:
+        if _name(image, infra_type) != name:
+            _discard(host, infra_type, name)
+
+    host.write(_renewals(), json.dumps(_renewed() | {_unfinished(infra_type): name}))
+    with cleaned_up_by(discard_unless_known):
+        ensure = ensure_box if infra_type == "vm" else ensure_container_image
+        ensure(host, image, renewed)
+        known = _renewed() | {_kind(image, infra_type): renewed}
+        known.pop(_unfinished(infra_type), None)
+        host.write(_renewals(), json.dumps(known))
+    if infra_type == "vm":
+        remove_old_boxes(host, Box(name, GIB), {had})
+    else:
+        _remove_old_container_images(host, image, {had, name})
+
+
+def _discard(host: Host, infra_type: str, name: str) -> None:
+    """Remove what a renewal has made that did not come to its end."""
+    if host.dry:
+        return
+    if infra_type == "vm":
+        discard(host, Box(name, GIB))
+    elif is_in_podman(host, f"localhost/{name}:latest"):
+        step(host, "clean up", "podman", "rmi", f"localhost/{name}:latest")
+    known = _renewed()
+    known.pop(_unfinished(infra_type), None)
+    host.write(_renewals(), json.dumps(known))
+
+
+def _kind(image: str, infra_type: str) -> str:
+    return f"{image} ({infra_type})"
+
+
+def _unfinished(infra_type: str) -> str:
+    """Return the key of the name, in renewed.json, of an image that is being renewed."""
+    return f"unfinished ({infra_type})"
 
 
 def _renewals() -> Path:
@@ -162,16 +221,16 @@ def is_in_podman(host: Host, reference: str) -> bool:
 
 def _name(image: str, infra_type: str, renewed: str | None = None) -> str:
     if renewed is None:
-        renewed = _renewed().get(f"{image} ({infra_type})", "")
+        renewed = _renewed().get(_kind(image, infra_type), "")
     return f"vagrantp-{image}-{recipe(RECIPES / infra_type, renewed)}"
 
 
-def _remove_old_container_images(host: Host, image: str, name: str) -> None:
-    """Remove images of older recipes, except those that a container is based on."""
+def _remove_old_container_images(host: Host, image: str, keep: Collection[str]) -> None:
+    """Remove images of older recipes, except `keep` and those that a container is based on."""
     listing = host.answer(["podman", "images", "--noheading", "--format", "{{.Repository}}"])
     pattern = re.compile(rf"localhost/(vagrantp-{re.escape(image)}-[0-9a-f]{{10}})")
     for old in map(pattern.fullmatch, listing.split()):
-        if old and old[1] != name:
+        if old and old[1] not in keep:
             used = ("podman", "ps", "--all", "--quiet", f"--filter=ancestor={old[0]}")
             if not host.answer(used).strip():
                 step(host, "remove an old image", "podman", "rmi", f"{old[0]}:latest")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +63,14 @@ def cache() -> Path:
     return xdg("CACHE", ".cache")
 
 
-def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> Box:
+def put_into_pool(
+    host: Host, box: Box, make: Callable[[Path, Path], None], is_renewal: bool = False
+) -> Box:
     """Return `box`, made and put into libvirt's pool as far as it was not there yet.
 
     `make` is called with a folder to work in and the folder, to be made, of the box's files:
     `box.img` and `metadata.json` (format 1 of vagrant-libvirt). Older boxes of the same image are
-    removed, except those that a disk is based on.
+    removed, except those that a disk is based on; or none of them, of a renewal.
 
     Raises ProviderError when the pool is missing or a step fails.
     """
@@ -84,10 +86,17 @@ def put_into_pool(host: Host, box: Box, make: Callable[[Path, Path], None]) -> B
                 host.remove(folder)
                 host.move(work / "box", folder)
         if not _is_uploaded(host, box):
-            with host.progress.stage("upload base image", "(once)"):
+            with host.progress.stage("upload base image", "" if is_renewal else "(once)"):
                 _upload(host, box, folder / files / "box.img")
-        _remove_old_boxes(host, box)
+        if not is_renewal:
+            remove_old_boxes(host, box, ())
     return box
+
+
+def discard(host: Host, box: Box) -> None:
+    """Remove what was made of a box that nobody knows of: its files, its volume or half of it."""
+    host.remove(vagrant_home() / "boxes" / box.name)
+    _remove_volumes(host, box)
 
 
 def describe(host: Host, folder: Path) -> None:
@@ -165,8 +174,11 @@ def volumes_in_pool(host: Host) -> list[str]:
     return [line.split()[0] for line in lines if line.strip()]
 
 
-def _remove_old_boxes(host: Host, box: Box) -> None:
-    """Remove this user's other boxes of the same image, except those that a disk is based on."""
+def remove_old_boxes(host: Host, box: Box, keep: Collection[str]) -> None:
+    """Remove this user's other boxes of the same image, except those that a disk is based on.
+
+    `keep`: names of boxes that an `up` may be about to make a disk of.
+    """
     image = re.escape(box.name.rpartition("-")[0])
     pattern = re.compile(rf"({image}-[0-9a-f]{{10}})_.*_{re.escape(VERSION)}_box\.img")
     volumes = volumes_in_pool(host)
@@ -176,7 +188,8 @@ def _remove_old_boxes(host: Host, box: Box) -> None:
     backing = set(re.findall(r"<backingStore>\s*<path>[^<]*/([^<]+)</path>", xml))
     for volume in volumes:
         old = pattern.fullmatch(volume)
-        if old and volume != box.volume and volume not in backing:
+        is_kept = old and (volume == box.volume or volume in backing or old[1] in keep)
+        if old and not is_kept:
             step(host, "remove an old image", *virsh("vol-delete", "--pool", POOL, volume))
             host.remove(vagrant_home() / "boxes" / old[1])
 
@@ -189,29 +202,17 @@ def _upload(host: Host, box: Box, file: Path) -> None:
     makes the copy, unpacked, under the right name. Others' it would read as root, by a qemu-img
     without limits: they are unpacked already.
     """
-    part = f"{box.volume}.part"
+    part = _part(box)
     size = str(box.virtual_size)
 
     def volume(verb: str, *arguments: str) -> None:
         step(host, "upload to libvirt", *virsh(verb, "--pool", POOL, *arguments))
 
-    def remove() -> None:
-        for name in (box.volume, part):
-            deadline = monotonic() + COPY_TIMEOUT
-            while name in volumes_in_pool(host) and not host.dry:
-                try:
-                    volume("vol-delete", name)
-                except ProviderError:
-                    # A killed client's copy goes on in the server: "still being allocated".
-                    if monotonic() > deadline:
-                        raise
-                    sleep(0.5)
-
     def remove_half() -> None:
         if not host.dry and not _is_uploaded(host, box):
-            remove()
+            _remove_volumes(host, box)
 
-    remove()
+    _remove_volumes(host, box)
     with cleaned_up_by(remove_half):
         volume("vol-create-as", part, size, "--format", "qcow2")
         uploaded = part if box.kind == "ours" else box.volume
@@ -229,9 +230,27 @@ def _upload(host: Host, box: Box, file: Path) -> None:
         volume("vol-delete", part)
 
 
+def _remove_volumes(host: Host, box: Box) -> None:
+    for name in (box.volume, _part(box)):
+        deadline = monotonic() + COPY_TIMEOUT
+        while name in volumes_in_pool(host) and not host.dry:
+            try:
+                step(host, "clean up", *virsh("vol-delete", "--pool", POOL, name))
+            except ProviderError:
+                # A killed client's copy goes on in the server: "still being allocated".
+                if monotonic() > deadline:
+                    raise
+                sleep(0.5)
+
+
+def _part(box: Box) -> str:
+    """Return the name of the volume that is there while a box is uploaded."""
+    return f"{box.volume}.part"
+
+
 def _is_uploaded(host: Host, box: Box) -> bool:
     volumes = volumes_in_pool(host)
-    return box.volume in volumes and f"{box.volume}.part" not in volumes
+    return box.volume in volumes and _part(box) not in volumes
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
 
-BUILT_IMAGES = {"debian-12": "bookworm", "debian-13": "trixie"}  # here, and of which suite
+# Built here, and of which suite of Debian; the first is the default.
+BUILT_IMAGES = {"debian-13": "trixie", "debian-12": "bookworm"}
 SSH_USER = "vagrant"  # boxes made for Vagrant have such a user, under another name perhaps
 
 _MIB = {"M": 1, "G": 1024, "T": 1024**2}
@@ -87,24 +88,26 @@ class Settings:
     )
     image: str = either(
         Key(
-            "debian-12, debian-13, a Vagrant box, or a cloud image: ./…, /…, ~/… or a URL",
+            "debian-13, debian-12, a Vagrant box, or a cloud image: ./…, /…, ~/… or a URL",
             "image of a VM; arch, ubuntu-24.04, fedora, alpine: cloud images by name",
-            "debian-12",
+            "debian-13",
             parsers.box,
             locate=files.image_file,
-            default="debian-12",
-            hint="BOX=debian-13 is built here; BOX=generic/debian12 is a Vagrant box",
+            default="debian-13",
+            before="debian-12",
+            hint="BOX=debian-12 is built here; BOX=generic/debian12 is a Vagrant box",
             infra_type="vm",
             name="BOX",
             unverified="an image leaves no mark that its guest could not change",
         ),
         Key(
-            "debian-12, debian-13 or an OCI reference",
+            "debian-13, debian-12 or an OCI reference",
             "image of a container; ssh and Python are added where they are missing",
-            "debian-12",
-            matching(parsers.OCI_REFERENCE, "debian-12, debian-13 or an OCI reference"),
-            default="debian-12",
-            hint="IMAGE=debian-13 is built here; IMAGE=docker.io/library/node:22 is a reference",
+            "debian-13",
+            matching(parsers.OCI_REFERENCE, "debian-13, debian-12 or an OCI reference"),
+            default="debian-13",
+            before="debian-12",
+            hint="IMAGE=debian-12 is built here; IMAGE=docker.io/library/node:22 is a reference",
             infra_type="container",
             name="IMAGE",
             unverified="an image leaves no mark that its guest could not change",

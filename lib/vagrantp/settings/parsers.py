@@ -303,5 +303,5 @@ def box(raw: str) -> str | Path:
             raise Invalid("must be an http or https URL with a host, when it is a URL")
         return raw
     if not VAGRANT_BOX.fullmatch(raw):
-        raise Invalid("must be debian-12, debian-13, a Vagrant box, or a file or URL of an image")
+        raise Invalid("must be debian-13, debian-12, a Vagrant box, or a file or URL of an image")
     return raw

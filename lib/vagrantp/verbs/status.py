@@ -18,6 +18,7 @@ from vagrantp.net import isolation, ports
 from vagrantp.providers import provider_for
 from vagrantp.settings import saved
 from vagrantp.settings.env import Settings
+from vagrantp.settings.keys import BUILT_IMAGES
 from vagrantp.verbs.ls import NOT_LIMITED, SCHEMA, facts_of, is_disk_unlimited
 from vagrantp.verbs.steps import peek, report
 from vagrantp.verbs.steps.find import find
@@ -50,6 +51,8 @@ def _text(host: Host, folder: Path, as_json: bool) -> str:
     )
     if protect := PROTECTION.get(facts.pop("protect", None)):
         facts["mount"] += f", {protect}"
+    if kind := facts.pop("image_kind", None):
+        facts["image"] += f", {kind}"
     changes = facts.pop("changes", [])
     facts["changes"] = "; ".join(
         f"{change['key']}: {change['old']} → {change['new']} ({HOW[change['applies']]})"
@@ -90,6 +93,7 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     facts = facts_of(found, peek.sessions(host, found))
     return {
         **facts,
+        **_image(found.instance, settings),
         **_on_lan(host, found),
         "ports": _ports(host, found, facts["ports"]),
         "isolation": isolated,
@@ -102,6 +106,20 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
         "changes": [asdict(c) for c in drift(found.instance, wanted)] if wanted else [],
         "kept": kept(settings, wanted) if settings and wanted else [],
     }
+
+
+def _image(instance: Instance, settings: Settings | None) -> dict[str, Any]:
+    """Return what an instance was made of. A name may have meant another kind of image then."""
+    if not settings:
+        return {"image": None, "image_kind": None}
+    made = instance.machine()["provider"]
+    if instance.infra_type == "container":
+        kind = "built here" if settings.image in BUILT_IMAGES else "OCI image"
+    elif "key" not in made:
+        kind = "Vagrant box"
+    else:
+        kind = "built here" if made.get("grows", True) else "cloud image"
+    return {"image": saved.as_written(settings.image), "image_kind": kind}
 
 
 def _ports(host: Host, found: Found, had: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from vagrantp.core.libvirt import version, virsh
 from vagrantp.core.places import state_root, xdg
 from vagrantp.core.system import Host
 from vagrantp.images import built, store
+from vagrantp.settings.keys import BUILT_IMAGES
 
 DEVICE = Path("/dev/kvm")
 TRY_AGAIN = 3600  # seconds after which a failure no longer counts: the host may have been busy
@@ -90,10 +91,10 @@ def _this_host(host: Host) -> list[str]:
 
 
 def kernel() -> Path | None:
-    """Return a kernel to try with: our base image's, or this host's; None for neither."""
+    """Return a kernel to try with: a base image's, or this host's; None for neither."""
     release = platform.release()
-    own = built.kernel(built.FIRST)
-    places = (own, *(Path(place.format(release)) for place in HOSTS_KERNELS))
+    own = (built.kernel(image) for image in BUILT_IMAGES)
+    places = (*own, *(Path(place.format(release)) for place in HOSTS_KERNELS))
     return next((place for place in places if os.access(place, os.R_OK)), None)
 
 

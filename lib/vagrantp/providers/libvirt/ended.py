@@ -38,7 +38,7 @@ ENDED = {
     "paused (I/O error)": "was halted by QEMU, at an error of its disk",
     "paused (crashed)": "has crashed",
     "crashed (panicked)": "has crashed",
-    "shut off (crashed)": "is gone, as its QEMU has ended",
+    "shut off (crashed)": "is gone: its kernel has panicked, or QEMU has ended",
     "shut off (destroyed)": "was switched off",
     "shut off (shutdown)": "has shut down",
 }
