@@ -1,7 +1,7 @@
-"""A stand-in for Arch's cloud image, of Debian's packages: GPT, a BIOS boot partition, btrfs, `wheel`.
+"""A stand-in for Arch's cloud image, of Debian's packages: GPT, BIOS boot partition, btrfs, wheel.
 
-What a #cloud-config for Arch names is there: its packages by Arch's names, out of a repository in the
-image (they only depend on what Debian calls the same), and the unit sshd.service.
+What a #cloud-config for Arch names is there: packages by Arch's names, in a repository within the
+image (they only depend on what Debian calls otherwise), and the unit sshd.service.
 """
 
 from __future__ import annotations

@@ -90,6 +90,11 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[Facts, list[st
     return facts, argv
 
 
+def rejoin(host: Host, instance: Instance) -> None:
+    """Wait until an instance that may be rebooting answers. Raises ProviderError where it ended."""
+    _reach(host, instance, instance.ssh_config)
+
+
 def why_refused(instance: Instance, said: str) -> ProviderError | None:
     """Return why an instance will never let us in, by what ssh says; None where it may still.
 

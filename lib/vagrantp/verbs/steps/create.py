@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import cleaning_up_after
+from vagrantp.core.errors import ProviderError, UnansweredError, cleaning_up_after
 from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.host import checks
@@ -45,7 +45,16 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
 
         def check() -> None:
             _connect(host, instance, settings, made)
-            checking.check(host, instance, settings, instance.ssh_config_draft)
+            try:
+                checking.check(host, instance, settings, instance.ssh_config_draft)
+            except UnansweredError:
+                raise
+            except ProviderError:
+                if not settings.cloud_init:
+                    raise
+                # a reboot that the #cloud-config asks for may have come in between
+                ssh.close_connections(host, instance)
+                checking.check(host, instance, settings, instance.ssh_config_draft)
 
         if host.dry:
             return make()
