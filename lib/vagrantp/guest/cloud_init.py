@@ -95,7 +95,7 @@ def wait(host: Host, instance: Instance, pid: str, rejoin: Callable[[], None]) -
 def _wait(host: Host, instance: Instance, pid: str, rejoin: Callable[[], None]) -> None:
     """Run the script that waits; where a reboot cuts it off, again."""
     script, lost, boots = SCRIPT.read_text("utf-8"), 0, 0
-    boot = "" if host.dry else session.run(host, instance, pid, BOOT).stdout
+    boot = _boot(host, instance, pid, rejoin)
     while True:
         try:
             argv = ssh.kept_ssh(instance, pid)
@@ -104,9 +104,8 @@ def _wait(host: Host, instance: Instance, pid: str, rejoin: Callable[[], None]) 
         except UnansweredError:
             raise
         except ProviderError as error:
-            ssh.close_connections(host, instance)
-            _rejoin(rejoin)
-            now = session.run(host, instance, pid, BOOT).stdout
+            _rejoin(host, instance, rejoin)
+            now = _boot(host, instance, pid, rejoin)
             lost, boots = (lost + 1, boots) if now == boot else (0, boots + 1)
             if lost == MAX_LOST or boots == MAX_BOOTS:
                 raise error from None
@@ -115,7 +114,21 @@ def _wait(host: Host, instance: Instance, pid: str, rejoin: Callable[[], None]) 
             boot = now
 
 
-def _rejoin(rejoin: Callable[[], None]) -> None:
+def _boot(host: Host, instance: Instance, pid: str, rejoin: Callable[[], None]) -> str:
+    """Return the id of the guest's boot. Raises ProviderError where a login runs no command."""
+    if host.dry:
+        return ""
+    answer = session.run(host, instance, pid, BOOT)
+    if not answer.ok:  # it may be going down
+        _rejoin(host, instance, rejoin)
+        answer = session.run(host, instance, pid, BOOT)
+    if not answer.ok:
+        raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
+    return answer.stdout
+
+
+def _rejoin(host: Host, instance: Instance, rejoin: Callable[[], None]) -> None:
+    ssh.close_connections(host, instance)
     try:
         rejoin()
     except UnansweredError:

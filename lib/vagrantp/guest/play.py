@@ -29,6 +29,7 @@ FORCED = {
     "ANSIBLE_BECOME_ASK_PASS": "no",
     "ANSIBLE_CALLBACKS_ENABLED": "vagrantp",
     "ANSIBLE_FORCE_COLOR": "no",
+    "ANSIBLE_HOME": "/home/.ansible",  # $HOME is that of the guest's user
     "ANSIBLE_HOST_PATTERN_MISMATCH": "ignore",  # it is judged here
     "ANSIBLE_INVENTORY_ENABLED": "host_list",
     "ANSIBLE_NOCOLOR": "yes",

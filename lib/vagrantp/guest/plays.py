@@ -46,12 +46,14 @@ def check(host: Host, instance: Instance, settings: Settings, step: Provisioner)
             raise ProvisionError(error.message) from None
 
 
-def run(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> str:
+def run(host: Host, instance: Instance, settings: Settings, step: Provisioner, home: str) -> str:
     """Run a playbook for a guest that has Python; return " (2 ok, 1 changed)".
 
+    `home`: the folder of the guest's user, as the guest says.
     Raises ProvisionError; ConfigError where a play is not for the guest.
     """
     playbook = _playbook(host, instance, settings, step)
+    user, _, _ = _login(host, instance, settings)
     with _playground(host, instance, settings) as folder:
         host.progress.done(lambda: _at_task(events.read(folder / "events")))
 
@@ -66,7 +68,9 @@ def run(host: Host, instance: Instance, settings: Settings, step: Provisioner) -
                 timeout=TIMEOUT,
                 note=report,
                 explain=_complaint,
-                sandbox=playbooks.sandbox(playbook, folder, instance),
+                sandbox=playbooks.sandbox(
+                    playbook, folder, instance, playbooks.environment(user, home)
+                ),
             )
         except (ProviderError, HostLimitError) as error:
             found = events.read(folder / "events")

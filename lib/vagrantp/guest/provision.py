@@ -108,11 +108,11 @@ def run(
     _playbooks(host, settings)
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
-    _require_answer(host, instance, pid)
-    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
     done = []
     if settings.cloud_init and (name := cloud_init.wait(host, instance, pid, rejoin)):
         done.append(name)
+    home = _home(host, instance, pid)
+    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
     for step in _steps(settings):
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":
@@ -121,7 +121,7 @@ def run(
             else:
                 get = PYTHON.read_text("utf-8")
                 _as_root(host, instance, pid, get, "getting Python into the guest")
-                counted = plays.run(host, instance, settings, step)
+                counted = plays.run(host, instance, settings, step, home)
             done.append(f"{step.path.name}{counted}")
         if step == TOOLS and settings.agent:
             done.append(_install_agents(host, instance, pid, settings.agent))
@@ -130,13 +130,17 @@ def run(
     return ", ".join(done)
 
 
-def _require_answer(host: Host, instance: Instance, pid: str) -> None:
-    """Raise ProviderError where a login runs no command: what follows would wait for ever."""
+def _home(host: Host, instance: Instance, pid: str) -> str:
+    """Ask for the folder of who logs in.
+
+    Raises ProviderError where a login runs no command: what follows would wait for ever.
+    """
     if host.dry:
-        return
-    answer = session.run(host, instance, pid, "true")
+        return ""
+    answer = session.run(host, instance, pid, "cd && pwd")
     if not answer.ok:
         raise ProviderError(f"the guest does not answer: {last_line(answer.stderr)}")
+    return answer.stdout.strip()
 
 
 def _install_agents(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> str:
