@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from vagrantp.core import relay
 from vagrantp.core.errors import ConfigError, HostLimitError, ProviderError, ProvisionError
 from vagrantp.core.places import MASTER
 from vagrantp.core.system import Host
+from vagrantp.core.text import plain
 from vagrantp.guest import events, galaxy, playbooks
 from vagrantp.guest.events import Events, Failure
 from vagrantp.guest.playbooks import Playbook
@@ -42,8 +44,11 @@ def check(host: Host, instance: Instance, settings: Settings, step: Provisioner)
                 sandbox=seen,
             )
         except ProviderError as error:
-            _refuse(events.read(folder / "events"))
-            raise ProvisionError(error.message) from None
+            found = events.read(folder / "events")
+            _refuse(found)
+            raise _missing(step, found) or ProvisionError(
+                error.message, _role_to_name(error.message)
+            ) from None
 
 
 def run(host: Host, instance: Instance, settings: Settings, step: Provisioner, home: str) -> str:
@@ -120,6 +125,25 @@ def _refuse(found: Events) -> None:
     """Raise ConfigError where play.py has refused the playbook."""
     if found.refused:
         raise ConfigError("\n".join(found.refused))
+
+
+def _missing(step: Provisioner, found: Events) -> ProvisionError | None:
+    """Return the error for collections that a playbook needs and nothing brings."""
+    if not found.missing:
+        return None
+    names = [one.partition(" ")[0] for one in found.missing]
+    listed = "".join(f"\n    - {plain(name)}" for name in names)
+    return ProvisionError(
+        f"{step} needs what is not in ansible-core, nor in the project: "
+        + ", ".join(map(plain, found.missing)),
+        f"write to {step.path.parent}/requirements.yml\n  collections:{listed}",
+    )
+
+
+def _role_to_name(complaint: str) -> str | None:
+    """Return what helps against Ansible's complaint, where it lacks a role of Galaxy."""
+    found = re.search(r"role '(\w+\.[\w.]+)' was not found", complaint)
+    return found and f"name it in requirements.yml\n  roles:\n    - name: {found[1]}"
 
 
 def _name(settings: Settings) -> str:
