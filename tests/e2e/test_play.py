@@ -129,7 +129,7 @@ MISSING = """
 
 def test_missing_collections_are_named_all_at_once(tmp_path: Path) -> None:
     (tmp_path / "site.yml").write_text(MISSING)
-    (tmp_path / "more.yml").write_text("- local_action: {module: openssl_csr, path: /x}\n")
+    (tmp_path / "more.yml").write_text("- openssl_csr: {path: /x}\n")
     there = tmp_path / "collections/ansible_collections/community/docker"
     (there / "plugins/modules").mkdir(parents=True)
     (there / "plugins/modules/docker_image.py").write_text("# a module\n")

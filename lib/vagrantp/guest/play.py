@@ -6,7 +6,7 @@ callbacks/vagrantp.py writes to /run/vagrantp/events; the module fetch, to /fetc
 
 `localhost` is the guest, and no connection leads anywhere else. A play that is for no host, or that
 asks a question without an answer, is refused before the first task: exit status 1, and an event
-`{"refused": [line, …]}`. Where collections are missing, --syntax-check goes on to the next task, and
+`{"refused": [line, …]}`. Where collections are missing, --syntax-check goes on to the next task; it
 ends with exit status 1 and `{"missing": {collection: [module, …]}}`. Everything else in a project's
 ansible.cfg stays in force.
 """
