@@ -21,25 +21,22 @@ TYPES = (
 
 @pytest.mark.parametrize("form", [OLD, NEW])
 @pytest.mark.parametrize(
-    ("errors", "wrong", "unknown"),
+    ("errors", "found"),
     [
-        ("packages: 5 is not of type 'array'", 1, 0),
-        (f"packges: {ODD.format('packges')}", 0, 1),
-        (f"users.0: {ODD.format('dos')}, {TYPES}", 0, 1),
-        (f"hostname: ['a'] is not of type 'string', users.0: {ODD.format('dos')}, {TYPES}", 2, 1),
+        ("packages: 5 is not of type 'array'", 1),
+        (f"packges: {ODD.format('packges')}", 1),
+        (f"users.0: {ODD.format('dos')}, {TYPES}", 1),
+        (f"hostname: ['a'] is not of type 'string', users.0: {ODD.format('dos')}, {TYPES}", 2),
     ],
 )
-def test_what_a_schema_does_not_know_is_no_error(
-    form: str, errors: str, wrong: int, unknown: int
-) -> None:
-    said = form.format(f"Cloud config schema errors: {errors}")
-    found = cloud_init.schema_errors(said)
-    assert (len(found[0]), len(found[1])) == (wrong, unknown)
-    assert all(one.partition(":")[0] in errors for one in (*found[0], *found[1]))
+def test_what_this_hosts_cloud_init_finds(form: str, errors: str, found: int) -> None:
+    told = cloud_init.schema_errors(form.format(f"Cloud config schema errors: {errors}"))
+    assert errors.startswith(", ".join(told))
+    assert len(told) == found
 
 
 def test_what_is_no_schema_error_is_one() -> None:
-    assert cloud_init.schema_errors("Error: no such file\n") == (["Error: no such file"], [])
+    assert cloud_init.schema_errors("Error: no such file\n") == ["Error: no such file"]
 
 
 @pytest.fixture

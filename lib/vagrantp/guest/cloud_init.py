@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from vagrantp.core.errors import ProviderError, ProvisionError, UnansweredError
+from vagrantp.core.errors import ProviderError, UnansweredError
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
@@ -34,7 +34,8 @@ MAX_SAID = 20  # lines
 def check(host: Host, instance: Instance, settings: Settings) -> None:
     """Have the cloud-init of this host, where it has one, check CLOUD_INIT against its schema.
 
-    What that does not know, a newer one in the guest may. Raises ProvisionError.
+    What it finds are warnings, as they are for cloud-init itself: the guest's may be newer, and
+    modules take more than their schema says.
     """
     theirs = settings.cloud_init and instance.source(settings.cloud_init)
     # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
@@ -42,29 +43,22 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
         return
     argv = [str(CHECKER), "schema", "--config-file", str(theirs)]
     done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
-    if done.ok:
-        return
-    wrong, unknown = schema_errors(done.stderr + done.stdout)
-    if wrong:
-        raise ProvisionError(f"{settings.cloud_init}: {'; '.join(wrong)}")
-    for one in unknown:
-        host.progress.say(f"warning: {settings.cloud_init}: {one}")
+    if not done.ok:
+        for error in schema_errors(done.stderr + done.stdout):
+            host.progress.say(f"warning: {settings.cloud_init}: {error}, says cloud-init here")
 
 
-def schema_errors(said: str) -> tuple[list[str], list[str]]:
-    """Return what is wrong in a #cloud-config by `cloud-init schema`, and what that does not know.
+def schema_errors(said: str) -> list[str]:
+    """Return what is wrong in a #cloud-config by `cloud-init schema`.
 
-    Where a key has several forms, an unknown one in it is an error in each of them.
+    Where a key has several forms, what is unknown in it is an error by each: it is here once.
     """
     found = re.search(r"schema errors: (.*)", said)
     if not found:
-        return [last_line(said)], []
+        return [last_line(said)]
     errors = [plain(one) for one in re.split(r", (?=[\w.-]+: )", found[1])]
-    unknown = [one for one in errors if UNKNOWN in one]
-    places = {one.partition(":")[0] for one in unknown}
-    # of a key at the top its name is the place
-    wrong = [one for one in errors if one.partition(":")[0] not in places]
-    return [*wrong, *unknown] if wrong else [], unknown
+    places = {one.partition(":")[0] for one in errors if UNKNOWN in one}
+    return [one for one in errors if UNKNOWN in one or one.partition(":")[0] not in places]
 
 
 def wait(host: Host, instance: Instance, pid: str, rejoin: Callable[[], None]) -> str:
