@@ -115,6 +115,34 @@ def test_a_prompt_without_a_value_is_refused(tmp_path: Path) -> None:
     assert (done.returncode, told) == (1, [{"refused": [f"{tmp_path}/site.yml:1: {text}"]}])
 
 
+MISSING = """
+- hosts: all
+  tasks:
+    - npm: name=x
+      with_items: [1]
+    - block: [community.general.snap: {name: x}]
+    - community.docker.docker_image: {name: x}
+    - import_tasks: more.yml
+  handlers: [{pacman: name=x}]
+"""
+
+
+def test_missing_collections_are_named_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "site.yml").write_text(MISSING)
+    (tmp_path / "more.yml").write_text("- openssl_csr: {path: /x}\n")
+    there = tmp_path / "collections/ansible_collections/community/docker"
+    (there / "plugins/modules").mkdir(parents=True)
+    (there / "plugins/modules/docker_image.py").write_text("# a module\n")
+    done, told = play(tmp_path, "--syntax-check")
+    modules = ["community.general.snap", "npm", "pacman"]
+    missing = {"community.general": modules, "community.crypto": ["openssl_csr"]}
+    assert (done.returncode, told) == (1, [{"missing": missing}]), done.stderr
+
+    (tmp_path / "more.yml").write_text("- misspelt: {}\n")
+    done, told = play(tmp_path, "--syntax-check")
+    assert "resolve module/action 'misspelt'" in done.stderr
+
+
 ADDED = """
 - {hosts: all, gather_facts: no, tasks: [block: [{group_by: {key: apps}}]]}
 - {hosts: apps, gather_facts: no, tasks: [debug: ]}

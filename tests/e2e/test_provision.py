@@ -8,8 +8,9 @@ from time import monotonic
 
 import pytest
 
+from tests.boxes import arch
 from tests.conftest import CONTAINER, VM, MakeProject, Project
-from tests.e2e.conftest import guest, lets_in, own_key, status
+from tests.e2e.conftest import forget_box, guest, lets_in, own_key, status
 
 PLAYBOOK = """\
 - name: a box of mine
@@ -184,8 +185,8 @@ def test_mistakes_are_found_before_anything_is_made(guests: MakeProject) -> None
     up = app.fab("up")
     assert (up.returncode, "create" in up.stderr) == (7, False)
     assert "community.general.ufw" in up.stderr and f"{app.folder}/site.yml:2" in up.stderr
-    hint = "write collections: [community.general] into requirements.yml beside the playbook"
-    assert f"  hint: {hint}\n" in up.stderr, up.stderr
+    hint = f"write to {app.folder}/requirements.yml\n  collections:\n    - community.general\n"
+    assert f"  hint: {hint}" in up.stderr, up.stderr
 
 
 def test_scripts(guests: MakeProject) -> None:
@@ -345,3 +346,108 @@ def test_todays_cloud_config(guests: MakeProject, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "site.yml (12 ok, 7 changed)" in again.stderr
     is_as_the_playbook_says(app)
+
+
+# The person's own file, unchanged.
+ARCH = """\
+#cloud-config
+hostname: base
+manage_etc_hosts: true
+
+users:
+  - default
+  - name: root
+    lock_passwd: false
+    ssh_authorized_keys:
+      - ssh-rsa AAAA...
+  - name: av
+    lock_passwd: false
+    plain_text_passwd: changeme
+    shell: /bin/bash
+    sudo: ALL=(ALL) NOPASSWD:ALL
+    groups: wheel
+    ssh_authorized_keys:
+      - ssh-rsa AAAA...
+
+ssh_pwauth: true
+disable_root: false
+
+packages:
+  - ansible
+  - emacs
+  - git
+  - networkmanager
+  - openssh
+  - python
+  - rsync
+  - sudo
+  - tmux
+  - vim
+
+runcmd:
+  - systemctl enable --now sshd
+  - systemctl enable --now NetworkManager
+  - btrfs filesystem resize max /
+"""
+
+
+@pytest.mark.soak
+def test_a_cloud_config_for_arch_as_it_is(guests: MakeProject, tmp_path: Path) -> None:
+    """On a btrfs root, GPT with a BIOS boot partition, and what the file names."""
+    app = guests("it's for arch")
+    arch.image(app.folder / "arch.qcow2", tmp_path / "arch")
+    (app.folder / "user-config").write_text(ARCH)
+    asked = {"BOX": "./arch.qcow2", "CLOUD_INIT": "user-config", "SSH_USER": "av", "DISK": 6}
+    app.write({**VM, "MEMORY": 1024, **asked})
+    try:
+        up = app.fab("up")
+        assert up.returncode == 0, up.stderr
+        assert guest(app, "hostname; id -nG; id -nG arch; findmnt -no FSTYPE /") == (
+            "base\nav wheel\narch wheel users\nbtrfs\n"
+        )
+        assert guest(app, "systemctl is-active sshd NetworkManager") == "active\nactive\n"
+        guest(app, "dpkg -s ansible emacs networkmanager openssh python")
+        assert int(guest(app, "df -BM --output=size / | tail -n 1").strip(" M\n")) > 5000
+        verify = app.fab("verify")
+        assert verify.returncode == 0, verify.stdout
+    finally:
+        assert app.fab("rm", "--force").returncode == 0
+        forget_box("arch")
+
+
+PROXMOX = """\
+#cloud-config
+hostname: dev
+fqdn: dev.example.org
+user: dev
+ssh_pwauth: false
+byobu_by_default: enable
+package_reboot_if_required: true
+packages: [hello]
+bootcmd:
+  - [cloud-init-per, instance, marker, touch, /run/reboot-required]
+runcmd:
+  - echo ran >> /etc/ran
+  - reboot
+power_state: {mode: reboot}
+write_files:
+  - {path: /etc/written, content: "once\\n", append: true}
+"""
+COUNTED = "#!/bin/sh\necho provisioned >> /etc/ran\n"
+
+
+@pytest.mark.soak
+def test_a_cloud_config_that_reboots(guests: MakeProject) -> None:
+    """After packages, by a command, by power_state: `up` waits, and provisions once."""
+    app = guests("it's proxmox")
+    provided(app, **{"user-data": PROXMOX, "count": COUNTED})
+    app.write({**VM, "CLOUD_INIT": "user-data", "SSH_USER": "dev", "PROVISION_SCRIPT": "./count"})
+    up = app.fab("up")
+    assert up.returncode == 0, up.stderr
+    assert up.stderr.count("cloud-init rebooted the guest") >= 2, up.stderr
+    assert "warning: CLOUD_INIT: byobu_by_default: the image leaves out the module" in up.stderr
+    assert guest(app, "hostname; cat /etc/ran /etc/written") == "dev\nran\nprovisioned\nonce\n"
+    assert guest(app, "id -nG").split()[:3] == ["dev", "adm", "sudo"]
+    guest(app, "command -v hello")
+    again = app.fab("up")
+    assert (again.returncode, "provision" in again.stderr) == (0, False)

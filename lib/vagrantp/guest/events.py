@@ -36,6 +36,7 @@ class Events:
     task: tuple[int, int] | None = None
     failures: tuple[Failure, ...] = ()
     refused: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # collections, each with its modules
     for_nobody: tuple[str, ...] = ()
     ok: int = 0
     changed: int = 0
@@ -52,6 +53,7 @@ def read(file: Path) -> Events:
     found: dict[str, Any] = {}
     failures: deque[Failure] = deque(maxlen=MOST_LINES)
     refused: deque[str] = deque(maxlen=MOST_LINES)
+    missing: deque[str] = deque(maxlen=MOST_LINES)
     for_nobody: deque[str] = deque(maxlen=MOST_LINES)
     for kind, value in _pairs(data):
         match kind, value:
@@ -67,12 +69,21 @@ def read(file: Path) -> Events:
                 failures.append(Failure(*texts))
             case "refused", list(lines):
                 refused.extend(line[:MOST_TEXT] for line in lines if isinstance(line, str))
+            case "missing", dict(collections):
+                for name, modules in [*collections.items()][:MOST_LINES]:
+                    if isinstance(modules, list):
+                        text = f"{name} (for {', '.join(map(str, modules[:MOST_LINES]))})"
+                        missing.append(text[:MOST_TEXT])
             case "nobody", str(text):
                 for_nobody.append(text[:MOST_TEXT])
             case "counts", {"ok": int(ok), "changed": int(changed)} if _are_counts(ok, changed):
                 found |= {"ok": ok, "changed": changed, "has_ended": True}
     return Events(
-        failures=tuple(failures), refused=tuple(refused), for_nobody=tuple(for_nobody), **found
+        failures=tuple(failures),
+        refused=tuple(refused),
+        missing=tuple(missing),
+        for_nobody=tuple(for_nobody),
+        **found,
     )
 
 

@@ -6,13 +6,16 @@ callbacks/vagrantp.py writes to /run/vagrantp/events; the module fetch, to /fetc
 
 `localhost` is the guest, and no connection leads anywhere else. A play that is for no host, or that
 asks a question without an answer, is refused before the first task: exit status 1, and an event
-`{"refused": [line, …]}`. Everything else in a project's ansible.cfg stays in force.
+`{"refused": [line, …]}`. Where collections are missing, --syntax-check goes on to the next task; it
+ends with exit status 1 and `{"missing": {collection: [module, …]}}`. Everything else in a project's
+ansible.cfg stays in force.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +32,7 @@ FORCED = {
     "ANSIBLE_BECOME_ASK_PASS": "no",
     "ANSIBLE_CALLBACKS_ENABLED": "vagrantp",
     "ANSIBLE_FORCE_COLOR": "no",
+    "ANSIBLE_HOME": "/home/.ansible",  # $HOME is that of the guest's user
     "ANSIBLE_HOST_PATTERN_MISMATCH": "ignore",  # it is judged here
     "ANSIBLE_INVENTORY_ENABLED": "host_list",
     "ANSIBLE_NOCOLOR": "yes",
@@ -58,18 +62,70 @@ def main() -> None:
     if galaxy:
         constants.DEFAULT_ROLES_PATH.append(f"{galaxy}/roles")
     _lead_to_the_guest()
+    missing: dict[str, set[str]] = {}
+    if "--syntax-check" in arguments:
+        _collect(missing)
 
     class Executor(cli.PlaybookExecutor):  # type: ignore[misc]
         def run(self) -> Theirs:
-            if refused := _refused(self):
-                with EVENTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"refused": refused}) + "\n")
+            try:
+                refused = _refused(self)
+            finally:
+                if missing:
+                    _report("missing", {name: sorted(of) for name, of in missing.items()})
+            if refused:
+                _report("refused", refused)
+            if refused or missing:
                 return 1
             _fetch_into(FETCHED)
             return super().run()
 
     cli.PlaybookExecutor = Executor
     cli.PlaybookCLI.cli_executor(["ansible-playbook", *arguments])
+
+
+def _report(kind: str, value: object) -> None:
+    with EVENTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({kind: value}) + "\n")
+
+
+def _collect(missing: dict[str, set[str]]) -> None:
+    """Have tasks whose collection is not there pass, and put that into `missing`, with modules."""
+    from ansible.errors import AnsibleParserError
+    from ansible.parsing.mod_args import ModuleArgsParser
+
+    parse = ModuleArgsParser.parse
+
+    def parse_or_note(parser: Theirs, *args: object, **kwargs: object) -> Theirs:
+        try:
+            return parse(parser, *args, **kwargs)
+        except AnsibleParserError as error:
+            found = re.search(r"couldn't resolve module/action '([\w.]+)'", str(error))
+            collection = _collection_of(found[1]) if found else ""
+            if not found or not collection:
+                raise
+            missing.setdefault(collection, set()).add(found[1])
+            return parse(parser, skip_action_validation=True)
+
+    ModuleArgsParser.parse = parse_or_note
+
+
+def _collection_of(module: str) -> str:
+    """Return the collection that a module is in, if it is not there; "" for a misspelt module."""
+    from ansible.utils.collection_loader import _collection_finder as finder
+
+    if "." not in module:  # ansible-core knows where its former modules went
+        routes = finder._get_collection_metadata("ansible.builtin")["plugin_routing"]
+        module = (routes["modules"].get(module) or {}).get("redirect", "")
+    namespace, _, rest = module.partition(".")
+    collection = f"{namespace}.{rest.partition('.')[0]}"
+    if not rest.partition(".")[2] or collection == "ansible.builtin":
+        return ""
+    try:
+        finder._get_collection_metadata(collection)
+    except ValueError:
+        return collection
+    return ""
 
 
 def _lead_to_the_guest() -> None:

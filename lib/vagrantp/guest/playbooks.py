@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from vagrantp.settings.files import folders_up
 GUEST = PACKAGE / "guest"
 RUN = "/run/vagrantp"  # in the sandbox, vagrantp's own
 MOST_FILES = 500_000  # of a project, that are looked at for sockets
+MAX_HOME = 1024  # characters
 FETCHED = "/fetched"  # in the sandbox, where the module fetch writes
 PLAY = f"{RUN}/play.py"
 OWN = {
@@ -78,7 +79,21 @@ def ssh_config(instance: Instance, user: str) -> str:
     return ssh.config(instance, own)
 
 
-def sandbox(playbook: Playbook, folder: Path, instance: Instance | None = None) -> Sandbox:
+def environment(user: str, home: str) -> dict[str, str]:
+    """Return what a playbook for localhost looks up of who runs it: here, of the guest's user.
+
+    `home`: as the guest says.
+    """
+    is_path = home.startswith("/") and home.isprintable() and len(home) <= MAX_HOME
+    return {"USER": user, "LOGNAME": user, **({"HOME": home} if is_path else {})}
+
+
+def sandbox(
+    playbook: Playbook,
+    folder: Path,
+    instance: Instance | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Sandbox:
     """Return the sandbox of a playbook; `instance`: the guest that it reaches, if any.
 
     `folder` has `events`, which is written there; for a guest also `connection.json`, `ssh_config`,
@@ -96,7 +111,7 @@ def sandbox(playbook: Playbook, folder: Path, instance: Instance | None = None) 
         reads=reads,
         places=places,
         writable=writable,
-        env=_above(playbook),
+        env={**_above(playbook), **(env or {})},
         cwd=str(playbook.path.parent),
     )
 

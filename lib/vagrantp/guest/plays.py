@@ -13,6 +13,7 @@ from vagrantp.core import relay
 from vagrantp.core.errors import ConfigError, HostLimitError, ProviderError, ProvisionError
 from vagrantp.core.places import MASTER
 from vagrantp.core.system import Host
+from vagrantp.core.text import plain
 from vagrantp.guest import events, galaxy, playbooks
 from vagrantp.guest.events import Events, Failure
 from vagrantp.guest.playbooks import Playbook
@@ -23,10 +24,6 @@ from vagrantp.settings.env import Settings
 from vagrantp.settings.parsers import Provisioner
 
 LOCALHOST = "plays for localhost set up the guest"  # as play.py prints it
-# What Ansible says of a module or a role that it does not find; the names of built-in ones apart.
-FROM_COLLECTION = re.compile(
-    r"(?:couldn't resolve module/action|[Tt]he role) '(?!ansible\.)([a-z_]\w*\.[a-z_]\w*)\.\w"
-)
 CHECK_TIMEOUT = 300  # seconds
 TIMEOUT = 4 * 3600  # seconds: some compile
 CONNECT_TIMEOUT = 10  # seconds
@@ -47,22 +44,21 @@ def check(host: Host, instance: Instance, settings: Settings, step: Provisioner)
                 sandbox=seen,
             )
         except ProviderError as error:
-            _refuse(events.read(folder / "events"))
-            raise ProvisionError(error.message, _missing(error.message)) from None
+            found = events.read(folder / "events")
+            _refuse(found)
+            raise _missing(step, found) or ProvisionError(
+                error.message, _role_to_name(error.message)
+            ) from None
 
 
-def _missing(said: str) -> str | None:
-    """Return what to write where a playbook uses a collection that is not there."""
-    found = FROM_COLLECTION.search(said)
-    return found and f"write collections: [{found[1]}] into requirements.yml beside the playbook"
-
-
-def run(host: Host, instance: Instance, settings: Settings, step: Provisioner) -> str:
+def run(host: Host, instance: Instance, settings: Settings, step: Provisioner, home: str) -> str:
     """Run a playbook for a guest that has Python; return " (2 ok, 1 changed)".
 
+    `home`: the folder of the guest's user, as the guest says.
     Raises ProvisionError; ConfigError where a play is not for the guest.
     """
     playbook = _playbook(host, instance, settings, step)
+    user, _, _ = _login(host, instance, settings)
     with _playground(host, instance, settings) as folder:
         host.progress.done(lambda: _at_task(events.read(folder / "events")))
 
@@ -77,7 +73,9 @@ def run(host: Host, instance: Instance, settings: Settings, step: Provisioner) -
                 timeout=TIMEOUT,
                 note=report,
                 explain=_complaint,
-                sandbox=playbooks.sandbox(playbook, folder, instance),
+                sandbox=playbooks.sandbox(
+                    playbook, folder, instance, playbooks.environment(user, home)
+                ),
             )
         except (ProviderError, HostLimitError) as error:
             found = events.read(folder / "events")
@@ -127,6 +125,25 @@ def _refuse(found: Events) -> None:
     """Raise ConfigError where play.py has refused the playbook."""
     if found.refused:
         raise ConfigError("\n".join(found.refused))
+
+
+def _missing(step: Provisioner, found: Events) -> ProvisionError | None:
+    """Return the error for collections that a playbook needs and nothing brings."""
+    if not found.missing:
+        return None
+    names = [one.partition(" ")[0] for one in found.missing]
+    listed = "".join(f"\n    - {plain(name)}" for name in names)
+    return ProvisionError(
+        f"{step} needs what is not in ansible-core, nor in the project: "
+        + ", ".join(map(plain, found.missing)),
+        f"write to {step.path.parent}/requirements.yml\n  collections:{listed}",
+    )
+
+
+def _role_to_name(complaint: str) -> str | None:
+    """Return what helps against Ansible's complaint, where it lacks a role of Galaxy."""
+    found = re.search(r"role '(\w+\.[\w.]+)' was not found", complaint)
+    return found and f"name it in requirements.yml\n  roles:\n    - name: {found[1]}"
 
 
 def _name(settings: Settings) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +18,16 @@ from vagrantp_guard import contract
 from vagrantp.core.errors import (
     HostLimitError,
     ProviderError,
-    ProvisionError,
     cleaning_up_after,
 )
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.progress import Check, compare
-from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.system import Host
-from vagrantp.core.text import last_line, plain
-from vagrantp.guest import agents, facts, plays, session, shell
+from vagrantp.guest import agents, cloud_init, plays, session, shell
 from vagrantp.guest.facts import Facts
 from vagrantp.guest.plays import failure
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
-from vagrantp.settings import env
 from vagrantp.settings.env import Settings
 from vagrantp.settings.files import first_line
 from vagrantp.settings.parsers import Provisioner
@@ -41,15 +37,6 @@ DONE = "/var/lib/vagrantp/provisioned"
 PYTHON = SCRIPTS / "get_python.sh"
 TOOLS = Provisioner("ours", Path("agent"))  # of coding agents
 SCRIPT = SCRIPTS / "script.sh"
-SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we have it
-# The exit status is ignored, as the result says more.
-CLOUD_INIT = f"""
-command -v cloud-init >/dev/null || {{ echo "error: the guest has no cloud-init" >&2; exit 1; }}
-cloud-init status --wait >/dev/null || true
-mkdir -p /var/lib/vagrantp
-cp /run/cloud-init/result.json {SEEN}
-"""
-CHECKER = Path("/usr/bin/cloud-init")  # of this host, if it has one
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
 LAST_LINES = 5  # of a script's output, in the message of its failure
 
@@ -97,13 +84,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     Gets the roles and collections that they require. Raises ProvisionError; ConfigError where a
     play is not for the guest.
     """
-    theirs = settings.cloud_init and instance.source(settings.cloud_init)
-    # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
-    if theirs and CHECKER.exists() and not env.is_template(theirs):
-        argv = [str(CHECKER), "schema", "--config-file", str(theirs)]
-        done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
-        if not done.ok:
-            raise ProvisionError(f"{settings.cloud_init}: {last_line(done.stderr + done.stdout)}")
+    cloud_init.check(host, instance, settings)
     for step in _playbooks(host, settings):
         with host.progress.stage("check", step.path.name):
             plays.check(host, instance, settings, step)
@@ -117,20 +98,22 @@ def _playbooks(host: Host, settings: Settings) -> list[Provisioner]:
     return found
 
 
-def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
+def run(
+    host: Host, instance: Instance, settings: Settings, pid: str, rejoin: Callable[[], None]
+) -> str:
     """Take every step of PROVISION_SCRIPT in a running guest; return what was done.
 
-    `pid`: of its QEMU or first process. Raises ProvisionError where a step fails,
-    ProviderError where the guest does not answer.
+    `pid`: of its QEMU or first process; `rejoin`: waits until it answers again. Raises
+    ProvisionError where a step fails, ProviderError where the guest does not answer.
     """
     _playbooks(host, settings)
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
-    _require_answer(host, instance, pid)
-    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
     done = []
-    if settings.cloud_init and (name := _await_cloud_init(host, instance, pid)):
+    if settings.cloud_init and (name := cloud_init.wait(host, instance, pid, rejoin)):
         done.append(name)
+    home = _home(host, instance, pid)
+    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
     for step in _steps(settings):
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":
@@ -139,7 +122,7 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
             else:
                 get = PYTHON.read_text("utf-8")
                 _as_root(host, instance, pid, get, "getting Python into the guest")
-                counted = plays.run(host, instance, settings, step)
+                counted = plays.run(host, instance, settings, step, home)
             done.append(f"{step.path.name}{counted}")
         if step == TOOLS and settings.agent:
             done.append(_install_agents(host, instance, pid, settings.agent))
@@ -148,13 +131,17 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
     return ", ".join(done)
 
 
-def _require_answer(host: Host, instance: Instance, pid: str) -> None:
-    """Raise ProviderError where a login runs no command: what follows would wait for ever."""
+def _home(host: Host, instance: Instance, pid: str) -> str:
+    """Ask for the folder of who logs in.
+
+    Raises ProviderError where a login runs no command: what follows would wait for ever.
+    """
     if host.dry:
-        return
-    answer = session.run(host, instance, pid, "true")
+        return ""
+    answer = session.run(host, instance, pid, "cd && pwd")
     if not answer.ok:
         raise session.unanswered(instance, answer.stderr)
+    return answer.stdout.strip()
 
 
 def _install_agents(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> str:
@@ -193,26 +180,6 @@ def _run_script(
         with cleaning_up_after(error):
             _as_root(host, instance, pid, script, "ending a script")
         raise
-
-
-def _await_cloud_init(host: Host, instance: Instance, pid: str) -> str:
-    """Wait for the end of cloud-init's first run, once. Raises ProvisionError where it failed."""
-    name = "cloud-init"
-    seen = session.run(host, instance, pid, f"cat {SEEN}")
-    if seen.ok:
-        return ""
-    with host.progress.stage("provision", name):
-        _as_root(host, instance, pid, CLOUD_INIT, name)
-    if host.dry:
-        return name
-    answer = session.run(host, instance, pid, f"cat {SEEN}")
-    errors = facts.cloud_init_errors(answer.stdout) if answer.ok else [last_line(answer.stderr)]
-    if errors:
-        tail = "sudo -n tail /var/log/cloud-init-output.log"
-        said = session.run(host, instance, pid, tail).stdout
-        last = [f"\n  {plain(line)}" for line in said.strip().splitlines()[-LAST_LINES:]]
-        raise failure(host, name, "; ".join(errors) + "".join(last))
-    return name
 
 
 def _as_root(host: Host, instance: Instance, pid: str, script: str, what: str) -> None:

@@ -145,21 +145,30 @@ def is_template(cloud_init: Path) -> bool:
 
 
 def users_of(cloud_init: Path) -> list[str]:
-    """Return the users that a #cloud-config names; of a template, what looks like it."""
+    """Return the users that a #cloud-config names; of a template, what looks like it.
+
+    A `user` is the image's default user by another name (its ug_util.py, normalize_users_groups).
+    """
     text, found = _cloud_config(cloud_init)
     if found is None:
-        return re.findall(r"^\s*-?\s*name:\s*[\"']?([\w-]+)", text, re.MULTILINE)
-    users = found.get("users")
+        return re.findall(r"^\s*-?\s*(?:name|user):\s*[\"']?([\w-]+)", text, re.MULTILINE)
+    users, default = found.get("users"), found.get("user")
     if isinstance(users, dict):
-        return [*filter(None, map(_word, users))]
-    named = users if isinstance(users, list) else []  # or a string, of "default" for one
-    return [*filter(None, (_word(user.get("name")) for user in named if isinstance(user, dict)))]
+        names = [_word(name) for name in users]
+    else:
+        listed = users if isinstance(users, list) else []  # or a string, of "default" for one
+        names = [_word(user.get("name")) for user in listed if isinstance(user, dict)]
+    names.append(_word(default.get("name") if isinstance(default, dict) else default))
+    return [name for name in names if name]
 
 
 def _hostname(cloud_init: Path, otherwise: str) -> str | None:
-    """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn)."""
+    """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn).
+
+    None where only the guest knows: it may keep its image's, or take the whole `fqdn`.
+    """
     _, found = _cloud_config(cloud_init, documents.without_links)
-    if found is None:
+    if found is None or found.get("preserve_hostname") or found.get("prefer_fqdn_over_hostname"):
         return None
     given = _word(found.get("hostname")) or _word(found.get("fqdn"))
     return (given or otherwise).partition(".")[0]

@@ -14,6 +14,7 @@ from vagrantp.instance import grants, habits
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import Found
 from vagrantp.instance.habits import Changed
+from vagrantp.instance.record import Instance
 from vagrantp.net import isolation, ports
 from vagrantp.providers import provider_for
 from vagrantp.settings import saved

@@ -95,6 +95,11 @@ def _reach(host: Host, instance: Instance, config: Path) -> tuple[Facts, list[st
     return facts, argv
 
 
+def rejoin(host: Host, instance: Instance) -> None:
+    """Wait until an instance that may be rebooting answers. Raises ProviderError where it ended."""
+    _reach(host, instance, instance.ssh_config)
+
+
 def grow(host: Host, instance: Instance, argv: list[str]) -> None:
     """Make the root file system of a VM fill its disk. `argv`: the ssh that reaches it."""
     with host.progress.stage("grow the root file system"):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vagrantp.core.errors import ProviderError, cleaning_up_after
+from vagrantp.core.errors import ProviderError, UnansweredError, cleaning_up_after
 from vagrantp.core.system import Host
 from vagrantp.guest import clock, mirrors, session
 from vagrantp.host import checks
@@ -46,7 +46,16 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
 
         def check() -> None:
             _connect(host, instance, settings, made)
-            checking.check(host, instance, settings, instance.ssh_config_draft)
+            try:
+                checking.check(host, instance, settings, instance.ssh_config_draft)
+            except UnansweredError:
+                raise
+            except ProviderError:
+                if not settings.cloud_init:
+                    raise
+                # a reboot that the #cloud-config asks for may have come in between
+                ssh.close_connections(host, instance)
+                checking.check(host, instance, settings, instance.ssh_config_draft)
             _look_at_mirrors(host, instance, settings)
 
         if host.dry:
