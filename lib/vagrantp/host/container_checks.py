@@ -18,7 +18,7 @@ from vagrantp.core.text import last_line
 from vagrantp.host.finding import Finding
 from vagrantp.host.room import free, room
 from vagrantp.net import subnets
-from vagrantp.providers.podman import quota
+from vagrantp.providers.podman import nested, quota
 from vagrantp.settings.env import Settings
 
 SYSTEMD = Path("/run/systemd/system")
@@ -94,6 +94,25 @@ def user_ids(host: Host) -> Finding:
         return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
     why = last_line(answer.stderr)
     return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_fix())
+
+
+def nestable(settings: Settings) -> Finding:
+    """See that containers can be made in a container, if NESTED=yes asks for it.
+
+    What only a running one shows is tried when it runs: providers/podman/nested.py.
+    """
+    if not settings.nested:
+        return Finding("ok", "not asked for")
+    if missing := nested.missing():
+        text = f"NESTED=yes needs {' and '.join(missing)}, for everybody"
+        fix = f"sudo modprobe --all fuse tun; sudo chmod a+rw {' '.join(missing)}"
+        return Finding("failed", text, fix, HostLimitError)
+    for name, (denying, allowing) in NAMESPACE_SETTINGS.items():
+        path = Path("/proc/sys", *name.split("."))
+        if path.exists() and path.read_text().strip() == denying:
+            text = f"NESTED=yes needs namespaces, and {name} is {denying}"
+            return Finding("failed", text, f"sudo sysctl --write {name}={allowing}", HostLimitError)
+    return Finding("ok", f"{' and '.join(nested.DEVICES)} are there")
 
 
 def namespaces_fix() -> str:
