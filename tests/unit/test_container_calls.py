@@ -138,7 +138,9 @@ def test_the_rest_is_podmans() -> None:
 
 
 def test_a_rule_of_an_older_profile_names_one_call() -> None:
-    rules = [{"name": name, "action": "SCMP_ACT_ALLOW"} for name in ("read", "keyctl")]
+    rules: list[dict[str, Any]] = [
+        {"name": name, "action": "SCMP_ACT_ALLOW"} for name in ("read", "keyctl")
+    ]
     rules.append({"names": None, "name": "write", "action": "SCMP_ACT_ALLOW"})
     made = closed({**PODMANS, "syscalls": rules})
     allowed = [{"names": [name], "action": "SCMP_ACT_ALLOW"} for name in ("read", "write")]
