@@ -30,6 +30,12 @@ NAMESPACE_SETTINGS = {
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
     "user.max_user_namespaces": ("0", "15000"),
 }
+# As playbooks/host.yml sets them: never reached before a container's MEMORY is.
+SHARED_LIMITS = {
+    "fs.inotify.max_user_instances": 2**31 - 1,
+    "fs.inotify.max_user_watches": 2**31 - 1,
+    "fs.file-max": 2**63 - 1,
+}
 CGROUP_HELP = "https://rootlesscontaine.rs/getting-started/common/cgroup2/"
 
 
@@ -94,6 +100,21 @@ def user_ids(host: Host) -> Finding:
         return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
     why = last_line(answer.stderr)
     return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_fix())
+
+
+def shared_limits() -> Finding:
+    """See that no container can use up what the kernel counts for it and this host's root together.
+
+    What it takes there is in its MEMORY, which is the limit.
+    """
+    found = {name: int(Path("/proc/sys", *name.split(".")).read_text()) for name in SHARED_LIMITS}
+    low = [
+        f"{name} is {found[name]}" for name, enough in SHARED_LIMITS.items() if found[name] < enough
+    ]
+    if low:
+        text = f"a container can use up what this host shares with it: {', '.join(low)}"
+        return Finding("warning", text, SET_UP)
+    return Finding("ok", "no container can use up inotify, or open files")
 
 
 def nestable(settings: Settings) -> Finding:
