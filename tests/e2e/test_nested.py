@@ -18,21 +18,24 @@ from tests.network.ways import PROBE, Probe, named, never, to_host, to_internet,
 NESTED = {**CONTAINER, "NESTED": "yes"}
 OPENED = ("clone newuser", "unshare newuser")
 MOST = 512  # of each kind of namespace, for each user
-# User namespaces that this user can have at once, by processes that wait.
+# User namespaces that a user can have at once: each stays while its file is open.
 COUNT = """
-import ctypes, os, signal
-libc, made, children = ctypes.CDLL(None), 0, []
+import ctypes, os
+libc, kept = ctypes.CDLL(None), []
 for _ in range(600):
-    ours, theirs = os.pipe()
-    children.append(os.fork())
-    if not children[-1]:
-        os.write(theirs, b"%d" % (libc.unshare(0x10000000) == 0))
-        signal.pause()
-    made += os.read(ours, 1) == b"1"
-    os.close(ours), os.close(theirs)
-for child in children:
-    os.kill(child, signal.SIGKILL)
-print(made)
+    (ours, say), (hear, theirs) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(theirs)
+        os.write(say, b"%d" % (libc.unshare(0x10000000) == 0))
+        os.read(hear, 1)
+        os._exit(0)
+    if os.read(ours, 1) == b"1":
+        kept.append(os.open(f"/proc/{child}/ns/user", os.O_RDONLY))
+    for file in (ours, say, hear, theirs):
+        os.close(file)
+    os.waitpid(child, 0)
+print(len(kept))
 """
 # What docs/howto.md says, with an image of the guest's own files.
 PODMAN = """
