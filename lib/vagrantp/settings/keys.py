@@ -311,7 +311,7 @@ class Settings:
 
     nested: bool = key(
         "yes or no",
-        "containers in a container: rootless Podman or Docker can be run in it",
+        "containers in a container: whether rootless Podman can be run in it",
         "no",
         yes_or_no,
         default="no",
