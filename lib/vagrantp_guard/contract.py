@@ -47,6 +47,8 @@ ISOLATION = "isolation.json"  # … its policy and its mount
 CONTAINER_ID = "container"  # … the container's id, written down before its first start
 FORWARDS = "forwards.json"  # … what forward.py carries
 FIRST_ID = "first_id"  # … in it: which id of this host root in it is
+NESTED = "nested"  # … in it: whether containers may be made in this one
+NAMESPACES_LIMIT = "/proc/sys/user/max_user_namespaces"
 HOOK_ERROR = "hook.error"  # … why it was kept from starting
 SEED, SEED_MOUNT = "guest", "/run/vagrantp-seed"  # … and what the container sees there
 

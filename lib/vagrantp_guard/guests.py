@@ -16,6 +16,7 @@ from vagrantp_guard.contract import (
     CONTAINER_ID,
     FIRST_ID,
     ISOLATION,
+    NESTED,
     RUN,
     SEED,
     SEED_MOUNT,
@@ -73,6 +74,11 @@ def first_id_of(folder: Path) -> int:
     0 as well where it has no user namespace of its own: that of an older version, or a user's.
     """
     return int(_written(folder).get(FIRST_ID) or 0)
+
+
+def is_nested(folder: Path) -> bool:
+    """Read whether containers may be made in a container. Raises Refused, ValueError."""
+    return _written(folder).get(NESTED) is True
 
 
 def _written(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from vagrantp_guard.contract import (
 )
 from vagrantp_guard.guests import (
     first_id_of,
+    is_nested,
     is_recorded,
     mount_of,
     record,
@@ -129,7 +130,7 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
     first_id = first_id_of(folder)
     if not first_id:
         return _admit_connected(pid, folder)
-    close(pid, first_id)
+    close(pid, first_id, is_nested(folder))
     lock = starting()
     if in_background():
         try:

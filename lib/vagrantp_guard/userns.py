@@ -25,18 +25,25 @@ table {" ".join(TABLE)} {{
   }}
 }}
 """
+# Kinds of namespaces, and how many of each a user of a container can have with NESTED=yes.
+KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+NAMESPACES = 512
 CONNECTED_WITHIN = 20.0  # seconds that Podman has to set up the network
 ADMITTED_WITHIN = 30.0  # seconds that `check` waits for those that are being admitted
 PAUSE = 0.02  # seconds between two looks
 
 
-def close(pid: int, first_id: int) -> None:
-    """Let a container send no packet, and make no user namespace. Raises Refused, as check_ids."""
+def close(pid: int, first_id: int, is_nested: bool) -> None:
+    """Let a container send no packet, and make no user namespace, or few. Raises Refused.
+
+    `first_id`: as of check_ids; `is_nested`: NESTED=yes.
+    """
     check_ids(pid, first_id)
     run_inside(pid, "nft", "-f", "-", stdin=CLOSED)
     # The kernel has one limit for each user namespace, and writes that of the caller's.
-    script = "echo 0 > /proc/sys/user/max_user_namespaces"
-    run("nsenter", f"--target={pid}", "--user", "sh", "-c", script)
+    most = dict.fromkeys(KINDS, NAMESPACES) if is_nested else {"user": 0}
+    lines = (f"echo {n} > /proc/sys/user/max_{kind}_namespaces\n" for kind, n in most.items())
+    run("nsenter", f"--target={pid}", "--user", "sh", "-ec", "".join(lines))
 
 
 def check_ids(pid: int, first_id: int) -> None:

@@ -51,6 +51,7 @@ HINTS = {
     "PROTECT": "PROTECT=no lets the guest write whatever programs on this host run in the folder",
     "HIDE": "HIDE=.env,secrets keeps a file and a folder of the project from the guest",
     "AUTOSTART": "AUTOSTART=yes starts the guest with the host",
+    "NESTED": "NESTED=yes lets the guest make namespaces, and so containers, in the container",
 }
 
 FILES: dict[str, bytes] = {
@@ -273,6 +274,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ("MOUNT=ro\nHIDE=fifo", ['HIDE must name a file or a folder, got "fifo"']),
     ("HIDE=text", [IDLE_HIDE]),
     ("AUTOSTART=on", ['AUTOSTART must be yes or no, got "on"']),
+    (f"{CONTAINER}NESTED=maybe", ['NESTED must be yes or no, got "maybe"']),
 ]  # fmt: skip
 
 for _key in NOT_BUILT:
@@ -370,6 +372,7 @@ UNWRITTEN: dict[str, object] = {
     "ssh_key": (),
     "ca_certs": (),
     "autostart": False,
+    "nested": False,
     "mount": "none",
     "protect": True,
     "hide": (),
@@ -414,6 +417,7 @@ GOOD: dict[str, st.SearchStrategy[str]] = {
     "PROTECT": WORDS(["yes", "no"]),
     "HIDE": WORDS(["text", 'a-folder,"it\'s a, script"', "./a-folder//inner,key.pub"]),
     "AUTOSTART": WORDS(["yes", "no"]),
+    "NESTED": WORDS(["yes", "no"]),
 }
 
 Values = dict[str, object]
@@ -451,4 +455,5 @@ CHANGES: dict[str, tuple[Values, object, object]] = {
     "PROTECT": ({"MOUNT": "rw"}, "yes", "no"),
     "HIDE": ({"MOUNT": "ro"}, "one.yml", "two.yml"),
     "AUTOSTART": ({}, "no", "yes"),
+    "NESTED": ({}, "no", "yes"),
 }

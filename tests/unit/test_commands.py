@@ -18,7 +18,7 @@ from vagrantp.guest import playbooks, shell
 from vagrantp.instance import record, seed, ssh, vagrant
 from vagrantp.instance.record import Instance
 from vagrantp.providers.libvirt import accel, domain
-from vagrantp.providers.podman import options
+from vagrantp.providers.podman import ids, options
 from vagrantp.settings import saved
 from vagrantp_guard.contract import LanNic
 
@@ -123,10 +123,13 @@ def test_vm_for_the_vagrantfile() -> None:
     assert made["cpu"] == {"mode": "host-model"}
 
 
+IDS = range(1879048192, 1879048192 + ids.SIZE)
+
+
 def test_container_for_the_vagrantfile() -> None:
     address = IPv4Address("10.201.1.9")
     made = options.container(
-        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, 1879048192, None, False, ["--limit"]
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, IDS, None, False, ["--limit"]
     )
     assert made == {
         "image": "image:1",
@@ -169,7 +172,7 @@ def test_container_for_the_vagrantfile() -> None:
 def test_a_container_with_a_quota_has_no_volume_beside_it() -> None:
     address = IPv4Address("10.201.1.9")
     made = options.container(
-        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, 1879048192, None, True, []
+        CONTAINER, SETTINGS, "image:1", "vagrantp", address, 0, IDS, None, True, []
     )
     assert made["has_quota"]
     assert {f"--storage-opt=size={SETTINGS.disk}G", "--image-volume=ignore"} < {*made["options"]}

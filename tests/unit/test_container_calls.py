@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vagrantp.instance.record import Instance
 from vagrantp.providers.podman import walls
-from vagrantp.providers.podman.seccomp import CALLS, RULES, closed, is_closed
+from vagrantp.providers.podman.seccomp import NESTED_RULES, RULES, closed, is_closed
 
 PODMANS: dict[str, Any] = {
     "defaultAction": "SCMP_ACT_ERRNO",
@@ -29,6 +29,7 @@ PODMANS: dict[str, Any] = {
         },
     ],
 }
+CALLS = {name for rule in RULES for name in rule["names"]}
 MASK = 2**64 - 1
 FITS: dict[str, Callable[[int, int, int], bool]] = {
     "SCMP_CMP_EQ": lambda given, value, _: given == value,
@@ -88,8 +89,29 @@ def test_a_call(call: tuple[str, *tuple[int, ...]], expected: int | None) -> Non
     assert answers(closed(PODMANS), *call) == [expected]
 
 
-def test_no_call_has_two_answers() -> None:
-    made = closed(PODMANS)
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (("clone", 0x10000000), None),
+        (("unshare", 0x50020000), None),
+        (("setns", 3, 0), None),
+        (("sethostname",), None),
+        (("clone3",), ENOSYS),
+        (("keyctl", 0), ENOSYS),
+        (("io_uring_setup", 1), ENOSYS),
+        (("socket", 16, 3, 12), EPROTONOSUPPORT),
+        (("socket", 40, 1, 0), EAFNOSUPPORT),
+    ],
+)
+def test_a_call_where_containers_may_be_made(
+    call: tuple[str, *tuple[int, ...]], expected: int | None
+) -> None:
+    assert answers(closed(PODMANS, is_nested=True), *call) == [expected]
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_no_call_has_two_answers(is_nested: bool) -> None:
+    made = closed(PODMANS, is_nested)
     for family, protocol in product(range(20), range(62)):
         assert len(answers(made, "socket", family, 1, protocol)) == 1
     for call, bit in product(("clone", "unshare"), range(64)):
@@ -98,7 +120,7 @@ def test_no_call_has_two_answers() -> None:
 
 def test_each_argument_is_tested_once() -> None:
     """The OCI runtimes make a rule each of several tests of one argument."""
-    for rule in RULES:
+    for rule in (*RULES, *NESTED_RULES):
         at = [arg["index"] for arg in rule["args"]]
         assert len(at) == len({*at})
 
@@ -115,6 +137,17 @@ def test_the_rest_is_podmans() -> None:
     assert closed(made) == made
 
 
+def test_a_rule_of_an_older_profile_names_one_call() -> None:
+    rules: list[dict[str, Any]] = [
+        {"name": name, "action": "SCMP_ACT_ALLOW"} for name in ("read", "keyctl")
+    ]
+    rules.append({"names": None, "name": "write", "action": "SCMP_ACT_ALLOW"})
+    made = closed({**PODMANS, "syscalls": rules})
+    allowed = [{"names": [name], "action": "SCMP_ACT_ALLOW"} for name in ("read", "write")]
+    assert made["syscalls"] == [*allowed, *RULES]
+    assert is_closed(made)
+
+
 def _in_force() -> dict[str, Any]:
     """Return what an OCI runtime is given of it."""
     given = {k: v for k, v in closed(PODMANS).items() if k != "archMap"}
@@ -129,6 +162,11 @@ def test_what_is_in_force() -> None:
     assert not is_closed(PODMANS)
     assert not is_closed({**given, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]})
     assert not is_closed({**given, "syscalls": given["syscalls"][:-1]})
+    assert not is_closed(given, is_nested=True)
+    assert is_closed(closed(PODMANS, is_nested=True), is_nested=True)
+    assert not is_closed(closed(PODMANS, is_nested=True))
+    older = {**given, "syscalls": [*given["syscalls"], {"name": "keyctl", "action": "ALLOW"}]}
+    assert not is_closed(older)
     more = {"names": ["read", "keyctl"], "action": "SCMP_ACT_ALLOW"}
     assert not is_closed({**given, "syscalls": [*given["syscalls"], more]})
 

@@ -190,7 +190,7 @@ def test_the_folder_is_the_mapped_users(tmp_path: Path, ids: Json, owner: int) -
 
 def test_a_container_with_other_ids_than_its_own_does_not_start() -> None:
     with pytest.raises(Refused, match="its uid_map is not its own"):
-        userns.close(os.getpid(), first_id=0x7000_0000)
+        userns.close(os.getpid(), first_id=0x7000_0000, is_nested=False)
 
 
 def test_a_mount_is_read_as_it_was_written() -> None:

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
 from vagrantp.core.errors import ConflictError
+from vagrantp.core.system import Host
 from vagrantp.instance.record import Instance
 from vagrantp.providers.podman import ids
 
@@ -29,6 +31,32 @@ def test_a_container_gets_ids_that_nobody_has(
     identity: str, taken: list[range], expected: int
 ) -> None:
     assert ids.choose(identity, taken) == expected
+
+
+@pytest.mark.parametrize(
+    ("identity", "taken", "expected"),
+    [
+        ("00000000", [], FIRST),
+        ("00000000", [range(SECOND, SECOND + 1)], SECOND + ids.SIZE),
+        (f"{len(ids.BLOCKS) - 3:08x}", [], ids.BLOCKS[-3]),
+        (f"{len(ids.BLOCKS) - 2:08x}", [], FIRST),  # they have to be in one piece
+    ],
+)
+def test_ids_of_one_that_makes_containers(identity: str, taken: list[range], expected: int) -> None:
+    assert ids.choose(identity, taken, ids.NESTED_SIZE) == expected
+
+
+def test_nobody_gets_what_one_that_makes_containers_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folders = [tmp_path / f"vagrantp/{name}" for name in ("a-00000000", "b-00000001", "c-00000002")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    host = Host(Context())
+    took = [ids.take(host, folders[0], ids.NESTED_SIZE)]
+    took += [ids.take(host, folder, ids.SIZE) for folder in folders[1:]]
+    assert took == [FIRST, FIRST + 3 * ids.SIZE, FIRST + 4 * ids.SIZE]
 
 
 def test_ids_run_out() -> None:

@@ -90,6 +90,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
             partial(container_checks.container_storage, host, is_built, settings.disk),
             partial(container_checks.starts_containers, settings),
             partial(container_checks.routable, settings),
+            partial(container_checks.nestable, settings),
         ]
     checks += [
         partial(isolated, host, infra_type),

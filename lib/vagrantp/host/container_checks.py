@@ -18,7 +18,7 @@ from vagrantp.core.text import last_line
 from vagrantp.host.finding import Finding
 from vagrantp.host.room import free, room
 from vagrantp.net import subnets
-from vagrantp.providers.podman import quota
+from vagrantp.providers.podman import nested, quota
 from vagrantp.settings.env import Settings
 
 SYSTEMD = Path("/run/systemd/system")
@@ -29,6 +29,12 @@ NAMESPACE_SETTINGS = {
     "kernel.unprivileged_userns_clone": ("0", "1"),
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
     "user.max_user_namespaces": ("0", "15000"),
+}
+# As playbooks/host.yml sets them: never reached before a container's MEMORY is.
+SHARED_LIMITS = {
+    "fs.inotify.max_user_instances": 2**31 - 1,
+    "fs.inotify.max_user_watches": 2**31 - 1,
+    "fs.file-max": 2**63 - 1,
 }
 CGROUP_HELP = "https://rootlesscontaine.rs/getting-started/common/cgroup2/"
 
@@ -94,6 +100,40 @@ def user_ids(host: Host) -> Finding:
         return Finding("ok", "newuidmap gives those of /etc/subuid and /etc/subgid")
     why = last_line(answer.stderr)
     return Finding("failed", f"no namespace with ids of its own: {why}", namespaces_fix())
+
+
+def shared_limits() -> Finding:
+    """See that no container can use up what the kernel counts for it and this host's root together.
+
+    What it takes there is in its MEMORY, which is the limit.
+    """
+    found = {name: int(Path("/proc/sys", *name.split(".")).read_text()) for name in SHARED_LIMITS}
+    low = [
+        f"{name} is {found[name]}" for name, enough in SHARED_LIMITS.items() if found[name] < enough
+    ]
+    if low:
+        text = f"a container can use up what this host shares with it: {', '.join(low)}"
+        return Finding("warning", text, SET_UP)
+    return Finding("ok", "no container can use up inotify, or open files")
+
+
+def nestable(settings: Settings) -> Finding:
+    """See that containers can be made in a container, if NESTED=yes asks for it.
+
+    What only a running one shows is tried when it runs: providers/podman/nested.py.
+    """
+    if not settings.nested:
+        return Finding("ok", "not asked for")
+    if missing := nested.missing():
+        text = f"NESTED=yes needs {' and '.join(missing)}, for everybody"
+        fix = f"sudo modprobe --all fuse tun; sudo chmod a+rw {' '.join(missing)}"
+        return Finding("failed", text, fix, HostLimitError)
+    for name, (denying, allowing) in NAMESPACE_SETTINGS.items():
+        path = Path("/proc/sys", *name.split("."))
+        if path.exists() and path.read_text().strip() == denying:
+            text = f"NESTED=yes needs namespaces, and {name} is {denying}"
+            return Finding("failed", text, f"sudo sysctl --write {name}={allowing}", HostLimitError)
+    return Finding("ok", f"{' and '.join(nested.DEVICES)} are there")
 
 
 def namespaces_fix() -> str:

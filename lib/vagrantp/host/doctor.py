@@ -78,6 +78,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "vm", partial(vm, host)
     yield "podman", partial(container_checks.podman, host)
     yield "cgroup controllers", partial(container_checks.cgroup, host)
+    yield "shared limits", container_checks.shared_limits
     yield "user ids", partial(container_checks.user_ids, host)
     yield "container storage", partial(container_checks.container_storage, host, image)
     yield "podman network", partial(container_checks.podman_network, host)

@@ -38,6 +38,7 @@ SET_UP_FILES = (
     *(str(path.relative_to("/")) for path in (contract.LIB, contract.QEMU_HOOK, contract.OCI_HOOK)),
     "etc/apparmor.d/vagrantp-bwrap",
     "etc/sudoers.d/vagrantp",
+    "etc/sysctl.d/60-vagrantp.conf",
     "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",
     "etc/systemd/system/multi-user.target.wants/vagrantp-guard.service",

@@ -40,7 +40,11 @@ def isolation(
     `first_id`: which id of this host its root is; None without a user namespace of its own.
     """
     wanted = mount(instance, settings)
-    document = {"mount": wanted and wanted.to_json(), contract.FIRST_ID: first_id}
+    document = {
+        "mount": wanted and wanted.to_json(),
+        contract.FIRST_ID: first_id,
+        contract.NESTED: settings.nested,
+    }
     return json.dumps(policy(settings, lan).to_json() | document)
 
 

@@ -312,6 +312,17 @@ class Settings:
         verified="autostart",
     )
 
+    nested: bool = key(
+        "yes or no",
+        "containers in a container: whether rootless Podman can be run in it",
+        "no",
+        yes_or_no,
+        default="no",
+        infra_type="container",
+        hint="NESTED=yes lets the guest make namespaces, and so containers, in the container",
+        grant=Grant("the guest makes namespaces, and so reaches more of this host's kernel"),
+        verified="nested",
+    )
     hostname: str | None  # None: cloud-init makes it of a template
     written: tuple[str, ...]  # the fields whose keys `.env` or defaults.env has, sorted
     in_env: tuple[str, ...] | None = None  # those of `.env`; None: a version before grants
@@ -334,7 +345,7 @@ def _keys() -> dict[str, Key]:
 
 KEYS = _keys()
 # Keys that are decided and not built: an error, so that nobody relies on them.
-NOT_BUILT = ("EGRESS", "EGRESS_ALLOW", "NESTED")
+NOT_BUILT = ("EGRESS", "EGRESS_ALLOW")
 
 
 def is_not_built(name: str) -> bool:

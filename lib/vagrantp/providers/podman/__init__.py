@@ -12,7 +12,7 @@ from typing import Any
 from vagrantp_guard import contract
 
 from vagrantp.core.answers import as_json
-from vagrantp.core.errors import ProviderError, StateError, VagrantpError
+from vagrantp.core.errors import HostLimitError, ProviderError, StateError, VagrantpError
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.core.text import plain
@@ -21,7 +21,7 @@ from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, ids, options, quota, walls
+from vagrantp.providers.podman import addresses, ids, nested, options, quota, walls
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGES
 
@@ -85,16 +85,19 @@ def prepare(
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
     own, uid = walls.walls(host, instance), os.getuid()
     image = _image(host, instance, settings, own)
-    first_id = ids.take(host, instance.state_dir) if uid == 0 else None
+    size = ids.SIZE
+    if settings.nested:
+        own, size = walls.walls(host, instance, is_nested=True), ids.NESTED_SIZE
+    first_id = ids.take(host, instance.state_dir, size) if uid == 0 else None
     host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
     if first_id is None:
         return options.rootless_container(instance, settings, image, uid, own)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
-    has_quota = without is None
+    own_ids, has_quota = range(first_id, first_id + size), without is None
     return options.container(
-        instance, settings, image, subnets.NAME, address, uid, first_id, card, has_quota, own
+        instance, settings, image, subnets.NAME, address, uid, own_ids, card, has_quota, own
     )
 
 
@@ -224,10 +227,13 @@ def enforce(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     Return what `check` finds then.
     """
     checks = check(host, instance, settings)
-    failed = {found.name for found in checks if found.outcome == "FAILED"}
+    failed = {found.name: found.found for found in checks if found.outcome == "FAILED"}
+    if settings.nested and "nested" in failed:
+        text = f"NESTED=yes cannot be had on this host: {failed['nested']}"
+        raise HostLimitError(text, "take NESTED out, or INFRA_TYPE=vm")
     if "disk" in failed:
         resize(host, instance, settings)
-    if failed & {"memory", "cpus"}:
+    if failed.keys() & {"memory", "cpus"}:
         argv = ["podman", "update", *options.limits(settings), instance.full_name]
         host.change(argv, what="setting the limits", timeout=60)
     _resize_shared_memory(host, instance, settings)
@@ -266,6 +272,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
         walls.check(instance, number, configuration),
         compare("autostart", "yes" if settings.autostart else "no", starts),
         *ids.check(instance, number),
+        *nested.check(host, instance, settings, number),
     ]
 
 

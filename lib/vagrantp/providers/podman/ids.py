@@ -18,27 +18,33 @@ from vagrantp.core.system import Host
 from vagrantp.instance.record import Instance
 
 SIZE = 0x10000
+NESTED_SIZE = 3 * SIZE  # with those that useradd(8) gives users of the guest by subuid(5)
 # Above what systemd-nspawn takes and what useradd(8) gives by subuid(5), below the ids that systemd
 # uses for foreign images: https://systemd.io/UIDS-GIDS/
 BLOCKS = range(0x7000_0000, 0x7FFE_0000, SIZE)
 NAME = contract.FIRST_ID  # of the file in an instance's state folder
 
 
-def take(host: Host, folder: Path) -> int:
-    """Choose ids for the container whose state is in `folder`, and write the first down there."""
+def take(host: Host, folder: Path, size: int) -> int:
+    """Choose `size` ids for the container whose state is in `folder`, and write down there which.
+
+    Return the first.
+    """
     own = folder / NAME
     with host.lock(state_root(), "user ids", "another vagrantp that takes user ids"):
         files = [path for path in state_root().glob(f"*/{NAME}") if path != own]
-        taken = [range(first, first + SIZE) for first in map(_number, files)]
+        taken = [_taken(file.read_text(encoding="ascii")) for file in files]
         for path in (Path("/etc/subuid"), Path("/etc/subgid")):
             taken += subordinate(path.read_text("utf-8") if path.exists() else "")
-        first = choose(folder.name[-8:], taken)
-        host.write(own, str(first))
+        first = choose(folder.name[-8:], taken, size)
+        host.write(own, f"{first} {size}" if size != SIZE else str(first))
     return first
 
 
-def _number(path: Path) -> int:
-    return int(path.read_text(encoding="ascii"))
+def _taken(text: str) -> range:
+    """Return the ids that a container has: the first, and how many where it is no whole block."""
+    first, size = [*map(int, text.split()), SIZE][:2]
+    return range(first, first + size)
 
 
 def subordinate(text: str) -> list[range]:
@@ -48,14 +54,15 @@ def subordinate(text: str) -> list[range]:
     return [range(first, first + count) for first, count in numbers]
 
 
-def choose(identity: str, taken: Collection[range]) -> int:
-    """Return the first id of a free block: the one that `identity` points at, or the next. Pure.
+def choose(identity: str, taken: Collection[range], size: int = SIZE) -> int:
+    """Return the first of `size` free ids: of the block that `identity` points at, or a next. Pure.
 
     Raises ConflictError when there is none.
     """
     for step in range(len(BLOCKS)):
         first = BLOCKS[(int(identity, 16) + step) % len(BLOCKS)]
-        if not any(t.start < first + SIZE and first < t.stop for t in taken):
+        last = first + size
+        if last <= BLOCKS.stop and not any(t.start < last and first < t.stop for t in taken):
             return first
     raise ConflictError("no user ids are left for another container")
 

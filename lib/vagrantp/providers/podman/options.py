@@ -32,22 +32,22 @@ def container(
     network: str,
     address: IPv4Address,
     uid: int,
-    first_id: int,
+    own_ids: range,
     lan: contract.LanNic | None,
     has_quota: bool,
     walls: list[str],
 ) -> dict[str, Any]:
     """Return what the Vagrantfile needs for one of root's containers: image and options.
 
-    `first_id`: the first of its ids on this host. `lan`: its card on a bridge of the host, which
+    `own_ids`: those of this host that are its own. `lan`: its card on a bridge of the host, which
     `guard` makes. `has_quota`: DISK is enforced. `walls`: podman's options for its processes, of
     walls.py.
     """
     options = [
         *walls,
-        f"--uidmap=0:{first_id}:{ids.SIZE}",
-        f"--gidmap=0:{first_id}:{ids.SIZE}",
-        f"--sysctl=net.ipv4.ping_group_range=0 {ids.SIZE - 1}",  # all; no CAP_NET_RAW is needed
+        f"--uidmap=0:{own_ids.start}:{len(own_ids)}",
+        f"--gidmap=0:{own_ids.start}:{len(own_ids)}",
+        f"--sysctl=net.ipv4.ping_group_range=0 {len(own_ids) - 1}",  # all, without CAP_NET_RAW
         f"--network={network}",
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
@@ -57,7 +57,7 @@ def container(
     if has_quota:  # a volume would be beside it
         options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
     made = _container(instance, settings, image, str(address), uid, options)
-    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: first_id}
+    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: own_ids.start}
 
 
 def rootless_container(

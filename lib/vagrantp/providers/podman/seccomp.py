@@ -1,6 +1,6 @@
 """The filter of system calls of a container: Podman's own, and less. Pure.
 
-docs/adr/0027-a-containers-system-calls.md has the reasons.
+docs/adr/0027-a-containers-system-calls.md and 0033-containers-in-a-container.md have the reasons.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ NAMESPACES = {  # linux/sched.h; a bit of 0x80 is part of the signal where clone
     "clone": (0x20000, *(1 << bit for bit in range(25, 31))),
     "unshare": (0x80, 0x20000, *(1 << bit for bit in range(25, 31))),
 }
+# What NESTED=yes needs besides: Podman's own profile allows it by capabilities of the container.
+IN_NAMESPACES = ("setns", "sethostname", "setdomainname")
 NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4  # what ip(8) and ss(8) ask; linux/netlink.h
 SOCKETS: dict[int, tuple[int, ...]] = {  # families, and the protocols of each
     socket.AF_UNIX: (0,),
@@ -56,13 +58,16 @@ def _others(call: str, at: int, allowed: Iterable[int], error: int, *given: Test
     yield _rule(call, error, *given, (at, GREATER, top, 0))
 
 
-def _rules() -> Iterator[Rule]:
+def _rules(is_nested: bool) -> Iterator[Rule]:
     for call in UNKNOWN:
         yield _rule(call, ENOSYS)
     for call, flags in NAMESPACES.items():
-        yield _rule(call, None, (0, MASKED, sum(flags), 0))
-        for flag in flags:
+        if not is_nested:
+            yield _rule(call, None, (0, MASKED, sum(flags), 0))
+        for flag in flags if not is_nested else ():
             yield _rule(call, EPERM, (0, MASKED, flag, flag))
+    for call in (*NAMESPACES, *IN_NAMESPACES) if is_nested else ():
+        yield _rule(call, None)
     for family, protocols in SOCKETS.items():
         of_family = (0, EQUAL, family, 0)
         for protocol in protocols:
@@ -73,31 +78,50 @@ def _rules() -> Iterator[Rule]:
     yield from _others("socketpair", 0, (socket.AF_UNIX,), EAFNOSUPPORT)
 
 
-RULES = [*_rules()]
-CALLS = {name for rule in RULES for name in rule["names"]}
+RULES = [*_rules(is_nested=False)]
+NESTED_RULES = [*_rules(is_nested=True)]
 
 
-def closed(profile: dict[str, Any]) -> dict[str, Any]:
+def rules(is_nested: bool) -> list[Rule]:
+    """Return our rules. `is_nested`: NESTED=yes, which lets containers be made in the container."""
+    return NESTED_RULES if is_nested else RULES
+
+
+def _names(rule: Rule) -> list[str]:
+    """Return which calls a rule of a profile is for. Older profiles name one, by another word."""
+    own = [rule["name"]] if rule.get("name") else []
+    return [*(rule.get("names") or []), *own]
+
+
+def _calls(ours: list[Rule]) -> set[str]:
+    return {name for rule in ours for name in rule["names"]}
+
+
+def closed(profile: dict[str, Any], is_nested: bool = False) -> dict[str, Any]:
     """Return a profile of Podman's with our rules, for the processor's own system calls only."""
+    ours = rules(is_nested)
+    calls = _calls(ours)
     theirs = [
-        {**rule, "names": names}
+        {**{key: value for key, value in rule.items() if key != "name"}, "names": names}
         for rule in profile["syscalls"]
-        if (names := [name for name in rule["names"] if name not in CALLS])
+        if (names := [name for name in _names(rule) if name not in calls])
     ]
     native = [{**each, "subArchitectures": []} for each in profile.get("archMap") or []]
-    return {**profile, "archMap": native, "syscalls": [*theirs, *RULES]}
+    return {**profile, "archMap": native, "syscalls": [*theirs, *ours]}
 
 
-def is_closed(filters: dict[str, Any]) -> bool:
+def is_closed(filters: dict[str, Any], is_nested: bool = False) -> bool:
     """Say whether a profile, or `linux.seccomp` of an OCI configuration, has our rules and no other
     for their calls, and the calls of one kind of processor only."""
-    found = [rule for rule in filters.get("syscalls") or [] if CALLS.intersection(rule["names"])]
+    ours = rules(is_nested)
+    calls = _calls(ours)
+    found = [rule for rule in filters.get("syscalls") or [] if calls.intersection(_names(rule))]
     others = [each.get("subArchitectures") for each in filters.get("archMap") or []]
     kinds = filters.get("architectures") or []
-    return _plain(found) == _plain(RULES) and not any(others) and len(kinds) < 2
+    return _plain(found) == _plain(ours) and not any(others) and len(kinds) < 2
 
 
-def _plain(rules: list[Rule]) -> set[tuple[object, ...]]:
+def _plain(found: list[Rule]) -> set[tuple[object, ...]]:
     """Return rules as they compare, one a call, without what is left out or written as 0."""
     return {
         (
@@ -109,6 +133,6 @@ def _plain(rules: list[Rule]) -> set[tuple[object, ...]]:
                 for arg in rule.get("args") or []
             ),
         )
-        for rule in rules
-        for name in rule["names"]
+        for rule in found
+        for name in _names(rule)
     }

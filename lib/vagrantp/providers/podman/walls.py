@@ -14,20 +14,22 @@ from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.instance.record import Instance
-from vagrantp.providers.podman import options, quota, seccomp
+from vagrantp.providers.podman import nested, options, quota, seccomp
 
 FILTERED = "filtered"
 BY_FILTER = "2"  # proc_pid_status(5), Seccomp
 
 
-def walls(host: Host, instance: Instance) -> list[str]:
+def walls(host: Host, instance: Instance, is_nested: bool = False) -> list[str]:
     """Return podman's options for a container to be created; write the filter that they name.
 
+    `is_nested`: containers may be made in it, NESTED=yes.
     Raises ProviderError where Podman has no filter to start from.
     """
-    profile = seccomp.closed(_podmans_profile(host))
+    profile = seccomp.closed(_podmans_profile(host), is_nested)
     host.write(instance.seccomp, json.dumps(profile))
-    return [f"--security-opt=seccomp={instance.seccomp}", *_process_limits(host)]
+    own = [f"--security-opt=seccomp={instance.seccomp}", *_process_limits(host)]
+    return [*own, *(nested.OPTIONS if is_nested else ())]
 
 
 def _podmans_profile(host: Host) -> dict[str, Any]:
@@ -58,11 +60,13 @@ def check(instance: Instance, number: str, configuration: str) -> Check:
     `number`: its first process, "" where it does not run; `configuration`: the path of the
     configuration that its OCI runtime was given.
     """
-    if not seccomp.is_closed(_json(instance.seccomp)):
+    is_nested = nested.was_asked_for(instance)
+    if not seccomp.is_closed(_json(instance.seccomp), is_nested):
         found = "as an older version made it"
         return Check("system calls", FILTERED, found, "not enforced")
     given = _json(Path(configuration)).get("linux", {}).get("seccomp", {})
-    is_filtered = _status(number).get("Seccomp") == BY_FILTER and seccomp.is_closed(given)
+    is_ours = seccomp.is_closed(given, is_nested)
+    is_filtered = is_ours and _status(number).get("Seccomp") == BY_FILTER
     return compare("system calls", FILTERED, FILTERED if is_filtered else "not filtered")
 
 
