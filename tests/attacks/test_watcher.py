@@ -75,7 +75,7 @@ guard check || true
 until umount $nft 2> /dev/null; do sleep 0.05; done # the watcher may be running it
 until guard check > /dev/null; do sleep 0.05; done
 
-kill -KILL "$(cat "/run/vagrantp/watch.lock")"
+kill -TERM "$(cat "/run/vagrantp/watch.lock")" # and the one that stands by
 while [ "$(resolver)" ]; do sleep 0.05; done
 guard check || true
 guard load
