@@ -27,8 +27,8 @@ from vagrantp_guard.ruleset import REALM, inside_rules, rules
 from vagrantp_guard.system import VIRSH, Refused, read, run, run_inside, watchers_lock, write
 
 TABLES = [("bridge", "vagrantp"), ("inet", "vagrantp")]
-LIST = ("nft", "--stateless", "; ".join(f"list table {' '.join(table)}" for table in TABLES))
-LIST_INSIDE = ("nft", "--stateless", "list", "table", *TABLES[1])
+LIST = [("nft", "--stateless", "list", "table", *table) for table in TABLES]
+LIST_INSIDE = LIST[1]
 UNWATCHED = "nothing is at work that would put lost rules back"
 # sets that packets fill
 FILLED = ("tried", "began", "flows", "leased", "seen", "asked", "called", "calling", "pinged")
@@ -158,7 +158,7 @@ def load_inside(pid: int, folder: Path) -> None:
 
 def _listed() -> str:
     """Return the live rules, without what packets have left in them."""
-    text = run(*LIST, check=False)
+    text = "".join(run(*query, check=False) for query in LIST)
     sets = "|".join(FILLED)
     return re.sub(rf"(set (?:{sets}) {{[^{{}}]*?)\n\s*elements = {{[^{{}}]*}}", r"\1", text)
 
