@@ -8,6 +8,7 @@ start. docs/isolation.md says what is filtered, docs/adr/0010-isolation-by-hooks
     guard check               prints one line of JSON: are the live rules those that were loaded?
     guard try                 prints one line of JSON: what other firewalls keep from guests
     guard sync                asks libvirt and Podman what runs, then loads the rules
+    guard watch               what systemd runs while guests run: puts lost rules back
     guard unload              removes all rules and records
     guard qemu NAME OPERATION libvirt's hook, the domain's XML on stdin (hooks.html of libvirt)
     guard oci                 an OCI hook, the container's state on stdin (runtime-spec, config.md)
@@ -26,17 +27,18 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from vagrantp_guard import forwarding, resolver
+from vagrantp_guard import forwarding, held, resolver
 from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Report
 from vagrantp_guard.guests import guests
 from vagrantp_guard.hooks import on_oci, on_qemu
 from vagrantp_guard.lan import configure, leased
+from vagrantp_guard.links import put_up
 from vagrantp_guard.running import adopt, sync
 from vagrantp_guard.share import unmount
 from vagrantp_guard.system import Refused, locked, run
-from vagrantp_guard.tables import LIST, ask_again, inside_problems, load, load_inside, problems
+from vagrantp_guard.tables import TABLES, ask_again, inside_problems, load, load_inside, problems
 from vagrantp_guard.userns import open_up, wait_for_starting
-from vagrantp_guard.watcher import watch_container, watch_host
+from vagrantp_guard.watcher import stop, watch, watch_container, watch_host
 
 
 def main(argv: list[str]) -> int:
@@ -53,9 +55,12 @@ def _main(command: str, *arguments: str) -> int:
     if command == "check":
         if RUN.is_dir():
             wait_for_starting()
-        with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
-            known = {guest.name: guest for guest in guests()}
-            return _answer(Report(tuple(problems()), known, leased()))
+        report = _look()
+        if held.GONE in report.problems:
+            with suppress(Refused):  # another process may have taken over just now
+                held.ask(2.0)
+                report = _look()
+        return _answer(report)
     if command == "inside":
         pid, folder = int(arguments[1]), Path(arguments[2])
         if arguments[0] == "load":
@@ -77,6 +82,7 @@ def _main(command: str, *arguments: str) -> int:
             for pid in (guest.pid for guest in guests() if guest.pid):
                 open_up(pid)
             ask_again()
+            put_up(guests())
         watch_host()
         resolver.wait()
     elif command == "load":
@@ -88,6 +94,8 @@ def _main(command: str, *arguments: str) -> int:
         from vagrantp_guard.trial import closed  # its imports take 3 ms
 
         print(json.dumps(closed()))
+    elif command == "watch":
+        return 0 if watch() else 1
     elif command == "unload":
         _unload()
     else:
@@ -100,13 +108,14 @@ def _unload() -> None:
     import shutil  # takes 3 ms
 
     with locked():  # the process that watches would put things back
-        shutil.rmtree(RUN / "guests", ignore_errors=True)  # so it ends
+        shutil.rmtree(RUN / "guests", ignore_errors=True)
+        stop()
         for path in MOUNTS.glob("*"):
             unmount(path.name)
             if path.is_mount():
                 raise Refused(f"{path} is in use")
-        for query in LIST:
-            run("nft", "delete", *query[3:], check=False)
+        for table in TABLES:
+            run("nft", "delete", "table", *table, check=False)
         for bridge in BRIDGES.values():
             which = ("priority", str(RULE_PRIORITY), "iif", bridge)
             run("ip", "rule", "delete", *which, check=False)
@@ -114,6 +123,12 @@ def _unload() -> None:
             forwarding.release()
         resolver.release()
         shutil.rmtree(RUN, ignore_errors=True)
+
+
+def _look() -> Report:
+    with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
+        known = {guest.name: guest for guest in guests()}
+        return Report(tuple(problems()), known, leased(), held.one_wall())
 
 
 def _answer(report: Report) -> int:

@@ -253,23 +253,29 @@ class Guest:
 
 @dataclass(frozen=True)
 class Report:
-    """What `guard check` answers. `guests` by name; `leased`: addresses by cards on bridges."""
+    """What `guard check` answers. `guests` by name; `leased`: addresses by cards on bridges.
+
+    `one_wall`: why this host cannot have a second one.
+    """
 
     problems: tuple[str, ...]
     guests: Mapping[str, Guest]
     leased: Mapping[str, list[str]]
+    one_wall: str = ""
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Report:
         """Read a report. Raises ValueError."""
         with _reading("report"):
             guests = {name: Guest.from_json(guest) for name, guest in found["guests"].items()}
-            return cls(tuple(found["problems"]), guests, found["leased"])
+            walls = str(found.get("one_wall", ""))
+            return cls(tuple(found["problems"]), guests, found["leased"], walls)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         guests = {name: guest.to_json() for name, guest in self.guests.items()}
-        return {"problems": [*self.problems], "guests": guests, "leased": {**self.leased}}
+        facts = {"leased": {**self.leased}, "one_wall": self.one_wall}
+        return {"problems": [*self.problems], "guests": guests, **facts}
 
 
 @contextmanager

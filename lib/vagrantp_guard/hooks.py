@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def on_qemu(name: str, operation: str) -> None:
             with locked():
                 record(guest)
                 load(starting=lan.port if lan else "")
-            watch_host()
+            with suppress(*(() if operation == "start" else (Refused,))):  # it runs already
+                watch_host()
             if operation == "start":
                 _wait_for_resolver(guest)
     elif operation == "started":

@@ -11,6 +11,11 @@ from vagrantp_guard.contract import LAN_TAPS, PRIVATE, Guest, LanRule
 # A DHCP message of a client: a request, Ethernet, MACs of 6 bytes, no relay's hops and address.
 # RFC 2131, 2; the client's MAC starts at bit 288, and the address that it is given at bit 192.
 ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
+# That the first wall has met a packet, for held_ruleset.py: a bit of the packet's mark which no VPN
+# or orchestrator is known to use by itself. In the chain that decides, as what one packet meets of
+# one chain is there as a whole, or gone.
+DECIDED = "0x80000000"
+DECIDES = f"meta mark set meta mark | {DECIDED}"
 # A connection as its first packet has it, and the other way round.
 FORTH = "ip saddr . ip daddr . ip protocol . th sport . th dport"
 BACK = "ip daddr . ip saddr . ip protocol . th dport . th sport"
@@ -71,6 +76,7 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
     type ipv4_addr . ipv4_addr; size 65535; flags dynamic,timeout; timeout 30s;
   }}
   chain lan_out {{
+    {DECIDES}
     @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr != @lan_cards drop
     ether type arp goto lan_arp

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
 from vagrantp_guard.contract import BRIDGES, LAN_TAPS, PRIVATE, RESOLVERS, TAPS, Guest, Policy
-from vagrantp_guard.lan_ruleset import ASKS, elements, lan_rules, merged, number, service
+from vagrantp_guard.lan_ruleset import ASKS, DECIDES, elements, lan_rules, merged, number, service
 
 # Routing marks packets that go by another route than the default one (or the two halves of it that
 # VPNs write). Linux keeps the mark with the route's next hop, for whoever came there first: it is
@@ -96,6 +96,7 @@ table bridge vagrantp {{
   set ports {{ type ifname; {elements(f'"{g.nic.port}"' for g in known)} }}
   set clients {{ typeof iifname . @th,288,48; {elements(clients)} }}
   chain pinned {{
+    {DECIDES}
     @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr . arp saddr ip @guests iifname . arp saddr ether @cards accept
     {ASKS} iifname . @th,288,48 @clients goto dhcp
@@ -168,6 +169,7 @@ table inet vagrantp {{
     iifname != "lo" ip daddr {RESOLVERS} drop
   }}
   chain to_host {{
+    {DECIDES}
     meta nfproto != ipv4 drop
     iifname "{BRIDGES["vm"]}" ip saddr 0.0.0.0 udp sport 68 udp dport 67 \
       ip daddr 255.255.255.255 accept
@@ -189,6 +191,7 @@ table inet vagrantp {{
   chain forward {{
     type filter hook forward priority -5; policy accept;
     iifname != {{ {bridges} }} oifname != {{ {bridges} }} accept
+    {DECIDES}
     iifname {{ {bridges} }} iifname . ip saddr != @known drop
     ct direction reply ct state established,related accept
     oifname {{ {bridges} }} goto refuse

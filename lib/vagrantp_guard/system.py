@@ -59,13 +59,18 @@ def locked() -> Iterator[None]:
 
 def watchers_lock() -> TextIO | None:
     """Take the lock that the watcher holds while it runs; None when one runs already."""
-    lock = private(RUN / "watch.lock")
+    lock = watchers_file()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         return None
     return lock
+
+
+def watchers_file() -> TextIO:
+    """Open what the watcher locks; its text is the watcher's process id."""
+    return private(RUN / "watch.lock")
 
 
 def in_background() -> bool:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vagrantp_guard import resolver
+from vagrantp_guard import held, links, resolver
 from vagrantp_guard.contract import (
     BRIDGES,
     OCI_HOOK,
@@ -26,9 +26,8 @@ from vagrantp_guard.lan import keep_leases, kept_leases
 from vagrantp_guard.ruleset import REALM, inside_rules, rules
 from vagrantp_guard.system import VIRSH, Refused, read, run, run_inside, watchers_lock, write
 
-LIST = [
-    ("nft", "--stateless", "list", "table", family, "vagrantp") for family in ("bridge", "inet")
-]
+TABLES = [("bridge", "vagrantp"), ("inet", "vagrantp")]
+LIST = [("nft", "--stateless", "list", "table", *table) for table in TABLES]
 LIST_INSIDE = LIST[1]
 UNWATCHED = "nothing is at work that would put lost rules back"
 # sets that packets fill
@@ -50,11 +49,17 @@ def problems() -> list[str]:
     """Return why guests may not be isolated, now or at their next start; nothing if they are."""
     gone = [hook for hook in (QEMU_HOOK, OCI_HOOK) if not hook.exists()]
     found = lost() + [f"{hook} is gone: a guest would start without rules" for hook in gone]
-    if not found and guests() and (lock := watchers_lock()):
+    known = guests()
+    if known and (why := links.problem()):
+        found.append(why)
+    if not found and known and (lock := watchers_lock()):
         lock.close()
         found.append(UNWATCHED)
-    elif not found and (names := resolver.missing()):
-        found.append(f"no resolver runs for {', '.join(names)}")
+    elif not found and known:
+        if names := resolver.missing():
+            found.append(f"no resolver runs for {', '.join(names)}")
+        if why := held.problem(known):
+            found.append(why)
     return found
 
 

@@ -38,6 +38,11 @@ mkdir -p /etc/libvirt/hooks/qemu.d /etc/containers/oci/hooks.d
 touch /etc/libvirt/hooks/qemu.d/vagrantp /etc/containers/oci/hooks.d/vagrantp.json
 ip link add vagrantp1 type bridge && ip address add 10.201.128.1/24 dev vagrantp1
 ip link set vagrantp1 up
+ip link add veth2 type veth peer name eth2 && ip link set veth2 master vagrantp1 up
+is_up() { ip link show veth2 | grep -q '[<,]UP[,>]'; }
+watcher() { cat /run/vagrantp/watch.lock; }
+is_held() { nft list table inet vagrantp_held > /dev/null 2>&1; }
+never() { if "$@" > /dev/null 2>&1; then exit 1; fi; }
 resolver() { pidof dnsmasq || true; }
 mkdir -p "/run/vagrantp/guests"
 echo "$record" > "/run/vagrantp/guests/box-00000002.json"
@@ -52,6 +57,8 @@ while [ -z "$(resolver)" ] || [ "$(resolver)" = $first ]; do sleep 0.05; done
 ip address flush dev lo scope host label lo to 169.254.0.0/16
 until ip address show dev lo | grep -q 169.254.77.5/32; do sleep 0.05; done
 nft flush ruleset
+is_held # and nobody can remove it
+never nft delete table inet vagrantp_held
 while ! nft list table inet vagrantp > /dev/null 2>&1; do sleep 0.05; done
 guard load
 guard check
@@ -70,21 +77,42 @@ guard check
 
 watcher=$(cat /run/vagrantp/watch.lock) nft=$(command -v nft)
 kill -STOP $watcher && nft flush ruleset
-mount --bind /bin/false $nft && kill -CONT $watcher && sleep 0.5
+mount --bind /bin/false $nft && kill -CONT $watcher
+while is_up; do sleep 0.05; done
 guard check || true
 until umount $nft 2> /dev/null; do sleep 0.05; done # the watcher may be running it
 until guard check > /dev/null; do sleep 0.05; done
+is_up
 
-kill -KILL "$(cat "/run/vagrantp/watch.lock")"
+kill -KILL $watcher # another one stands by
+while [ "$(watcher)" = $watcher ]; do sleep 0.05; done
+guard check # waits for the second wall
+until is_held && [ "$(resolver)" ]; do sleep 0.05; done
+watcher=$(watcher)
+until standby=$(pgrep --parent $watcher --oldest python) && [ $standby ]; do sleep 0.05; done
+kill -KILL $standby
+until [ "$(pgrep --parent $watcher --oldest python)" != $standby ]; do sleep 0.05; done
+until pgrep --parent $watcher --oldest python > /dev/null; do sleep 0.05; done
+
+kill -TERM $watcher # and the one that stands by
 while [ "$(resolver)" ]; do sleep 0.05; done
 guard check || true
+never is_held
 guard load
 guard check
 rm "/run/vagrantp/guests/box-00000002.json"
 guard load
 while [ "$(resolver)" ]; do sleep 0.05; done
 while ip address show dev lo | grep -q 169.254; do sleep 0.05; done
+while is_held; do sleep 0.05; done
 guard check
+
+echo "$record" > "/run/vagrantp/guests/box-00000002.json"
+guard load
+guard unload
+never is_held
+never pgrep --full "$python -ISc"
+[ ! -e /run/vagrantp ]
 """
 
 
@@ -138,10 +166,13 @@ def answers(script: str) -> list[Any]:
 def test_the_watcher_keeps_rules_resolver_and_networks() -> None:
     silent, gone = (
         ["no resolver runs for box-00000002"],
-        ["the rules are gone: something has flushed nftables"],
+        [
+            "the rules are gone: something has flushed nftables",
+            "guests have no network, as rules cannot be loaded: nft: it failed",
+        ],
     )
     unwatched = ["nothing is at work that would put lost rules back"]
-    assert problems(HOST) == [[], silent, [], [], gone, unwatched, [], []]
+    assert problems(HOST) == [[], silent, [], [], gone, [], unwatched, [], []]
 
 
 def test_the_rules_of_a_users_container_are_kept_up_to_date() -> None:

@@ -97,10 +97,15 @@ def nwfilter(host: Host) -> Finding:
 
 def isolated(host: Host) -> Finding:
     """Ask whether the rules that keep guests from the LAN are in force; change nothing."""
-    why = isolation.why_not_installed()
+    why, one_wall = isolation.why_not_installed(), ""
     if not why and (os.getuid() == 0 or is_installed("sudo")):
-        why = "; ".join(isolation.live(host).problems)
-    return Finding("failed", why, SET_UP) if why else Finding("ok", "its rules are in force")
+        found = isolation.live(host)
+        why, one_wall = "; ".join(found.problems), found.one_wall
+    if why:
+        return Finding("failed", why, SET_UP)
+    if one_wall:
+        return Finding("warning", f"its rules are in force, without a second wall: {one_wall}")
+    return Finding("ok", "its rules are in force")
 
 
 def other_firewalls(host: Host) -> Finding:

@@ -42,6 +42,7 @@ SET_UP_FILES = (
     "etc/systemd/network/05-vagrantp.network",
     "etc/systemd/system/vagrantp-guard.service",
     "etc/systemd/system/multi-user.target.wants/vagrantp-guard.service",
+    "etc/systemd/system/vagrantp-watch.service",
     "etc/systemd/system/vagrantp-autostart.service",
     "etc/systemd/system/multi-user.target.wants/vagrantp-autostart.service",
     "etc/systemd/user/vagrantp-autostart.service",
