@@ -19,7 +19,8 @@ from vagrantp_guard.notify import (
     Continue,
     Fd,
     lstat_bytes,
-    read_memory,
+    read_long,
+    read_short,
     write_memory,
 )
 from vagrantp_guard.protected import ANYTHING, Parts, Rule
@@ -27,7 +28,6 @@ from vagrantp_guard.seccomp import READS, WRITES
 from vagrantp_guard.vetted import REMEMBERED, Vetted
 
 AT_FDCWD = 0xFFFFFF9C
-PATH_MAX = 4096
 NO_REPLACE, REMOVE_FOLDER = 1, 0x200
 MAY_BE_FOLDER = {*ANYTHING, Rule.FOLDER, Rule.GITFILE}
 REMOVABLE = {*ANYTHING, Rule.COMMONDIR, Rule.INDEX, Rule.TODO, Rule.STRATEGY, Rule.EMPTY}
@@ -53,14 +53,16 @@ class Changes:
             return self.vetted.write(call, *call.arguments[:4])
         do, places, rest, is_at = ANSWERS[name]
         arguments = call.arguments
-        if is_at and any(arguments[at - 1] & 0xFFFFFFFF != AT_FDCWD for at in places):
-            if name in READS or (name == "openat" and not arguments[2] & WRITES):
-                raise Continue  # of what is open
-            refuse()
-        paths = [_text(call, arguments[at]) for at in places]
+        paths = []
+        for at in places:
+            if is_at and arguments[at - 1] & 0xFFFFFFFF != AT_FDCWD:
+                if name in READS or (name == "openat" and not arguments[2] & WRITES):
+                    raise Continue  # of what is open
+                refuse()
+            paths.append(_text(call, arguments[at]))
         if paths[0].startswith(b"/") or (paths[0] in (b"", b".") and do is not Changes.chmod):
             raise Continue  # not what a guest asks for: bindfs as it starts; the folder itself
-        return do(self, call, *paths, *(arguments[at] for at in rest))
+        return do(self, call, *paths, *[arguments[at] for at in rest])
 
     def open(self, call: Call, path: bytes, flags: int, mode: int) -> int:
         """Open a file; what the policy vets opens to be read, and is written by the supervisor."""
@@ -288,8 +290,8 @@ def _movable(this: Place, that: Place) -> os.stat_result:
 
 def _text(call: Call, start: int) -> bytes:
     """Return the text at an address of whoever calls. Raises OSError."""
-    for size in (256, PATH_MAX):  # nearly all are short
-        found, end, _ = read_memory(call.pid, start, size).partition(b"\0")
+    for read in (read_short, read_long):  # nearly all are short
+        found, end, _ = read(call.pid, start).partition(b"\0")
         if end:
             return found
     refuse(ENAMETOOLONG)

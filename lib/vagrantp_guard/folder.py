@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import sys
+from contextlib import suppress
 from errno import EACCES, EEXIST
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -24,6 +24,8 @@ HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden path
 NAMES_MAX = 20_000
 SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK  # how a file is opened: a FIFO would hold up all
 CONTENT_MAX = 32 * 2**20  # bytes of a file that is looked at
+ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as of os.fsdecode
+NO_NAMES = {"", ".", ".."}
 
 
 def refuse(errno: int = EACCES) -> NoReturn:
@@ -32,12 +34,20 @@ def refuse(errno: int = EACCES) -> NoReturn:
 
 
 class Place(NamedTuple):
-    """A name in an open folder. `parts`: from the project's root."""
+    """A name in an open folder. `parts`: from the project's root. `closes`: the folder, at exit."""
 
     folder: int
     name: bytes
     parts: Parts
     rule: Rule
+    closes: bool
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.closes:
+            os.close(self.folder)
 
     def refuse_existing(self) -> None:
         """Raise OSError if there is a file of this name."""
@@ -82,31 +92,30 @@ class Folder:
         else:
             os.close(os.open(name, os.O_CREAT, 0o644, dir_fd=self.hides))
 
-    @contextmanager
-    def place(self, path: bytes) -> Iterator[Place]:
-        """Find the folder of a path as bindfs(1) writes it. Raises OSError."""
-        parts = tuple(map(os.fsdecode, path.removeprefix(b"./").split(b"/")))
-        if path.startswith(b"/") or not {"", ".", ".."}.isdisjoint(parts):
+    def place(self, path: bytes) -> Place:
+        """Find the folder of a path as bindfs(1) writes it: use `with`. Raises OSError."""
+        path = path.removeprefix(b"./")
+        parts = tuple(str(path, *ENCODING).split("/"))
+        if not NO_NAMES.isdisjoint(parts):
             refuse()
-        root, below = self._found(parts)
+        root, path = self._found(parts, path) if self.hidden else (self.root, path)
         rule = self.policy.rule(parts) if self.policy and root == self.root else Rule.FREE
-        parent, _, name = b"/".join(map(os.fsencode, below)).rpartition(b"/")
-        folder = open_folder(root, parent) if parent else root
-        try:
-            yield Place(folder, name, parts, rule)
-        finally:
-            if folder != root:
-                os.close(folder)
+        parent, _, name = path.rpartition(b"/")
+        if not parent:
+            return Place(root, name, parts, rule, closes=False)
+        return Place(open_folder(root, parent), name, parts, rule, closes=True)
 
-    def _found(self, parts: Parts) -> tuple[int, Parts]:
+    def _found(self, parts: Parts, path: bytes) -> tuple[int, bytes]:
         """Return the root that a path is below, the project's or that of what is hidden."""
         for hidden, number in self.hidden.items():
             if tuple(map(fold, parts[: len(hidden)])) == hidden:
-                return self.hides, (str(number), *parts[len(hidden) :])
-        return self.root, parts
+                return self.hides, os.fsencode("/".join((str(number), *parts[len(hidden) :])))
+        return self.root, path
 
     def holds_hidden(self, parts: Parts) -> bool:
         """Say whether a path is hidden itself, or holds what is."""
+        if not self.hidden:
+            return False
         folded = tuple(map(fold, parts))
         return any(hidden[: len(folded)] == folded for hidden in self.hidden)
 
@@ -158,11 +167,7 @@ class Folder:
             return b"/.git/worktrees/" in file.content()[0]
         return False
 
-    @contextmanager
-    def _within(self, parts: Parts, name: str) -> Iterator[Place]:
+    def _within(self, parts: Parts, name: str) -> Place:
         """Find a name in a folder, whatever the policy says of it. Raises OSError."""
-        folder = open_folder(self.root, b"/".join(map(os.fsencode, parts)) or b".")
-        try:
-            yield Place(folder, name.encode(), (*parts, name), Rule.CLOSED)
-        finally:
-            os.close(folder)
+        folder = open_folder(self.root, os.fsencode("/".join(parts)) or b".")
+        return Place(folder, name.encode(), (*parts, name), Rule.CLOSED, closes=True)

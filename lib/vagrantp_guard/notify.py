@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import os
 import select
 import socket
@@ -19,9 +20,11 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _RECEIVE, _SEND, _ADD_FD, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40182103, 0x40082104
+_PART = struct.Struct("PN")  # iovec(3type)
 _ASKED, _ANSWER, _FD = struct.Struct("QIIiIQ6Q"), struct.Struct("QqiI"), struct.Struct("QIIII")
 _CONTINUE, _AT_NUMBER, _AND_ANSWER = 1, 1, 2
 _OPENAT2, _NO_SYMLINKS_BENEATH = 437, 0x04 | 0x08
+_FOLDER = struct.pack("QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_SYMLINKS_BENEATH)
 _PDEATHSIG, _SIGKILL = 1, 9
 
 
@@ -96,9 +99,8 @@ def answer_all(listener: int, process: int, answer: Callable[[Call], int]) -> No
     for each in (listener, process):  # on older kernels, `listener` ends only once we waited for it
         events.register(each, select.POLLIN)
     asked, empty = bytearray(_ASKED.size), bytes(_ASKED.size)
-    while True:
-        if not dict(events.poll()).get(listener, 0) & select.POLLIN:
-            return
+    gc.freeze()  # what is there now stays
+    while (listener, select.POLLIN) in events.poll():
         asked[:] = empty
         try:
             fcntl.ioctl(listener, _RECEIVE, asked, True)
@@ -130,36 +132,46 @@ def _reply(listener: int, identity: int, answer: Callable[[Call], int], call: Ca
     fcntl.ioctl(listener, _SEND, _ANSWER.pack(identity, value, errno, flags))
 
 
-class _Part(ctypes.Structure):
-    _fields_ = (("start", ctypes.c_void_p), ("size", ctypes.c_size_t))
+class _Reader:
+    """Reads so many bytes of another process's memory; less where that ends."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.buffer = ctypes.create_string_buffer(size)
+        self.ours = _PART.pack(ctypes.addressof(self.buffer), size)
+
+    def __call__(self, pid: int, start: int) -> bytes:
+        """Return what is at an address."""
+        done = min(self.size, _PAGE - start % _PAGE)
+        theirs, pages = _PART.pack(start, done), 1
+        while done < self.size:  # of pages some may be there, of a part of this call all or none
+            part = min(_PAGE, self.size - done)
+            theirs += _PART.pack(start + done, part)
+            done, pages = done + part, pages + 1
+        read = _libc.process_vm_readv(pid, self.ours, 1, theirs, pages, 0)
+        return self.buffer.raw[: max(read, 0)]
+
+
+read_short, read_long = _Reader(256), _Reader(4096)  # the second: PATH_MAX
 
 
 def read_memory(pid: int, start: int, size: int) -> bytes:
     """Return what another process has at an address; less where its memory ends."""
-    buffer = ctypes.create_string_buffer(size)
-    first = min(size, _PAGE - start % _PAGE)
-    pages = [(start, first)]
-    while (done := sum(size for _, size in pages)) < size:
-        pages.append((start + done, min(_PAGE, size - done)))
-    theirs = (_Part * len(pages))(*(_Part(*page) for page in pages))
-    ours = _Part(ctypes.addressof(buffer), size)
-    read = _libc.process_vm_readv(pid, ctypes.byref(ours), 1, theirs, len(pages), 0)
-    return buffer.raw[: max(read, 0)]
+    return _Reader(size)(pid, start)
 
 
 def write_memory(pid: int, start: int, content: bytes) -> None:
     """Write into the memory of another process. Raises OSError."""
     buffer = ctypes.create_string_buffer(content, len(content))
-    ours = _Part(ctypes.addressof(buffer), len(content))
-    theirs = _Part(start, len(content))
-    if _libc.process_vm_writev(pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0) < 0:
+    ours = _PART.pack(ctypes.addressof(buffer), len(content))
+    theirs = _PART.pack(start, len(content))
+    if _libc.process_vm_writev(pid, ours, 1, theirs, 1, 0) < 0:
         raise OSError(ctypes.get_errno(), "process_vm_writev(2)")
 
 
 def open_folder(root: int, path: bytes) -> int:
     """Open a folder below `root` that no symbolic link leads to. Raises OSError."""
-    how = struct.pack("QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_SYMLINKS_BENEATH)
-    found = _libc.syscall(_OPENAT2, root, path, how, len(how))
+    found = _libc.syscall(_OPENAT2, root, path, _FOLDER, len(_FOLDER))
     if found < 0:
         raise OSError(ctypes.get_errno(), os.fsdecode(path))
     return int(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vagrantp_guard import git_dir, protected
 from vagrantp_guard.protected import (
@@ -263,6 +263,21 @@ def test_no_spelling_gets_by(name: str, data: st.DataObject) -> None:
 
 
 ignorable = st.sampled_from(IGNORED)
+
+
+PIECES = st.sampled_from(
+    sorted({part for name, _ in TABLE for part in parts(name)} | {"x", "mine.git", "a~b", "SRC"})
+)
+
+
+@example(("x", "main"), True)
+@example(("SRC",), True)
+@given(st.lists(PIECES, min_size=1, max_size=5).map(tuple), st.booleans())
+def test_what_is_decided_at_once_is_what_all_rules_say(path: tuple[str, ...], has: bool) -> None:
+    configured = frozenset([("src", "tool.py"), ("x",)]) if has else frozenset[tuple[str, ...]]()
+    tracked = frozenset([parts(".vscode/settings.json"), parts("x/a.py")])
+    policy = Policy(tracked, lambda folder: folder[-1:] == ("mine.git",), configured)
+    assert policy.rule(path) is policy.all_rules(path)
 
 
 def test_names_in_head_are_reported_only() -> None:
