@@ -26,6 +26,7 @@ mount --rbind "$1" /etc
 shift
 exec "$@"
 """
+KEYS = "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/vagrantp-keys/%u"
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 
 
@@ -57,6 +58,18 @@ def test_keys_stay_as_they_are(etc: Path, shell: str) -> None:
     for _ in range(2):
         _run(etc, shell, f"{KEY}\nssh-ed25519 CCCC me\n")
         assert theirs.read_text() == f"ssh-rsa BBBB no end\n{KEY}\nssh-ed25519 CCCC me\n"
+        own = etc / "ssh/vagrantp-keys/root"  # where no dotfiles replace them
+        assert own.read_text() == f"{KEY}\n"  # vagrantp's own
+        assert (own.stat().st_mode & 0o777, own.parent.stat().st_mode & 0o777) == (0o644, 0o755)
+    assert KEYS in (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text().splitlines()
+
+
+def test_an_sshd_that_has_its_keys_elsewhere(etc: Path) -> None:
+    with (etc / "ssh/sshd_config").open("a") as config:
+        config.write("AuthorizedKeysFile /srv/keys/%u .ssh/more\n")
+    _run(etc, "sh", KEY)
+    sshd = (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text()
+    assert "AuthorizedKeysFile /srv/keys/%u .ssh/more /etc/ssh/vagrantp-keys/%u\n" in sshd
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -68,8 +81,8 @@ def test_path_without_pam(etc: Path, shell: str) -> None:
     path = f"/opt/a:/venv/bin:/etc/me/.local/bin:/etc/me/bin:{SYSTEM}:/opt/z"
     for _ in range(2):
         _run(etc, shell, KEY)
-        found = conf.read_text().removesuffix('"\n').removesuffix(":/usr/local/games:/usr/games")
-        assert found == f'MaxSessions 9\nSetEnv "A=1" "PATH={path}'
+        found = conf.read_text().replace(":/usr/local/games:/usr/games", "")
+        assert found == f'MaxSessions 9\nSetEnv "A=1" "PATH={path}"\n{KEYS}\n'
     assert "!secure_path" in (etc / "sudoers.d/90-vagrantp").read_text()
 
 
@@ -89,7 +102,7 @@ def test_path_by_pam(etc: Path, shell: str) -> None:
         assert line.endswith('" OVERRIDE=${PATH}')
     assert (etc / "me/.profile").read_text() == (etc / "skel/.profile").read_text() == "# mine\n"
     sshd = (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text()
-    assert sshd == "MaxSessions 1000\nMaxStartups 100\n"
+    assert sshd == f"MaxSessions 1000\nMaxStartups 100\n{KEYS}\n"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -102,8 +115,8 @@ def test_an_sshd_that_is_for_others(etc: Path, shell: str) -> None:
     for _ in range(2):
         _run(etc, shell, KEY)
         conf = (etc / "ssh/sshd_config.d/00-vagrantp.conf").read_text().splitlines()
-        assert conf[:3] == ["Port 22", "AllowUsers root", "AllowGroups root"]
-        assert len(conf) == 4 and conf[3].startswith("SetEnv ")
+        assert conf[:4] == ["Port 22", "AllowUsers root", KEYS, "AllowGroups root"]
+        assert len(conf) == 5 and conf[4].startswith("SetEnv ")
     assert (etc / "ssh/sshd_config").read_text().endswith(theirs)
     shadow = (etc / "shadow").read_text()
     assert shadow == "root:*:1:0:99999:7:::\nadmin:!$6$x:1:0:99999:7:::\n"

@@ -22,14 +22,22 @@ if ! grep -qs '^MaxSessions' /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*; then
     set_sshd "MaxStartups 100"
 fi
 # An image may have its sshd let in nobody else, or listen elsewhere: these settings add up.
-has_sshd() { cat /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf 2>/dev/null | grep -qiE "^[[:space:]]*$1"; }
+sshd_says() { cat /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null | grep -iE "^[[:space:]]*$1"; }
+has_sshd() { sshd_says "$1" > /dev/null; }
 ! has_sshd "Port[[:space:]=]" || has_sshd "Port[[:space:]=]+22[[:space:]]*$" || set_sshd "Port 22"
 ! has_sshd "AllowUsers[[:space:]=]" || has_sshd "AllowUsers $user$" || set_sshd "AllowUsers $user"
-# A user who were there already would get neither groups nor shell from cloud-init: so the keys wait.
+# vagrantp's own key, the first one, is where nobody's dotfiles replace it.
+mkdir -p /etc/ssh/vagrantp-keys
+[ -z "$keys" ] || printf '%s\n' "$keys" | head -n 1 > "/etc/ssh/vagrantp-keys/$user"
+chmod -R u=rwX,go=rX /etc/ssh/vagrantp-keys # sshd reads them as the user
+if ! has_sshd "AuthorizedKeysFile.*vagrantp-keys"; then
+    theirs=$(sshd_says "AuthorizedKeysFile[[:space:]=]" | head -n 1 | awk '{sub(/^[^=[:space:]]*[=[:space:]]+/, ""); print}')
+    [ "$theirs" != none ] || theirs=
+    set_sshd "AuthorizedKeysFile ${theirs:-.ssh/authorized_keys} /etc/ssh/vagrantp-keys/%u"
+fi
+# A user who were there already would get neither groups nor shell from cloud-init: so all keys wait there.
 if [ "$is_made_later" = yes ] && ! id "$user" >/dev/null 2>&1; then
-    mkdir -p /etc/ssh/vagrantp-keys
     printf '%s\n' "$keys" > "/etc/ssh/vagrantp-keys/$user"
-    set_sshd "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/vagrantp-keys/%u"
     home=
 else
     if ! id "$user" >/dev/null 2>&1; then
