@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import BinaryIO, Literal
 
+from vagrantp.core import documents
 from vagrantp.core.errors import HostLimitError, ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import xdg
@@ -118,6 +119,20 @@ def put_image(host: Host, work: Path, folder: Path, disk: disks.Disk, file: Path
     describe(host, folder)
     with host.progress.stage("convert the image"):
         to_qcow2(host, work, disk, file, folder / "box.img")
+    if not host.dry:
+        disks.refuse_uefi(_head(host, work, folder / "box.img"))
+
+
+def _head(host: Host, work: Path, box: Path) -> bytes:
+    """Return the first sectors of the disk in a box."""
+    made = work / "head"
+    host.make_dir(made)
+    copied = ("-f", "qcow2", "-O", "raw", f"bs={disks.SECTOR}", f"count={disks.HEAD}")
+    argv = ["qemu-img", "dd", *copied, f"if={box}", f"of={made / 'sectors'}"]
+    sandbox = Sandbox(reads=(box,), writes=(made,), memory=CONVERT_MEMORY, file_size=1, cpu=60)
+    host.change(argv, what="look at the image", timeout=60, sandbox=sandbox)
+    host.make_plain(made)
+    return documents.content(made / "sectors", at_most=disks.HEAD * disks.SECTOR)
 
 
 def to_qcow2(
