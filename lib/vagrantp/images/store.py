@@ -276,14 +276,19 @@ def work_folder(host: Host, name: str) -> Iterator[Path]:
     holds the lock, so one that is there already was left by a killed build.
     """
     path = vagrant_home() / "tmp" / name
-    # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
-    # build has its own mount namespace), and were it so, nothing there would be touched.
-    remove = (*as_root(), "rm", "-rf", "--one-file-system", str(path))
-    if path.exists():
-        step(host, "clean up", *remove)
+    remove_work(host, name)
     host.make_dir(path)
-    with cleaned_up_by(lambda: step(host, "clean up", *remove)):
+    with cleaned_up_by(lambda: remove_work(host, name)):
         yield path
+
+
+def remove_work(host: Host, name: str) -> None:
+    """Remove the folder of a build, if it is there."""
+    path = vagrant_home() / "tmp" / name
+    if path.exists():
+        # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
+        # build has its own mount namespace), and were it so, nothing there would be touched.
+        step(host, "clean up", *as_root(), "rm", "-rf", "--one-file-system", str(path))
 
 
 def as_root() -> list[str]:
