@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from vagrantp.core.errors import ConfigError
@@ -120,3 +121,36 @@ def test_a_copy_that_is_another_image() -> None:
     for header in (qcow2(size=6 << 30), qcow2(backing=104), MBR, b""):
         with pytest.raises(ConfigError):
             disks.refuse_other("app", header[:512], 5 << 30)
+
+
+def gpt(*types: str, code: bytes = b"") -> bytes:
+    """Return the start of a disk with partitions of these types (UEFI, 5.3)."""
+    first = code.ljust(446, b"\0") + bytes([0, 0, 2, 0, 0xEE]).ljust(64, b"\0") + b"\x55\xaa"
+    header = b"EFI PART".ljust(72, b"\0") + struct.pack("<QII", 2, 128, 128)
+    entries = b"".join(UUID(one).bytes_le.ljust(128, b"\1") for one in types)
+    return (first + header.ljust(512, b"\0") + entries).ljust(disks.HEAD * 512, b"\0")
+
+
+EFI, LINUX = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0fc63daf-8483-4772-8e79-3d69d8477de4"
+MBR_EFI = bytes(450) + b"\xef" + bytes(59) + b"\x55\xaa"
+
+
+@pytest.mark.parametrize("head", [gpt(EFI), gpt(LINUX, EFI), MBR_EFI])
+def test_an_image_that_only_uefi_starts_is_refused(head: bytes) -> None:
+    with pytest.raises(ConfigError, match="must be an image that a BIOS can start"):
+        disks.refuse_uefi(head)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        gpt(LINUX),
+        gpt(LINUX, EFI, code=b"\xeb\x63"),
+        bytes(510) + b"\x55\xaa",
+        bytes(600),
+        b"",
+        bytes(512) + b"EFI PART" + b"\xff" * 600,
+    ],
+)
+def test_an_image_that_a_bios_may_start_is_not(head: bytes) -> None:
+    disks.refuse_uefi(head)

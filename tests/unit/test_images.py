@@ -112,6 +112,8 @@ def test_what_apt_stumbled_over_is_told() -> None:
     told = ["E: Unable to locate package nowhere", "E: mmdebstrap failed to run"]
     assert bootstrap.apts_reason([*others, *told], "trixie") == "Unable to locate package nowhere"
     assert bootstrap.apts_reason(others, "trixie") == ""
+    full = ["dpkg: error: failed to write: No space left on device", "E: env chroot … failed"]
+    assert bootstrap.apts_reason(full, "trixie") == "No space left on device"
     for unknown in (
         "W: GPG error: http://d.example trixie InRelease: … not available: NO_PUBKEY 762F67A0",
         "  Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 4CB5",

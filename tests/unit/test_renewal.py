@@ -141,8 +141,11 @@ def test_what_a_killed_renewal_has_left_goes_with_the_next(state: Path, host: Ho
     (state / "DATA/vagrantp/renewed.json").write_text(json.dumps(document))
     folder = store.vagrant_home() / "boxes" / left
     folder.mkdir(parents=True)
+    work = store.vagrant_home() / "tmp" / left / "root"
+    work.mkdir(parents=True)
     assert renew(host) == [f"{built.FIRST} (container)"]
     assert not folder.exists()
+    assert not work.parent.exists()
     assert (state / "volumes").read_text() == ""
     assert left not in (state / "images").read_text()
     assert known(state).keys() == {f"{built.FIRST} (container)"}

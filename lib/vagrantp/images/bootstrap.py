@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shlex
 import struct
@@ -210,6 +212,9 @@ def apts_reason(lines: list[str], suite: str) -> str:
     """Pick the line that matters: the first error is apt's own, and mmdebstrap's follow."""
     if any("NO_PUBKEY" in line or "Missing key" in line for line in lines):  # gpgv's, sqv's word
         return f"debian-archive-keyring of this host lacks keys of {suite}: install a newer one"
+    full = os.strerror(errno.ENOSPC)
+    if any(full in line for line in lines):  # apt's own error is the command line of dpkg
+        return full
     return next((line.removeprefix("E: ") for line in lines if line.startswith("E: ")), "")
 
 

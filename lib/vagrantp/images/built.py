@@ -32,6 +32,7 @@ from vagrantp.images.store import (
     discard,
     put_into_pool,
     remove_old_boxes,
+    remove_work,
     step,
     vagrant_home,
     work_folder,
@@ -179,6 +180,7 @@ def _discard(host: Host, infra_type: str, name: str) -> None:
     """Remove what a renewal has made that did not come to its end."""
     if host.dry:
         return
+    remove_work(host, name)
     if infra_type == "vm":
         discard(host, Box(name, GIB))
     elif is_in_podman(host, f"localhost/{name}:latest"):

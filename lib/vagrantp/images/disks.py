@@ -14,12 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+from uuid import UUID
 
 from vagrantp.core.documents import at_once
 from vagrantp.core.errors import ConfigError
 
 HEADER = 512  # bytes that are read; those of qcow2 below are 104, a partition table ends at 512
 SECTOR = 512
+HEAD = 34  # sectors of a disk: a boot sector, GPT's header and its usual 128 entries (UEFI, 5.3)
+EFI_SYSTEM = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b").bytes_le
+EFI_SYSTEM_MBR = 0xEF
+BOOT_CODE = 440  # bytes of the first sector, which a BIOS runs
 GIB = 1024**3
 QCOW2 = b"QFI\xfb"
 # QEMU's docs/interop/qcow2.rst: dirty, corrupt, compression type, extended L2 entries. What is
@@ -101,6 +106,25 @@ def require_room(name: str, disk: Disk, room: int) -> None:
     if disk.virtual_size > room * GIB:
         least = -(-disk.virtual_size // GIB)
         raise ConfigError(f'.env: DISK must be at least {least}, the size of {name}, got "{room}"')
+
+
+def refuse_uefi(head: bytes) -> None:
+    """Raise ConfigError where only UEFI can start the disk that begins with `head`, HEAD sectors.
+
+    It has an EFI system partition, and nothing that a BIOS could run.
+    """
+    if any(head[:BOOT_CODE]):
+        return
+    types = [head[at] for at in range(450, 510, 16)] if head[510:512] == b"\x55\xaa" else []
+    has_system = EFI_SYSTEM_MBR in types
+    if head[SECTOR:].startswith(b"EFI PART"):
+        start, count, size = struct.unpack_from("<QII", head, SECTOR + 72)
+        entries = head[start * SECTOR :]
+        size, count = max(size, 128), min(count, 128)
+        has_system |= any(entries[n * size :].startswith(EFI_SYSTEM) for n in range(count))
+    if has_system:
+        text = ".env: BOX must be an image that a BIOS can start; this one needs UEFI"
+        raise ConfigError(text, "its makers may have one for BIOS, or for both")
 
 
 def refuse_other(name: str, header: bytes, disk_size: int) -> None:

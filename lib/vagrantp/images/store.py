@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import BinaryIO, Literal
 
+from vagrantp.core import documents
 from vagrantp.core.errors import HostLimitError, ProviderError, cleaned_up_by
 from vagrantp.core.libvirt import virsh
 from vagrantp.core.places import xdg
@@ -118,6 +119,20 @@ def put_image(host: Host, work: Path, folder: Path, disk: disks.Disk, file: Path
     describe(host, folder)
     with host.progress.stage("convert the image"):
         to_qcow2(host, work, disk, file, folder / "box.img")
+    if not host.dry:
+        disks.refuse_uefi(_head(host, work, folder / "box.img"))
+
+
+def _head(host: Host, work: Path, box: Path) -> bytes:
+    """Return the first sectors of the disk in a box."""
+    made = work / "head"
+    host.make_dir(made)
+    copied = ("-f", "qcow2", "-O", "raw", f"bs={disks.SECTOR}", f"count={disks.HEAD}")
+    argv = ["qemu-img", "dd", *copied, f"if={box}", f"of={made / 'sectors'}"]
+    sandbox = Sandbox(reads=(box,), writes=(made,), memory=CONVERT_MEMORY, file_size=1, cpu=60)
+    host.change(argv, what="look at the image", timeout=60, sandbox=sandbox)
+    host.make_plain(made)
+    return documents.content(made / "sectors", at_most=disks.HEAD * disks.SECTOR)
 
 
 def to_qcow2(
@@ -261,14 +276,19 @@ def work_folder(host: Host, name: str) -> Iterator[Path]:
     holds the lock, so one that is there already was left by a killed build.
     """
     path = vagrant_home() / "tmp" / name
-    # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
-    # build has its own mount namespace), and were it so, nothing there would be touched.
-    remove = (*as_root(), "rm", "-rf", "--one-file-system", str(path))
-    if path.exists():
-        step(host, "clean up", *remove)
+    remove_work(host, name)
     host.make_dir(path)
-    with cleaned_up_by(lambda: step(host, "clean up", *remove)):
+    with cleaned_up_by(lambda: remove_work(host, name)):
         yield path
+
+
+def remove_work(host: Host, name: str) -> None:
+    """Remove the folder of a build, if it is there."""
+    path = vagrant_home() / "tmp" / name
+    if path.exists():
+        # The tree belongs to other ids when an ordinary user built it. Nothing is mounted in it (a
+        # build has its own mount namespace), and were it so, nothing there would be touched.
+        step(host, "clean up", *as_root(), "rm", "-rf", "--one-file-system", str(path))
 
 
 def as_root() -> list[str]:
