@@ -80,9 +80,7 @@ def test_the_wait_goes_over_reboots(guest: Path, happens: list[str], rejoined: i
         with pytest.raises(ProviderError, match="cloud-init failed"):
             cloud_init.wait(host, instance, "1", lambda: calls.append(1))
         return
-    with pytest.raises(
-        ProvisionError, match="cloud-init.json: No such"
-    ):  # nothing is there to read
+    with pytest.raises(ProvisionError, match=r"cloud-init\.json: No such"):  # none is there
         cloud_init.wait(host, instance, "1", lambda: calls.append(1))
     assert len(calls) == rejoined
 
