@@ -35,7 +35,7 @@ PLAYBOOK = """
 
 
 def play(
-    folder: Path, *arguments: str, name: str = "site.yml"
+    folder: Path, *arguments: str, name: str = "site.yml", env: dict[str, str] | None = None
 ) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
     """Run a playbook of a folder for the guest `app`, in its sandbox; return also the events."""
     playbook = Playbook(folder / name, folder, "app", None, None)
@@ -45,7 +45,7 @@ def play(
         at = argv.index("--syntax-check")
         argv[at : at + 1] = arguments
         done = subprocess.run(
-            sandbox.argv(playbooks.sandbox(playbook, Path(work)), argv),
+            sandbox.argv(playbooks.sandbox(playbook, Path(work), env=env), argv),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -113,6 +113,16 @@ def test_a_prompt_without_a_value_is_refused(tmp_path: Path) -> None:
     done, told = play(tmp_path, "--extra-vars=a=1")
     text = "this play asks for b, and PROVISION_VARS has no value for it"
     assert (done.returncode, told) == (1, [{"refused": [f"{tmp_path}/site.yml:1: {text}"]}])
+
+
+def test_home_and_user_are_those_of_the_guest(tmp_path: Path) -> None:
+    asked = "{{ lookup('env', 'HOME') }} {{ lookup('env', 'USER') }} {{ '~/x' | expanduser }}"
+    tasks = f"""[debug: {{msg: "{asked}"}}]"""
+    (tmp_path / "site.yml").write_text(f"- {{hosts: all, gather_facts: no, tasks: {tasks}}}\n")
+    done, _ = play(tmp_path, env=playbooks.environment("av", "/home/a v"))
+    assert "/home/a v av /home/a v/x" in done.stdout, done.stdout + done.stderr
+    for odd in ("", "x", "/a\nb", "/" + 2000 * "x"):
+        assert "HOME" not in playbooks.environment("av", odd)
 
 
 MISSING = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from invoke.context import Context
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, ProvisionError
 from vagrantp.core.system import Host
 from vagrantp.guest import cloud_init
 from vagrantp.instance.record import Instance
@@ -80,7 +80,7 @@ def test_the_wait_goes_over_reboots(guest: Path, happens: list[str], rejoined: i
         with pytest.raises(ProviderError, match="cloud-init failed"):
             cloud_init.wait(host, instance, "1", lambda: calls.append(1))
         return
-    with pytest.raises(Exception, match="cloud-init"):  # there is no result to be read here
+    with pytest.raises(ProvisionError, match=r"cloud-init\.json: No such"):  # none is there
         cloud_init.wait(host, instance, "1", lambda: calls.append(1))
     assert len(calls) == rejoined
 

@@ -56,7 +56,7 @@ for key in sorted(asked):
     if key in modules and not modules[key] & runs:
         print(f"{key}: the image leaves out the module that would act on it")
 END
-    if grep -qs 'Invalid cloud-config provided' /var/log/cloud-init.log; then
+    if grep -qs 'cloud-init schema --system' /var/log/cloud-init.log; then
         cloud-init schema --system 2>&1 | grep 'schema errors: ' | head -n 5
     fi
 } > "$said"
