@@ -25,8 +25,8 @@ libc, kind, most = ctypes.CDLL(None), sys.argv[1], int(sys.argv[2])
 def take():
     try:
         if kind == "processes":
-            child = os.fork()
-            if child == 0:
+            if os.fork() == 0:
+                libc.prctl(1, 9)  # PR_SET_PDEATHSIG: all end with the first
                 time.sleep(600)
             return True
         if kind == "files":
@@ -40,6 +40,7 @@ for user in (0, 4242, 4243):
     ours, theirs = os.pipe()
     if os.fork() == 0:
         os.setuid(user)
+        libc.prctl(1, 9)
         got = 0
         while got < most and take():
             got += 1
@@ -47,7 +48,7 @@ for user in (0, 4242, 4243):
         time.sleep(600)
     print(int(os.read(ours, 99)), flush=True)
 print("done", flush=True)
-time.sleep(600)
+sys.stdin.read()
 """
 SECRET = b"vagrantp-of-this-host"
 ADD_KEY, USER_KEYRING = 248, -4  # of x86-64
@@ -57,13 +58,13 @@ ADD_KEY, USER_KEYRING = 248, -4  # of x86-64
 def hogging(app: Project, kind: str, most: int) -> Iterator[list[int]]:
     """Have a guest take what it gets of a kind; give how much each user of it has got."""
     name = status(app)["instance"]
-    argv = ("podman", "exec", name, "python3", "-c", HOG, kind, str(most))
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            yield [int(line) for line in iter(process.stdout.readline, "done\n")]
-        finally:
-            run("podman", "exec", name, "sh", "-c", "kill -9 $(pgrep -f 'sys.argv[1]')")
+    argv = ("podman", "exec", "--interactive", name, "python3", "-c", HOG, kind, str(most))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin and process.stdout
+        said = iter(process.stdout.readline, "done\n")
+        yield [int(line) for line in said]
+        process.stdin.close()  # it ends
 
 
 def _has_inotify() -> bool:

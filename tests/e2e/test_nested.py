@@ -47,7 +47,8 @@ sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap
 sudo setcap cap_setuid=ep /usr/bin/newuidmap
 sudo setcap cap_setgid=ep /usr/bin/newgidmap
 cd /
-sudo tar -c bin etc lib lib64 sbin tmp usr/bin usr/lib usr/lib64 usr/sbin | podman import - localhost/own
+all="bin etc lib lib64 sbin tmp usr/bin usr/lib usr/lib64 usr/sbin"
+sudo tar -c $all | podman import - localhost/own
 """
 
 

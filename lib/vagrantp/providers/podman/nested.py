@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vagrantp_guard import contract
 
+from vagrantp.core.errors import ProviderError
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.core.text import last_line
@@ -83,5 +84,8 @@ def check(host: Host, instance: Instance, settings: Settings, pid: str) -> list[
 
 def _tried(host: Host, instance: Instance) -> str:
     argv = ["podman", "exec", f"--user={NOBODY}", instance.full_name, "python3", "-c", TRIAL]
-    answer = host.ask(argv)
+    try:
+        answer = host.ask(argv, timeout=30)
+    except ProviderError as error:  # whatever the guest calls python3
+        return error.message
     return YES if answer.ok else last_line(answer.stderr) or "it ended"
