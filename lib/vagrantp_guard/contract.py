@@ -49,6 +49,8 @@ FORWARDS = "forwards.json"  # … what forward.py carries
 FIRST_ID = "first_id"  # … in it: which id of this host root in it is
 NESTED = "nested"  # … in it: whether containers may be made in this one
 NAMESPACES_LIMIT = "/proc/sys/user/max_user_namespaces"
+GRANTS = "grants"  # beside it: what persons have granted, and by folder …
+TRACKED = "tracked.json"  # … what a protected guest may write since HEAD has it
 HOOK_ERROR = "hook.error"  # … why it was kept from starting
 SEED, SEED_MOUNT = "guest", "/run/vagrantp-seed"  # … and what the container sees there
 
@@ -209,6 +211,35 @@ class Mount:
             "protect": self.protect,
             "hide": [*self.hide],
         }
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Closed names that HEAD has: `released` to the guest; `since` that, a person has to agree.
+
+    A guest can commit what it must not write.
+    """
+
+    released: frozenset[str]
+    since: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Tracked:
+        """Read a record. Raises ValueError."""
+        with _reading("record of tracked names"):
+            released, since = found["released"], found["since"]
+            if not all(isinstance(name, str) for name in (*released, *since)):
+                raise ValueError(f"{found} are no names")
+            return cls(frozenset(released), frozenset(since))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {"released": sorted(self.released), "since": sorted(self.since)}
+
+
+def tracked_path(state: Path) -> Path:
+    """Return where a Tracked is, of the instance with this state folder. It outlives `rm`."""
+    return state.parent / GRANTS / f"{state.name.rpartition('-')[2]}.{TRACKED}"
 
 
 def _is_below(path: str) -> bool:

@@ -19,6 +19,7 @@ from vagrantp_guard.protected import (
     fold,
     tracked_names,
 )
+from vagrantp_guard.released import released
 
 HIDDEN = Path("/hidden")  # where the sandbox has what stands in for hidden paths
 NAMES_MAX = 20_000
@@ -76,10 +77,13 @@ class Place(NamedTuple):
 class Folder:
     """Finds paths below a project folder without following symbolic links."""
 
-    def __init__(self, root: Path, protect: bool, hidden: list[Parts]) -> None:
-        """`hidden`: paths that are empty for the guest; what it writes there is lost."""
+    def __init__(self, root: Path, record: int | None, hidden: list[Parts]) -> None:
+        """`record`: of what is released, None where nothing is protected.
+
+        `hidden`: paths that are empty for the guest; what it writes there is lost.
+        """
         self.root = os.open(root, os.O_PATH | os.O_DIRECTORY)
-        self.policy = self._policy(root) if protect else None
+        self.policy = None if record is None else self._policy(root, record)
         self.hidden = {tuple(map(fold, parts)): number for number, parts in enumerate(hidden)}
         self.hides = os.open(HIDDEN, os.O_PATH | os.O_DIRECTORY) if hidden else -1
         for number, parts in enumerate(hidden):
@@ -150,8 +154,8 @@ class Folder:
         with self.place(os.fsencode("/".join((*git_dir, "config")))) as place:
             return place.content()[0]
 
-    def _policy(self, root: Path) -> Policy:
-        tracked, configured = tracked_names(root), configured_names(root)
+    def _policy(self, root: Path, record: int) -> Policy:
+        tracked, configured = released(tracked_names(root), record), configured_names(root)
         return Policy(tracked, self._holds_head, configured, self._is_worktree)
 
     def _holds_head(self, parts: Parts) -> bool:

@@ -56,7 +56,8 @@ def on_qemu(name: str, operation: str) -> None:
                 MOUNTS.chmod(0o700)  # what is mounted below is open to all
                 (MOUNTS / name).mkdir()
                 person = (int(values.get("uid", "")), int(values.get("gid", "")))
-                share(MOUNTS / name, Mount.from_json(wanted), person)
+                state = Path(values.get("state", "/"))
+                share(MOUNTS / name, Mount.from_json(wanted), state, person)
     elif operation in ("start", "reconnect"):
         guest = guest_of_domain(sys.stdin.read())
         if guest:
@@ -123,7 +124,8 @@ def _admit(pid: int, bundle: Path, folder: Path) -> None:
     namespace, which nobody in it has the capability to change.
     """
     if mount := mount_of(folder):
-        share(project_in(bundle), mount, (0, 0), "nsenter", f"--target={pid}", "--mount")
+        enter = ("nsenter", f"--target={pid}", "--mount")
+        share(project_in(bundle), mount, folder, (0, 0), *enter)
     if is_rootless():
         load_inside(pid, folder)
         watch_container(pid, folder)

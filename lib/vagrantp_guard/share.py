@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vagrantp_guard.contract import MOUNTS, PROJECT, Mount
 from vagrantp_guard.guests import config_of
+from vagrantp_guard.released import open_record
 from vagrantp_guard.seccomp import no_setuid, program
 from vagrantp_guard.system import PATH, Refused, is_rootless, run
 
@@ -26,13 +27,14 @@ SANDBOX = (
 FUSERMOUNT = Path(__file__).with_name("fusermount3.py")
 
 
-def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> None:
+def share(target: Path, mount: Mount, state: Path, person: tuple[int, int], *enter: str) -> None:
     """Mount a project folder at `target`, as a guest is to see it, by bindfs(1).
 
     All in it belongs to one user of the guest. What the guest does there, a process of the owner
     does (`person`: uid, gid; for root's projects, the folder's owner): it has no capabilities, sees
-    nothing but this folder, cannot make a file setuid, and ends with the mount. `enter`: the start
-    of a command that is to run in the mount namespace with `target`.
+    nothing but this folder, cannot make a file setuid, and ends with the mount. `state`: the
+    instance's own folder. `enter`: the start of a command that is to run in the mount namespace
+    with `target`.
     """
     uid, gid = person
     if os.path.realpath(mount.folder) != str(mount.folder):
@@ -46,7 +48,10 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
         groups = f"--groups={','.join(map(str, numbers))}"
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     calls = os.memfd_create("calls")
+    fds = [fuse, calls]
     try:
+        if mount.protect:
+            fds.append(open_record(state, person))
         os.write(calls, program(os.uname().machine, no_setuid()))
         os.lseek(calls, 0, os.SEEK_SET)
         options = f"{mount.mode},nosuid,nodev,allow_other,default_permissions,fd={fuse}"
@@ -60,7 +65,7 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
             *("setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--inh-caps=-all"),
             *(
                 "--bounding-set=-all",
-                *_supervisor(mount),
+                *_supervisor(mount, fds[2:]),
                 "bindfs",
                 "-f",
                 "-o",
@@ -77,11 +82,11 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
             stderr=subprocess.DEVNULL,
             env={"PATH": PATH, "TMPDIR": "/hidden"},
             start_new_session=True,
-            pass_fds=(fuse, calls),
+            pass_fds=fds,
         )
     finally:
-        os.close(calls)
-        os.close(fuse)  # the server alone has it now: without it, the mount answers with an error
+        for each in fds:  # the server alone has them now: without it, the mount is an error
+            os.close(each)
     try:
         run(*enter, "ls", str(target))
     except Refused:
@@ -89,16 +94,18 @@ def share(target: Path, mount: Mount, person: tuple[int, int], *enter: str) -> N
         raise Refused(f"{mount.folder} cannot be shared: see that bindfs and bwrap run") from None
 
 
-def _supervisor(mount: Mount) -> tuple[str, ...]:
-    """Return the start of a command that lets a supervisor run bindfs, if one is to."""
+def _supervisor(mount: Mount, record: list[int]) -> tuple[str, ...]:
+    """Return the start of a command that lets a supervisor run bindfs, if one is to.
+
+    `record`: of what is released, where something is protected.
+    """
     if not (mount.protect or mount.hide):
         return ()
-    protect = "yes" if mount.protect else "no"
     return (
         "/usr/bin/python3",
         "-IS",
         "/guard/vagrantp_guard/supervisor.py",
-        protect,
+        *(map(str, record) if record else ("no",)),
         *mount.hide,
         "--",
     )

@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -IS
 """Runs bindfs(1) and makes, in its place, each change that a guest asks for, or refuses it.
 
-`supervisor.py PROTECT HIDDEN… -- bindfs …`, in the sandbox of share.py, with the folder as
-/project. PROTECT is yes or no. bindfs has one thread, so nothing changes by it while a call waits
-for its answer. docs/adr/0026-the-folder-by-a-supervisor.md
+`supervisor.py RECORD HIDDEN… -- bindfs …`, in the sandbox of share.py, with the folder as
+/project. RECORD is the descriptor of what released.py records, or `no`, to protect nothing.
+bindfs has one thread, so nothing changes by it while a call waits for its answer.
+docs/adr/0026-the-folder-by-a-supervisor.md
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ VETTED = 64  # … of these, so many may be written by the supervisor only
 
 def main(arguments: list[str]) -> int:
     """Run until bindfs ends. Raises OSError, Refused."""
-    protect, *hidden = arguments[: arguments.index("--")]
+    record, *hidden = arguments[: arguments.index("--")]
     bindfs = arguments[arguments.index("--") + 1 :]
     os.umask(0)  # the guest's kernel has applied its own
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = min(most, FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
     vetted = range(files - VETTED, files)
-    folder = Folder(PROJECT, protect == "yes", [tuple(path.split("/")) for path in hidden])
+    opened = None if record == "no" else int(record)
+    folder = Folder(PROJECT, opened, [tuple(path.split("/")) for path in hidden])
+    if opened is not None:
+        os.close(opened)
     changes = Changes(folder, vetted)
     machine = os.uname().machine
     names = {number: name for name, number in CALLS[machine].items()}

@@ -148,7 +148,16 @@ def _mount(base: Path, name: str, lib: Path, cache: Path) -> Shared:
     place.mkdir()
     os.chown(folder, PERSON.pw_uid, PERSON.pw_gid)
     how = {"mode": "rw", "folder": str(folder), "uid": 0, "gid": 0, "protect": name == "protected"}
-    argv = ("python3", "-IS", "-c", SHARE, lib / version(), place, json.dumps(how))
+    argv = (
+        "python3",
+        "-IS",
+        "-c",
+        SHARE,
+        lib / version(),
+        place,
+        json.dumps(how),
+        base / "app-01234567",
+    )
     subprocess.run(argv, check=True)
     return Shared(folder, place, cache)
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vagrantp_guard import contract
+
 from vagrantp.core import documents
 from vagrantp.core.places import state_root
 from vagrantp.core.system import Host
@@ -195,7 +197,7 @@ def _required(settings: Settings, base: files.Base) -> Iterator[str]:
 
 def path(folder: Path) -> Path:
     """Return where the grants of a project's folder are."""
-    return state_root() / record.GRANTS / f"{env.id_from(folder)}.json"
+    return state_root() / contract.GRANTS / f"{env.id_from(folder)}.json"
 
 
 def remembered(folder: Path) -> Granted:
@@ -259,6 +261,7 @@ def forget(host: Host, folder: Path) -> None:
     """Forget what was granted to a folder that is gone."""
     if not folder.is_dir():
         host.remove(path(folder))
+        host.remove(path(folder).with_suffix(f".{contract.TRACKED}"))
 
 
 def shared_folders(folder: Path) -> list[Path]:

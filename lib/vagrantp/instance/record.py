@@ -22,7 +22,6 @@ from vagrantp.settings.saved import as_json, from_json
 
 # Of machine.json, of domain metadata and of container labels. 2: settings say what was `written`.
 VERSION = 2
-GRANTS = "grants"  # in the folder of all instances' state: what persons have granted
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,11 @@ class Instance:
         return self.state_dir / "habits.json"
 
     @property
+    def tracked(self) -> Path:
+        """Which closed names of HEAD its guest may write: vagrantp_guard/released.py."""
+        return contract.tracked_path(self.state_dir)
+
+    @property
     def forwards(self) -> Path:
         """What vagrantp_guard/forward.py carries; its lock file is beside it."""
         return self.state_dir / contract.FORWARDS
@@ -145,7 +149,7 @@ class Instance:
     @property
     def sources(self) -> Path:
         """What `.env` names, as it was granted; during a verb: verbs/steps/grant.py."""
-        return state_root() / GRANTS / self.id
+        return state_root() / contract.GRANTS / self.id
 
     def source(self, path: Path) -> Path:
         """Return the path to read for a file that `.env` names.

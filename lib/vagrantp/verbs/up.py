@@ -11,7 +11,7 @@ from vagrantp.core.errors import VagrantpError, cleaned_up_by
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.guest import mount
-from vagrantp.instance import grants, guard
+from vagrantp.instance import grants, guard, tracked
 from vagrantp.instance import record as instances
 from vagrantp.instance.drift import drift
 from vagrantp.instance.found import UP
@@ -40,7 +40,8 @@ def up(
     """Create or start this project's VM or container.
 
     Provisions it the first time, with --provision again, with --no-provision not at all. With
-    --accept, grants what .env asks of this host without a question.
+    --accept, grants what .env asks of this host without a question, and lets the guest write files
+    that the last start has listed as closed although HEAD has them.
     --from is not supported yet.
     """
     if from_:
@@ -67,12 +68,17 @@ def up(
             host.progress.say(f"warning: {mount.WARNING}")
         if settings.mount != "none" and (why := mount.why_no_repository(instance.folder)):
             host.progress.say(f"warning: {why}")
+        is_started = found.live not in UP and settings.protect and settings.mount == "rw"
+        if is_started and accept and (text := tracked.release(host, instance)):
+            host.progress.say(text.replace("\n", "\n  "))
         seen = report.look(folder, settings)
         with cleaned_up_by(partial(report.started, host, found, instance, seen)):
             steps.take(host, plan, found, settings=settings, wanted=instance)
         if host.dry:
             show(f"{instance.full_name} would be running")
             return
+        if is_started and (text := tracked.waiting(instance)):
+            host.progress.say(text.replace("\n", "\n  "))
         if ports.forwards(instance):
             pid = provider_for(instance.infra_type).pid(host, instance)
             whys = dict.fromkeys(ports.why_silent(host, instance, pid))

@@ -67,16 +67,33 @@ import json, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from vagrantp_guard.contract import Mount
 from vagrantp_guard.share import share
-share(pathlib.Path(sys.argv[2]), Mount.from_json(json.loads(sys.argv[3])), (0, 0))
+mount, state = Mount.from_json(json.loads(sys.argv[3])), pathlib.Path(sys.argv[4])
+share(pathlib.Path(sys.argv[2]), mount, state, (0, 0))
 """
+
+
+def state_of(folder: Folder) -> Path:
+    """Return an instance's own folder, where no guest gets to."""
+    return folder.base / "state/app-01234567"
 
 
 def mount(folder: Folder, target: Path, lib: Path) -> Namespaces:
     """Mount a folder as root's projects are, protected, by this version installed at `lib`."""
     target.mkdir()
-    lib.mkdir()
-    install(lib)
+    lib.mkdir(exist_ok=True)
+    state_of(folder).mkdir(parents=True, exist_ok=True)
+    if not any(lib.iterdir()):
+        install(lib)
     how = {"mode": "rw", "folder": str(folder.project), "uid": 0, "gid": 0, "protect": True}
-    argv = ("python3", "-IS", "-c", SHARE, lib / version(), target, json.dumps(how))
+    argv = (
+        "python3",
+        "-IS",
+        "-c",
+        SHARE,
+        lib / version(),
+        target,
+        json.dumps(how),
+        state_of(folder),
+    )
     subprocess.run(argv, check=True)
     return Namespaces(target)
