@@ -26,11 +26,11 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from vagrantp_guard import forwarding, resolver
+from vagrantp_guard import forwarding, leases, listener, resolver
 from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Report
 from vagrantp_guard.guests import guests
 from vagrantp_guard.hooks import on_oci, on_qemu
-from vagrantp_guard.lan import configure, leased
+from vagrantp_guard.lan import configure
 from vagrantp_guard.running import adopt, sync
 from vagrantp_guard.share import unmount
 from vagrantp_guard.system import Refused, locked, run
@@ -55,7 +55,7 @@ def _main(command: str, *arguments: str) -> int:
             wait_for_starting()
         with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
             known = {guest.name: guest for guest in guests()}
-            return _answer(Report(tuple(problems()), known, leased()))
+            return _answer(Report(tuple(problems()), known, _leased()))
     if command == "inside":
         pid, folder = int(arguments[1]), Path(arguments[2])
         if arguments[0] == "load":
@@ -76,14 +76,17 @@ def _main(command: str, *arguments: str) -> int:
             load()
             for pid in (guest.pid for guest in guests() if guest.pid):
                 open_up(pid)
-            ask_again()
         watch_host()
         resolver.wait()
+        listener.wait()
+        with locked():
+            ask_again()
     elif command == "load":
         with locked():
             load()
         watch_host()
         resolver.wait()
+        listener.wait()
     elif command == "try":
         from vagrantp_guard.trial import closed  # its imports take 3 ms
 
@@ -114,6 +117,10 @@ def _unload() -> None:
             forwarding.release()
         resolver.release()
         shutil.rmtree(RUN, ignore_errors=True)
+
+
+def _leased() -> dict[str, list[str]]:
+    return {port: [str(lease.address.ip)] for port, lease in leases.kept().items()}
 
 
 def _answer(report: Report) -> int:

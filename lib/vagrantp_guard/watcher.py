@@ -9,12 +9,13 @@ import select
 import socket
 from contextlib import suppress
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import TextIO
 
 from vagrantp_guard import forwarding
 from vagrantp_guard.contract import RUN
 from vagrantp_guard.guests import guests, record_of
+from vagrantp_guard.listener import Listener
 from vagrantp_guard.resolver import Resolvers
 from vagrantp_guard.system import Refused, in_background, locked, watchers_lock
 from vagrantp_guard.tables import ask_again, inside_problems, load, load_inside, lost
@@ -49,23 +50,37 @@ def _watching_host(lock: TextIO) -> None:
     links = (_listen(NETFILTER, OF_NFTABLES), routing)
     for link in links:
         poll.register(link, select.POLLIN)
-    resolvers = Resolvers(poll)
+    resolvers, listener = Resolvers(poll), Listener(poll, lambda leases: load(new=leases))
     while RUN.is_dir():
         try:
-            if not _keep_rules(lock, resolvers):
+            if not _keep_rules(lock, resolvers, listener):
                 return
         except (Refused, OSError, ValueError):  # somebody else's change, or no room: try again soon
             sleep(RETRY)
             continue
-        if resolvers.forget(dict(poll.poll(WATCH_PAUSE))):
+        ready = _wait(poll, listener)
+        if resolvers.forget(ready) or listener.has_ended:
             sleep(RETRY)
         sleep(SETTLE)
         for link in links:
             _drain(link)
 
 
-def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
-    """Put back lost rules, and the resolvers.
+def _wait(poll: select.poll, listener: Listener) -> dict[int, int]:
+    """Return what is ready, at the latest after WATCH_PAUSE; do what the listener says at once."""
+    until = monotonic() + WATCH_PAUSE / 1000
+    while True:
+        ready = dict(poll.poll(max(0, 1000 * (until - monotonic()))))
+        if not listener.is_ready(ready):
+            return ready
+        with suppress(Refused, OSError, ValueError), locked():  # what fails is tried again
+            listener.hear()
+        if len(ready) > 1 or listener.has_ended:
+            return ready
+
+
+def _keep_rules(lock: TextIO, resolvers: Resolvers, listener: Listener) -> bool:
+    """Put back lost rules, the resolvers, and what hears DHCP.
 
     Return False, with the lock released, when the last guest has ended.
     """
@@ -74,6 +89,7 @@ def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
         for guest in ended:  # a container that failed to start has no hook for its end
             record_of(guest.name).unlink()
         resolvers.keep()
+        is_deaf = listener.keep()
         is_needed = bool(guests())
         is_reloaded = bool(ended or (is_needed and lost()))
         if is_reloaded:
@@ -83,7 +99,7 @@ def _keep_rules(lock: TextIO, resolvers: Resolvers) -> bool:
             return False
         with suppress(Refused):  # last, as it waits for others
             forwarding.keep()
-    if is_reloaded:
+    if is_reloaded or is_deaf:
         ask_again()  # a lease that was given while there were no rules is not known
     return True
 
