@@ -12,10 +12,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from vagrantp_guard.contract import GUARD, LAN_CARD, RUN, LanNic
-from vagrantp_guard.system import PATH, in_background, run, run_inside, write
-
-CLIENTS = RUN / "clients"  # by card: the number of the process that asks for its lease
+from vagrantp_guard.contract import GUARD, LAN_CARD, LanNic
+from vagrantp_guard.system import PATH, in_background, run, run_inside
 
 
 def plug(pid: int, lan: LanNic, hostname: str) -> None:
@@ -39,7 +37,6 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
             guest = os.pidfd_open(pid)
             argv = ("nsenter", f"--target={pid}", "--net", *own)
             with subprocess.Popen(argv, env={"PATH": PATH, "PORT": port}) as process:
-                write(CLIENTS / port, str(process.pid))
                 select.select([guest], [], [])
                 process.kill()
         finally:
@@ -66,10 +63,15 @@ def configure(lease: Mapping[str, str]) -> None:
 
 def ask_for_a_lease(port: str) -> None:
     """Make the udhcpc(1) of a container's card give back its lease, and ask for one again."""
-    with suppress(OSError, ValueError):
-        pid = int((CLIENTS / port).read_text(encoding="ascii"))
-        client = os.pidfd_open(pid)
-        if f"PORT={port}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            for told in (signal.SIGUSR2, signal.SIGUSR1):
-                signal.pidfd_send_signal(client, told)
-        os.close(client)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            client = os.pidfd_open(int(process.name))
+            try:
+                argv, environment = (
+                    (process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ")
+                )
+                if argv[:2] == [b"busybox", b"udhcpc"] and f"PORT={port}".encode() in environment:
+                    for told in (signal.SIGUSR2, signal.SIGUSR1):
+                        signal.pidfd_send_signal(client, told)
+            finally:
+                os.close(client)

@@ -20,10 +20,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
+from subprocess import DEVNULL
 from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
+
+from vagrantp_guard.system import PATH
 
 from tests.attacks import frames
 from tests.attacks.lab import Namespace, received
@@ -391,6 +395,17 @@ def losses(street: Street) -> Found:
     yield "after the reader's end", until(lambda: reader() != 0 and not problems())
     rights = re.findall(r"^(?:Uid|CapEff|NoNewPrivs):\s+(\S+)", status(reader()), re.MULTILINE)
     yield "the reader's rights", rights
+    forget(box, boxs)
+    with box.there.inside():  # as `guard` runs it for a container
+        client = ("busybox", "udhcpc", "-f", "-i", "eth0", "-s", "/bin/true")
+        process = subprocess.Popen(client, env={"PATH": PATH, "PORT": box.port}, stderr=DEVNULL)
+    assert until(lambda: leased(box) != "")
+    boxs = leased(box)
+    forget(box, boxs)
+    os.kill(reader(), signal.SIGKILL)  # what was given meanwhile, nobody knows
+    yield "a client is told to ask again", until(lambda: leased(box) == boxs)
+    yield "… and has a lease", box.waits_for(boxs)
+    process.kill()
     os.kill(int(Path("/run/vagrantp/watch.lock").read_text()), signal.SIGKILL)
     assert until(lambda: reader() == 0)
     yield "without a watcher", problems()
@@ -405,6 +420,20 @@ def losses(street: Street) -> Found:
     street.lan.forget_limits()
     vm.say(RELEASE, own=vm.last, source=vm.last, to=ROUTER)
     yield "on a network that this host is not on", vm.uses(vm.lease())
+
+
+def leased(guest: Guest) -> str:
+    """Return the address that `guard` knows, after a look at the rules."""
+    found: dict[str, list[str]] = json.loads(guard("check"))["leased"]
+    return next(iter(found.get(guest.port, ())), "")
+
+
+def forget(guest: Guest, address: str) -> None:
+    """Take a lease out of the rules, and so from what `guard` knows."""
+    guest.lan.forget_limits()
+    element = f'{{ "{guest.port}" . {int(IPv4Address(address)):#x} }}'
+    run("nft", "delete", "element", "bridge", "vagrantp", "leased", element)
+    assert until(lambda: leased(guest) == "")
 
 
 def status(pid: int) -> str:
@@ -422,7 +451,7 @@ def main(times: int) -> None:
     own = ("--no-daemon", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=eth0")
     pool = (f"--dhcp-range={NET}.100,{NET}.200,2m", "--dhcp-leasefile=/run/leases", "--no-ping")
     with lan.router.inside():
-        dnsmasq = subprocess.Popen(("dnsmasq", *own, *pool), stderr=subprocess.DEVNULL)
+        dnsmasq = subprocess.Popen(("dnsmasq", *own, *pool), stderr=DEVNULL)
     accomplice, machine = Server(lan.internet, INTERNET), Server(lan.machine, MACHINE)
     street = Street(lan, vm, box, accomplice, machine)
     guard("load")

@@ -37,6 +37,8 @@ EXPECTED: dict[str, Any] = {
     "after a flush": True,
     "after the reader's end": True,
     "the reader's rights": ["65534", "0000000000000000", "1"],
+    "a client is told to ask again": True,
+    "… and has a lease": True,
     "without a watcher": ["nothing is at work that would put lost rules back"],
     "nobody hears": [[], True],
     "with a new one": [[], True],
