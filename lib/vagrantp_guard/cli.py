@@ -27,11 +27,11 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from vagrantp_guard import forwarding, held, resolver
+from vagrantp_guard import forwarding, held, leases, listener, resolver
 from vagrantp_guard.contract import BRIDGES, MOUNTS, RULE_PRIORITY, RUN, Report
 from vagrantp_guard.guests import guests
 from vagrantp_guard.hooks import on_oci, on_qemu
-from vagrantp_guard.lan import configure, leased
+from vagrantp_guard.lan import configure
 from vagrantp_guard.links import put_up
 from vagrantp_guard.running import adopt, sync
 from vagrantp_guard.share import unmount
@@ -81,15 +81,18 @@ def _main(command: str, *arguments: str) -> int:
             load()
             for pid in (guest.pid for guest in guests() if guest.pid):
                 open_up(pid)
-            ask_again()
             put_up(guests())
         watch_host()
         resolver.wait()
+        listener.wait()
+        with locked():
+            ask_again()
     elif command == "load":
         with locked():
             load()
         watch_host()
         resolver.wait()
+        listener.wait()
     elif command == "try":
         from vagrantp_guard.trial import closed  # its imports take 3 ms
 
@@ -128,7 +131,8 @@ def _unload() -> None:
 def _look() -> Report:
     with locked() if RUN.is_dir() else nullcontext():  # not while rules are loaded
         known = {guest.name: guest for guest in guests()}
-        return Report(tuple(problems()), known, leased(), held.one_wall())
+        leased = {port: [str(lease.address.ip)] for port, lease in leases.kept().items()}
+        return Report(tuple(problems()), known, leased, held.one_wall())
 
 
 def _answer(report: Report) -> int:

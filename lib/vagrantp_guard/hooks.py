@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vagrantp_guard import resolver
+from vagrantp_guard import listener, resolver
 from vagrantp_guard.contract import (
     ANNOTATION,
     FORWARD,
@@ -68,7 +68,7 @@ def on_qemu(name: str, operation: str) -> None:
             with suppress(*(() if operation == "start" else (Refused,))):  # it runs already
                 watch_host()
             if operation == "start":
-                _wait_for_resolver(guest)
+                _wait_for_helpers(guest)
     elif operation == "started":
         _, values = parsed(sys.stdin.read())
         if values is not None and record_of(name).exists():
@@ -156,18 +156,20 @@ def _admit_connected(pid: int, folder: Path, first_id: int = 0) -> None:
         record(guest)
         load(starting=lan.port if lan else "")
     watch_host()
-    _wait_for_resolver(guest)
+    _wait_for_helpers(guest)
     if lan:
         plug(pid, lan, hostname=folder.name.rpartition("-")[0])
     _forward_into(pid, folder, first_id)
 
 
-def _wait_for_resolver(guest: Guest) -> None:
-    """Raise Refused if a guest's resolver does not run in time."""
+def _wait_for_helpers(guest: Guest) -> None:
+    """Raise Refused if a guest's resolver, or what hears its leases, does not run in time."""
     if not resolver.wait(guest.name):
         raise Refused(
             f"no resolver runs for it at {guest.resolver}: it needs dnsmasq 2.90, and port 53 there"
         )
+    if not listener.wait(guest.name):
+        raise Refused("nothing hears which address DHCP gives to it: see nfnetlink_log")
 
 
 def _forward_into(pid: int, folder: Path, first_id: int = 0) -> None:

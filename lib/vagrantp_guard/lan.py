@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
+import signal
 import subprocess
-from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
-from vagrantp_guard.contract import GUARD, LAN_CARD, RUN, LanNic
-from vagrantp_guard.system import PATH, in_background, locked, read, run, run_inside, write
+from vagrantp_guard.contract import GUARD, LAN_CARD, LanNic
+from vagrantp_guard.system import PATH, in_background, run, run_inside
 
 
 def plug(pid: int, lan: LanNic, hostname: str) -> None:
@@ -35,8 +36,7 @@ def plug(pid: int, lan: LanNic, hostname: str) -> None:
         try:
             guest = os.pidfd_open(pid)
             argv = ("nsenter", f"--target={pid}", "--net", *own)
-            environment = {"PATH": PATH, "PORT": port, "WATCHER": str(os.getpid())}
-            with subprocess.Popen(argv, env=environment) as process:
+            with subprocess.Popen(argv, env={"PATH": PATH, "PORT": port}) as process:
                 select.select([guest], [], [])
                 process.kill()
         finally:
@@ -49,10 +49,7 @@ def no_spanning_tree(port: str) -> None:
 
 
 def configure(lease: Mapping[str, str]) -> None:
-    """Apply a lease in the current network namespace. `lease`: the environment from udhcpc(1).
-
-    Its WATCHER is a process in the host's namespace.
-    """
+    """Apply a lease in the current network namespace. `lease`: the environment from udhcpc(1)."""
     card = lease["interface"]
     own = f"{IPv4Address(lease['ip'])}/{IPv4Network('0.0.0.0/' + lease['subnet']).prefixlen}"
     run("ip", "address", "replace", own, "dev", card)
@@ -62,32 +59,19 @@ def configure(lease: Mapping[str, str]) -> None:
                 run("ip", "address", "delete", known, "dev", card)
     for router in lease.get("router", "").split()[:1]:
         run("ip", "route", "replace", "default", "via", router, "dev", card)
-    with locked():
-        given = f"{int(IPv4Address(lease['ip'])):08x}"
-        write(RUN / "leases", json.dumps({**kept_leases(), lease["PORT"]: [given]}))
-        # the rules have seen it as well, unless they were lost just then
-        element = f'{{ "{lease["PORT"]}" . 0x{given} }}'
-        which = ("bridge", "vagrantp", "leased")
-        run_inside(int(lease["WATCHER"]), "nft", "add", "element", *which, element, check=False)
 
 
-def keep_leases() -> None:
-    """Record what DHCP has given: if the rules were lost, nobody would know."""
-    live = run("nft", "list", "set", "bridge", "vagrantp", "leased", check=False)
-    if live:
-        found = defaultdict[str, list[str]](list)
-        for port, address in re.findall(r'"([\w.-]+)" \. 0x([0-9a-f]{1,8}) ', live):
-            found[port].append(address)
-        write(RUN / "leases", json.dumps(found))
-
-
-def leased() -> dict[str, list[str]]:
-    return {
-        port: [str(IPv4Address(int(address, 16))) for address in all_]
-        for port, all_ in kept_leases().items()
-    }
-
-
-def kept_leases() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = json.loads(read(RUN / "leases") or "{}")
-    return found
+def ask_for_a_lease(port: str) -> None:
+    """Make the udhcpc(1) of a container's card give back its lease, and ask for one again."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            client = os.pidfd_open(int(process.name))
+            try:
+                argv, environment = (
+                    (process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ")
+                )
+                if argv[:2] == [b"busybox", b"udhcpc"] and f"PORT={port}".encode() in environment:
+                    for told in (signal.SIGUSR2, signal.SIGUSR1):
+                        signal.pidfd_send_signal(client, told)
+            finally:
+                os.close(client)

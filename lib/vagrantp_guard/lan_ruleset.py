@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 
-from vagrantp_guard.contract import LAN_TAPS, PRIVATE, Guest, LanRule
+from vagrantp_guard.contract import LAN_TAPS, PRIVATE, Guest, LanNic, LanRule, Policy
 
 # A DHCP message of a client: a request, Ethernet, MACs of 6 bytes, no relay's hops and address.
 # RFC 2131, 2; the client's MAC starts at bit 288, and the address that it is given at bit 192.
@@ -16,6 +17,14 @@ ASKS = "udp sport 68 udp dport 67 @th,64,32 0x01010600 @th,256,32 0"
 # one chain is there as a whole, or gone.
 DECIDED = "0x80000000"
 DECIDES = f"meta mark set meta mark | {DECIDED}"
+# What a client says first of all: of which kind its message is, by option 53 (RFC 2132, 9.6). All
+# clients write that one first, so the rules need not read options.
+KINDS = {"discover": 1, "request": 3, "decline": 4, "release": 7, "inform": 8}
+SAID = {name: f"{0x350100 | kind:#x}" for name, kind in KINDS.items()}
+# Messages of one card to servers, and of servers to it.
+ASKING = "limit rate over 30/minute burst 10 packets"
+TELLING = "limit rate over 10/second burst 20 packets"
+HEARD = 17767  # the group of nfnetlink_log by which listener.py gets them
 # A connection as its first packet has it, and the other way round.
 FORTH = "ip saddr . ip daddr . ip protocol . th sport . th dport"
 BACK = "ip daddr . ip saddr . ip protocol . th dport . th sport"
@@ -24,14 +33,43 @@ LIMIT = "limit rate over 1000/second burst 2000 packets"
 MEMORY = "size 262144; flags dynamic,timeout; timeout 6h"
 
 
-def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[str]) -> str:
+@dataclass(frozen=True)
+class Lease:
+    """What DHCP has given to a card. `until`: when it ends, in seconds since the host's start.
+
+    `address`: with the network of this host that it is in; `routers`: those in it.
+    """
+
+    address: IPv4Interface
+    server: IPv4Address
+    routers: tuple[IPv4Address, ...]
+    until: float
+
+    def element(self, port: str, now: float) -> str:
+        """Return it as an element of `leased`."""
+        seconds = max(1, int(self.until - now))
+        return f'"{port}" . {int(self.address.ip):#x} timeout {seconds}s'
+
+
+def lan_rules(
+    known: list[Guest],
+    networks: list[IPv4Interface],
+    on_link: list[str],
+    leases: Mapping[str, Lease],
+    now: float,
+) -> str:
     """Return sets and chains for cards on bridges of the host: `lan_out` gets what guests send.
 
-    `networks`: the addresses of the host. `on_link`: the networks that it is directly on.
+    `networks`: the addresses of the host. `on_link`: the networks that it is directly on. `leases`:
+    by port; `now`: in seconds, of the same clock.
 
-    A guest may take an address that a DHCP answer to its own MAC has offered: `leased`. Such an
-    answer starts with a 2, at bit 64, behind the UDP header. An IPv4 packet has its source at bit
-    96, an ARP message its sender's address at bit 112.
+    A guest by DHCP has the address in `leased`, which listener.py has heard; its release takes it
+    away at once: nft finds what a client says first at bit 1984 behind the UDP header, the address
+    that it releases at bit 160. An IPv4 packet has its source at bit 96, an ARP message its
+    sender's address at bit 112, and the one that it asks for at bit 192.
+
+    A card may ask by ARP who has an address in `lan_near`, or one in `lan_callers`: those of its
+    network that have called it.
     """
     cards = [(f'"{g.policy.lan.port}"', g.policy.lan, g.policy) for g in known if g.policy.lan]
     closed = [*PRIVATE, *on_link]
@@ -48,7 +86,16 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
                 places[f"{port} . %{service(rule)}"] += [IPv4Network(i.ip) for i in networks]
     allowed, allowed_ports = merged(places)
     fixed = [f"{port} . {lan.address.ip}" for port, lan, _ in cards if lan.address]
-    clients = [f"{port} . {number(lan.mac)}" for port, lan, _ in cards]
+    clients = [f"{port} . {number(lan.mac)}" for port, lan, _ in cards if not lan.address]
+    leased = {f'"{port}"': lease for port, lease in leases.items()}
+    servers = [f"{port} . {lease.server}" for port, lease in leased.items()]
+    on_net = [f"{port} . {lan.address.network}" for port, lan, _ in cards if lan.address]
+    on_net += [f"{port} . {lease.address.network}" for port, lease in leased.items()]
+    near = [
+        f"{port} . {network}"
+        for port, lan, policy in cards
+        for network in collapse_addresses(_near(lan, policy, networks, leased.get(port)))
+    ]
     own = [f"{port} . {lan.mac}" for port, lan, _ in cards]
     return f"""\
   set lan_cards {{
@@ -63,7 +110,16 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
     type ifname . ipv4_addr . inet_proto . inet_service; flags interval;
     {elements(allowed_ports)}
   }}
-  set leased {{ typeof iifname . @nh,96,32; size 65535; flags dynamic,timeout; timeout 7d; }}
+  set leased {{
+    typeof iifname . @nh,96,32; size 65535; flags dynamic,timeout;
+    {elements(lease.element(port, now) for port, lease in leases.items())}
+  }}
+  set lan_servers {{ type ifname . ipv4_addr; {elements(servers)} }}
+  set lan_net {{ type ifname . ipv4_addr; flags interval; {elements(on_net)} }}
+  set lan_near {{ type ifname . ipv4_addr; flags interval; {elements(near)} }}
+  set lan_callers {{ type ifname . ipv4_addr; {MEMORY}; }}
+  set asking {{ type ifname; size 65535; flags dynamic; }}
+  set told {{ type ifname; size 65535; flags dynamic; }}
   set seen {{
     type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service; {MEMORY};
   }}
@@ -80,7 +136,8 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
     @ll,96,16 != {{ 0x0800, 0x0806 }} drop
     iifname . ether saddr != @lan_cards drop
     ether type arp goto lan_arp
-    {ASKS} iifname . @th,288,48 @lan_clients goto lan_dhcp
+    {ASKS} iifname . @th,288,48 @lan_clients @th,1984,24 {{ {", ".join(SAID.values())} }} \
+      goto lan_dhcp
     udp dport 67 drop
     udp sport 67 drop
     iifname . ip saddr @lan_fixed goto lan_pinned
@@ -89,16 +146,33 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
   }}
   chain lan_arp {{
     iifname . arp saddr ether != @lan_cards drop
-    iifname . arp saddr ip @lan_fixed accept
-    iifname . @nh,112,32 @leased accept
-    arp saddr ip 0.0.0.0 accept
+    iifname . arp saddr ip @lan_fixed goto lan_asks
+    iifname . @nh,112,32 @leased goto lan_asks
+    arp saddr ip 0.0.0.0 goto lan_own
+    drop
+  }}
+  chain lan_asks {{
+    arp operation reply accept
+    iifname @lan_open accept
+    iifname . arp daddr ip @lan_near accept
+    iifname . arp daddr ip @lan_callers accept
+    goto lan_own
+  }}
+  chain lan_own {{
+    iifname . arp daddr ip @lan_fixed accept
+    iifname . @nh,192,32 @leased accept
     drop
   }}
   chain lan_dhcp {{
-    iifname . ip saddr @lan_fixed accept
-    iifname . @nh,96,32 @leased accept
-    ip saddr 0.0.0.0 accept
+    ip daddr != 255.255.255.255 iifname . ip daddr != @lan_servers drop
+    add @asking {{ iifname {ASKING} }} drop
+    ip saddr 0.0.0.0 goto lan_heard
+    iifname . @nh,96,32 @leased goto lan_heard
     drop
+  }}
+  chain lan_heard {{
+    log group {HEARD}
+    @th,1984,24 {SAID["release"]} delete @leased {{ iifname . @th,160,32 }}
   }}
   chain lan_pinned {{
     ip daddr != @lan_closed accept
@@ -136,17 +210,44 @@ def lan_rules(known: list[Guest], networks: list[IPv4Interface], on_link: list[s
   chain lan_in {{
     ether type ip6 drop
     ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 oifname . ether daddr != @lan_cards drop
-    udp sport 67 udp dport 68 @th,64,8 2 @th,192,32 != 0 oifname . @th,288,48 @lan_clients \
-      update @leased {{ oifname . @th,192,32 }}
+    udp sport 67 udp dport 68 goto lan_told
     ip saddr != @lan_closed accept
     ip daddr >= 224.0.0.0 accept
     {BACK} @asked goto lan_answered
     {FORTH} @seen accept
+    ether type arp goto lan_asked_for
     ether type ip add @called {{ oifname {LIMIT} }} accept
+    oifname . ip saddr @lan_net update @lan_callers {{ oifname . ip saddr }}
     meta l4proto {{ tcp, udp }} add @seen {{ {FORTH} timeout 30s }}
     icmp type echo-request update @pinged {{ ip saddr . ip daddr }}
   }}
+  chain lan_asked_for {{
+    oifname . arp saddr ip != @lan_net accept
+    oifname . arp daddr ip @lan_fixed update @lan_callers {{ oifname . arp saddr ip }}
+    oifname . @nh,192,32 @leased update @lan_callers {{ oifname . arp saddr ip }}
+  }}
+  chain lan_told {{
+    @ll,96,16 != 0x0800 drop
+    add @told {{ oifname {TELLING} }} drop
+    oifname . @th,288,48 @lan_clients log group {HEARD} accept
+    drop
+  }}
 """
+
+
+def _near(
+    lan: LanNic, policy: Policy, own: list[IPv4Interface], lease: Lease | None
+) -> Iterable[IPv4Network]:
+    """Yield where a card may send something by itself, as far as that is on the LAN."""
+    addresses = [*lan.resolvers, *(each for each in (lan.gateway, lan.dns) if each)]
+    if lease:
+        addresses += [lease.server, *lease.routers]
+    yield from map(IPv4Network, addresses)
+    for rule in policy.lan_allow:
+        if isinstance(rule.network, IPv4Network):
+            yield rule.network
+        elif not rule.network:
+            yield from (IPv4Network(interface.ip) for interface in own)
 
 
 def _kept(memory: str, connection: str) -> str:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Interface, IPv4Network
+from types import MappingProxyType
 
 from vagrantp_guard.contract import BRIDGES, LAN_TAPS, PRIVATE, RESOLVERS, TAPS, Guest, Policy
-from vagrantp_guard.lan_ruleset import ASKS, DECIDES, elements, lan_rules, merged, number, service
+from vagrantp_guard.lan_ruleset import (
+    ASKS,
+    DECIDES,
+    Lease,
+    elements,
+    lan_rules,
+    merged,
+    number,
+    service,
+)
 
 # Routing marks packets that go by another route than the default one (or the two halves of it that
 # VPNs write). Linux keeps the mark with the route's next hop, for whoever came there first: it is
@@ -40,11 +50,14 @@ def rules(
     all_guests: Iterable[Guest],
     networks: Iterable[IPv4Interface] = (),
     device_routes: Iterable[IPv4Network] = (),
+    leases: Mapping[str, Lease] = MappingProxyType({}),
+    now: float = 0,
 ) -> str:
     """Return the rules of this host for these guests, as input for nft(8). Pure.
 
     `networks`: the addresses of the host, with the networks that they are in. `device_routes`: the
     networks that it has a route to without a router. Both are what the host is directly on.
+    `leases`: of cards on a bridge, by port; `now`: in seconds, of the same clock.
 
     `by_own_route` is for a network that the host has been on for a moment only, until `on_link` has
     it. It gets packets that go by another route than the default one. Behind a router,
@@ -131,7 +144,7 @@ table bridge vagrantp {{
     oifname "{TAPS}*" oifname . ether daddr != @cards drop
     oifname @ports oifname . ether daddr != @cards drop
   }}
-{lan_rules(known, addresses, on_link)}}}
+{lan_rules(known, addresses, on_link, leases, now)}}}
 table inet vagrantp {{
   set private {{ type ipv4_addr; flags interval; auto-merge; {elements(PRIVATE)} }}
   set on_link {{ type ipv4_addr; flags interval; auto-merge; {elements(on_link)} }}

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from vagrantp_guard import held, links, resolver
+from vagrantp_guard import held, leases, links, listener, resolver
 from vagrantp_guard.contract import (
     BRIDGES,
     OCI_HOOK,
@@ -22,7 +23,8 @@ from vagrantp_guard.contract import (
     Policy,
 )
 from vagrantp_guard.guests import guests, policy_of
-from vagrantp_guard.lan import keep_leases, kept_leases
+from vagrantp_guard.lan import ask_for_a_lease
+from vagrantp_guard.lan_ruleset import Lease
 from vagrantp_guard.ruleset import REALM, inside_rules, rules
 from vagrantp_guard.system import VIRSH, Refused, read, run, run_inside, watchers_lock, write
 
@@ -31,7 +33,10 @@ LIST = [("nft", "--stateless", "list", "table", *table) for table in TABLES]
 LIST_INSIDE = LIST[1]
 UNWATCHED = "nothing is at work that would put lost rules back"
 # sets that packets fill
-FILLED = ("tried", "began", "flows", "leased", "seen", "asked", "called", "calling", "pinged")
+FILLED = (
+    *("tried", "began", "flows", "leased", "asking", "told", "lan_callers"),
+    *("seen", "asked", "called", "calling", "pinged"),
+)
 
 
 class Networks(NamedTuple):
@@ -58,6 +63,8 @@ def problems() -> list[str]:
     elif not found and known:
         if names := resolver.missing():
             found.append(f"no resolver runs for {', '.join(names)}")
+        if names := listener.missing():
+            found.append(f"nothing hears which address DHCP gives to {', '.join(names)}")
         if why := held.problem(known):
             found.append(why)
     return found
@@ -79,7 +86,7 @@ def lost() -> list[str]:
     if live and networks != _text_of(now):
         found.append("the rules do not know the networks that this host is on now")
     if live and any(guest.policy.lan for guest in guests()):
-        keep_leases()
+        leases.keep(leases.in_force())
     return found
 
 
@@ -101,10 +108,11 @@ def inside_problems(pid: int, folder: Path) -> list[str]:
     return []
 
 
-def load(starting: str = "") -> None:
+def load(starting: str = "", new: Mapping[str, Lease | None] = MappingProxyType({})) -> None:
     """Write all rules, in one transaction: no packet meets half of them. Raises Refused.
 
-    `starting`: a starting guest's card on a bridge, which has no lease yet.
+    `starting`: a starting guest's card on a bridge, which has no lease yet. `new`: leases that have
+    just begun, by card; None for one that has ended.
     """
     missing, networks = _routing()
     for bridge in missing:
@@ -120,13 +128,11 @@ def load(starting: str = "") -> None:
         # the bridge, if it is there yet, must not learn a MAC from a frame that `early` drops
         deaf = ("type", "bridge", "no_linklocal_learn", "1")
         run("ip", "link", "set", "dev", bridge, *deaf, check=False)
-    text = rules(known, *networks)
-    keep_leases()
-    ports = {lan.port for lan in lans} - {starting}
-    kept: list[str] = []
-    over: list[str] = []
-    for port, addresses in kept_leases().items():
-        (kept if port in ports else over).extend(f'"{port}" . 0x{a}' for a in addresses)
+    by_dhcp = {lan.port for lan in lans if not lan.address} - {starting}
+    held = {p: one for p, one in {**leases.in_force(), **new}.items() if one and p in by_dhcp}
+    stays = {(port, one.address.ip) for port, one in held.items() if port not in new}
+    over = (leases.elements() or set()) - stays
+    text = rules(known, *networks, held, leases.clock())
     recreate = flush = family = ""
     named = r"^table (\w+) vagrantp {|^  (set|map) (\w+) {"
     for table, kind, name in re.findall(named, text, re.MULTILINE):
@@ -136,16 +142,13 @@ def load(starting: str = "") -> None:
             flush += f"flush table {family} vagrantp\n"
         elif name not in FILLED:
             flush += f"flush {kind} {family} vagrantp {name}\n"
-    if over:
-        flush += f"delete element bridge vagrantp leased {{ {', '.join(over)} }}\n"
-    if kept:
-        text += f"add element bridge vagrantp leased {{ {', '.join(kept)} }}\n"
     try:  # the sets that packets fill stay, and so do connections
-        run("nft", "-f", "-", stdin=flush + text)
+        run("nft", "-f", "-", stdin=flush + leases.removal(over) + text)
     except Refused:  # there are no tables yet, or other ones
         run("nft", "-f", "-", stdin=recreate + text)
     write(RUN / "rules", _listed())
     write(RUN / "networks", _text_of(networks))
+    leases.keep(held)
 
 
 def load_inside(pid: int, folder: Path) -> None:
@@ -207,10 +210,14 @@ def _text_of(networks: Networks) -> str:
 
 
 def ask_again() -> None:
-    """Make VMs whose lease was lost with the rules ask for it again, by unplugging their card."""
-    kept = kept_leases()
+    """Make guests without a known lease ask for it again: VMs by unplugging their card."""
+    held = leases.kept()
     for guest in guests():
         lan = guest.policy.lan
-        if guest.nic.bridge == BRIDGES["vm"] and lan and not lan.address and lan.port not in kept:
-            for state in ("down", "up"):
-                run(*VIRSH, "domif-setlink", guest.name, lan.port, state, check=False)
+        if not lan or lan.address or lan.port in held:
+            continue
+        if guest.nic.bridge != BRIDGES["vm"]:
+            ask_for_a_lease(lan.port)
+            continue
+        for state in ("down", "up"):
+            run(*VIRSH, "domif-setlink", guest.name, lan.port, state, check=False)

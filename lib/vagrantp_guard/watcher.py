@@ -18,6 +18,7 @@ from vagrantp_guard.contract import RUN, Guest
 from vagrantp_guard.guests import guests, record_of
 from vagrantp_guard.held import Asks, Wall
 from vagrantp_guard.links import Links
+from vagrantp_guard.listener import Listener
 from vagrantp_guard.resolver import Resolvers
 from vagrantp_guard.system import (
     Refused,
@@ -116,6 +117,7 @@ class Watcher:
         for link in (*self.events, self.asks):
             self.poll.register(link, select.POLLIN)
         self.resolvers = Resolvers(self.poll)
+        self.listener = Listener(self.poll, lambda leases: load(new=leases))
 
     def run(self) -> bool:
         """Watch until the last guest has ended."""
@@ -130,18 +132,31 @@ class Watcher:
             except Exception:  # somebody else's change, no room, or a bug: try again soon
                 self.asks.serve(RETRY)
                 continue
-            ready = dict(self.poll.poll(WATCH_PAUSE))
+            ready = self._wait()
             if self.asks.fileno() in ready:
                 self.asks.answer()
-            if self.resolvers.forget(ready) or (self.standby and self.standby.pidfd in ready):
+            has_ended = self.standby and self.standby.pidfd in ready
+            if self.resolvers.forget(ready) or self.listener.has_ended or has_ended:
                 self.asks.serve(RETRY)
             self.asks.serve(SETTLE)
             for link in self.events:
                 _drain(link)
         return True
 
+    def _wait(self) -> dict[int, int]:
+        """Return what is ready, at the latest after WATCH_PAUSE; do what the listener says."""
+        until = monotonic() + WATCH_PAUSE / 1000
+        while True:
+            ready = dict(self.poll.poll(max(0, 1000 * (until - monotonic()))))
+            if not self.listener.is_ready(ready):
+                return ready
+            with suppress(Refused, OSError, ValueError), locked():  # what fails is tried again
+                self.listener.hear()
+            if len(ready) > 1 or self.listener.has_ended:
+                return ready
+
     def _keep_rules(self) -> bool:
-        """Put back lost rules, the second wall, and the resolvers.
+        """Put back lost rules, the second wall, the resolvers, and what hears DHCP.
 
         Return False, with the lock released, when the last guest has ended. Where rules cannot be
         loaded, guests lose their links until they are.
@@ -162,6 +177,7 @@ class Watcher:
                 self.links.restore()
                 is_standing = True
                 self.resolvers.keep()
+                is_deaf = self.listener.keep()
                 if not known:
                     self.lock.close()  # before another guest can start, and rely on it
                     return False
@@ -172,7 +188,7 @@ class Watcher:
             if not is_standing:
                 self.links.cut(str(error))
             raise
-        if is_reloaded:
+        if is_reloaded or is_deaf:
             ask_again()  # a lease that was given while there were no rules is not known
         return True
 
@@ -201,6 +217,7 @@ class Watcher:
             for link in (self.lock, *self.events, self.asks.socket, self.links.socket):
                 link.close()
             self.wall.close()
+            self.listener.let_go()
             with watchers_file() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if _is_needed(lock):

@@ -14,6 +14,7 @@ IP, ARP, VLAN, QINQ, IPV6 = (
 )
 NOBODY, ALL, ALL_MACS = "0.0.0.0", "255.255.255.255", "ff:ff:ff:ff:ff:ff"
 FIRST_SEQUENCE = 0x50000000  # of TCP; each number has 256 of them
+REQUEST, REPLY = 1, 2  # of ARP
 ASKED = "10.99"  # ARP asks for an address in it, which is the number
 ICMPV6, UNREACHABLE6, ADMIN_PROHIBITED6 = 58, 1, 1  # RFC 4443
 MSS = 2
@@ -69,18 +70,24 @@ def icmp(kind: int, number: int) -> bytes:
     return head[:2] + struct.pack(">H", checksum(head)) + head[4:]
 
 
-def arp(mac: str, address: str, number: int) -> bytes:
-    """Return a request of ARP for an address that is the number."""
-    asked = socket.inet_aton(f"{ASKED}.{number >> 8}.{number & 255}")
+def arp(mac: str, address: str, number: int, asked: str = "", kind: int = REQUEST) -> bytes:
+    """Return a message of ARP about an address: without `asked` about one that is the number."""
+    target = socket.inet_aton(asked or f"{ASKED}.{number >> 8}.{number & 255}")
     sender = raw(mac) + socket.inet_aton(address)
-    return struct.pack(">HHBBH", 1, 0x800, 6, 4, 1) + sender + bytes(6) + asked
+    padding = word(number).ljust(18, b"\0")
+    return struct.pack(">HHBBH", 1, 0x800, 6, 4, kind) + sender + bytes(6) + target + padding
 
 
-def dhcp(mac: str, number: int, op: int = 1, given: str = NOBODY) -> bytes:
-    """Return a message of DHCP for the client with this MAC: a request, or with op=2 an answer."""
-    text = struct.pack(">BBBBI8x", op, 1, 6, 0, 1) + socket.inet_aton(given) + bytes(8)
-    text += raw(mac).ljust(16, b"\0") + word(number)
-    return text.ljust(240, b"\0")
+def dhcp(mac: str, number: int, kind: int, own: str = NOBODY, given: str = NOBODY) -> bytes:
+    """Return a message of DHCP for the client with this MAC; of no kind at all with 0.
+
+    `own`: ciaddr; `given`: yiaddr.
+    """
+    op = 2 if given != NOBODY else 1
+    text = struct.pack(">BBBBI4x", op, 1, 6, 0, 1) + socket.inet_aton(own)
+    text += socket.inet_aton(given) + bytes(8) + raw(mac).ljust(16, b"\0") + word(number)
+    options = bytes((53, 1, kind, 255)) if kind else b"\xff"
+    return text.ljust(236, b"\0") + bytes.fromhex("63825363") + options
 
 
 def number_of(frame: bytes) -> tuple[int, str] | None:
@@ -89,9 +96,8 @@ def number_of(frame: bytes) -> tuple[int, str] | None:
     while kind in (VLAN[:2], QINQ[:2]):
         kind, body = body[2:4], body[4:]
     if kind == ARP:
-        asked = socket.inet_ntoa(body[24:28]).split(".")
-        is_ours = ".".join(asked[:2]) == ASKED
-        return (int(asked[2]) << 8 | int(asked[3]), "") if is_ours else None
+        numbered = WORD.search(body[28:])
+        return (int(numbered[1]), "") if numbered else None
     refusal = ""
     if kind == IP and body[9] == ICMP and body[20] == UNREACHABLE:
         refusal = "prohibited" if body[21] == ADMIN_PROHIBITED else "unreachable"

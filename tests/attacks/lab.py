@@ -86,6 +86,7 @@ class Namespace:
         """Accept connections, or datagrams, at a port."""
         with self.inside():
             made = socket.socket(socket.AF_INET, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
         made.bind(("0.0.0.0", port))
         if kind == socket.SOCK_STREAM:
             made.listen()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import sleep
 
@@ -38,8 +38,9 @@ class Probe:
     """A frame that somebody sends, and how it ends.
 
     `end`: the places that it arrives at, sorted, with + between them: a namespace, host:PORT,
-    "port" for the host past all hooks of its bridge, "bridge" where it came to the host's card on a
-    bridge and no further. Or "reset" (TCP) or "prohibited" (ICMP), at once; else "dropped".
+    "heard" for listener.py, "port" for the host past all hooks of its bridge, "bridge" where it
+    came to the host's card on a bridge and no further. Or "reset" (TCP) or "prohibited" (ICMP), at
+    once; else "dropped".
     """
 
     origin: str
@@ -97,6 +98,11 @@ class Lookout:
         """Send a probe."""
         raise NotImplementedError
 
+    def received(self, place: str) -> Iterable[bytes]:
+        """Return the frames that the next message of a link brings."""
+        data, origin = self.links[place].recvfrom(65536)
+        return [] if origin[2] == socket.PACKET_OUTGOING else [data]
+
     def ask(self, found: Found) -> None:
         """Add what no link has seen."""
 
@@ -125,9 +131,10 @@ class Lookout:
         while ready := self.poll.poll(quiet):
             for file, _ in ready:
                 place = self.by_file[file]
-                data, origin = self.links[place].recvfrom(65536)
-                known = frames.number_of(data)
-                if known and origin[2] != socket.PACKET_OUTGOING:
+                for data in self.received(place):
+                    known = frames.number_of(data)
+                    if not known:
+                        continue
                     number, refusal = known
                     size = frames.segment_size(data)
                     narrowed = "" if size in (None, SIZE) else f" mss {size}"

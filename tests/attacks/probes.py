@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vagrantp_guard.lan_ruleset import LIMIT, MEMORY
+from vagrantp_guard.dhcp import ACK, RELEASE, REQUEST
+from vagrantp_guard.lan_ruleset import ASKING, LIMIT, MEMORY, TELLING
 from vagrantp_guard.ruleset import COUNT, RATE
 
 from tests.attacks import frames
 from tests.attacks.frames import ALL, ALL_MACS, NOBODY, SYN
 from tests.attacks.lab import CONTAINER, VM
 from tests.attacks.lookout import Frame, Probe, Round, Scene, Station
-from tests.attacks.street import BR0_MAC, BY_DEVICE, BY_ROUTER, BY_RULE, LEASE, NEW, STATIONS
+from tests.attacks.street import (
+    BR0_MAC,
+    BY_DEVICE,
+    BY_ROUTER,
+    BY_RULE,
+    LEASE,
+    NEW,
+    SERVER,
+    STATIONS,
+)
 
 OTHER = "52:54:00:00:00:99"
 LLDP, EAPOL = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # a bridge hands these to its host
 INTERNET = "198.51.100.9"
 GATEWAY, GATEWAY1 = "10.201.0.1", "10.201.128.1"
 RESOLVER_ADDRESSES = ("169.254.76.5", "169.254.77.5")  # of vm, of container
-PEER = "192.168.78.9"
+PEER, STRANGER = "192.168.78.9", "192.168.78.7"
+CALLER, IP_CALLER = "192.168.78.20", "192.168.78.22"
 RANGES = ("10.9.9.9", "100.64.9.9", "169.254.9.9", "172.16.9.9", "192.0.0.9", "192.168.9.9")
 DROPPED = "dropped"
 INTERNET_PORTS = {"vm": 9000, "container": 9001}
@@ -67,9 +78,17 @@ def ip6(target: str, port: int, source: str) -> Frame:
     return frame
 
 
-def arp(*, mac: str = "", sender_mac: str = "", sender: str = "", to: str = ALL_MACS) -> Frame:
+def arp(
+    asked: str = "",
+    *,
+    mac: str = "",
+    sender_mac: str = "",
+    sender: str = "",
+    to: str = ALL_MACS,
+    kind: int = frames.REQUEST,
+) -> Frame:
     def frame(own: Station, number: int) -> bytes:
-        body = frames.arp(sender_mac or own.mac, sender or own.ip, number)
+        body = frames.arp(sender_mac or own.mac, sender or own.ip, number, asked, kind)
         return frames.raw(to) + frames.raw(mac or own.mac) + frames.ARP + body
 
     return frame
@@ -83,15 +102,22 @@ def dhcp(
     mac: str = "",
     given: str = "",
     to: str = "",
+    kind: int = 0,
+    left: str = NOBODY,
+    tag: bytes = frames.IP,
 ) -> Frame:
-    """Make messages of DHCP: of a client; with `given`, a server's answer to `client`."""
+    """Make messages of DHCP: of a client; with `given`, a server's answer to `client`.
+
+    `kind`: a request or an acknowledgement if not given, -1 for none; `left`: what is released.
+    """
 
     def frame(own: Station, number: int) -> bytes:
-        op, ports = (2, (67, 68)) if given else (1, (68, 67))
-        text = frames.dhcp(client or own.mac, number, op, given or NOBODY)
+        ports = (67, 68) if given else (68, 67)
+        which = max(0, kind or (ACK if given else REQUEST))
+        text = frames.dhcp(client or own.mac, number, which, left, given or NOBODY)
         packet = frames.ipv4(source, target, frames.UDP, frames.udp(*ports, text), number)
         there = to or (ALL_MACS if target == ALL else own.to)
-        return frames.raw(there) + frames.raw(mac or own.mac) + frames.IP + packet
+        return frames.raw(there) + frames.raw(mac or own.mac) + tag + packet
 
     return frame
 
@@ -116,14 +142,23 @@ def before() -> Iterator[Probe]:
         connects = ip(INTERNET, 80, "tcp", sport=INTERNET_PORTS[guest] + 100)
         yield Probe(guest, "connects", connects, "internet mss 1360")
     mac = STATIONS["leased"].mac
-    answer = dhcp("192.168.78.1", LEASE, client=mac, given=LEASE, to=mac)
-    yield Probe("peer", "a DHCP server gives an address", answer, "leased")
-    foreign = dhcp("192.168.78.1", "192.168.78.61", client=OTHER, given="192.168.78.61", to=mac)
-    yield Probe("peer", "a DHCP server gives another's MAC an address", foreign, "leased")
+    answer = dhcp(SERVER, LEASE, client=mac, given=LEASE, to=mac)
+    yield Probe("peer", "a DHCP server gives an address", answer, "heard+leased")
+    foreign = dhcp(SERVER, "192.168.78.61", client=OTHER, given="192.168.78.61", to=mac)
+    yield Probe("peer", "a DHCP server gives another's MAC an address", foreign, DROPPED)
+    tagged = dhcp(SERVER, client=mac, given=LEASE, tag=frames.VLAN + frames.IP)
+    yield Probe("peer", "a DHCP server of another VLAN gives an address", tagged, "bridge")
     card = STATIONS["card"].ip
     yield Probe("peer", "calls by UDP", ip(card, 5001, sport=5000), "card")
     yield Probe("peer", "calls by TCP", ip(card, 5003, "tcp", sport=5002), "card")
     yield Probe("peer", "pings", ip(card, kind="ping"), "card")
+    for who in (CALLER, "10.9.9.9"):
+        asks = arp(card, sender=who)
+        yield Probe("peer", f"asks as {who} for card", asks, "card+lantap+leased")
+    asks = arp(LEASE, sender=CALLER)
+    yield Probe("peer", f"asks as {CALLER} for leased", asks, "card+lantap+leased")
+    for who in (IP_CALLER, "192.168.77.20"):
+        yield Probe("peer", f"calls card as {who}", ip(card, 5005, source=who), "card")
 
 
 def of_guests() -> Iterator[Probe]:
@@ -303,18 +338,30 @@ def of_others() -> Iterator[Probe]:
 def of_cards() -> Iterator[Probe]:
     """Cards on a bridge of the host."""
     card = STATIONS["card"]
-    yield Probe("card", "ARP", arp(), "lantap+leased+peer")
-    yield Probe("card", "ARP for its own address", arp(sender=NOBODY), "lantap+leased+peer")
-    yield Probe("card", "ARP as another address", arp(sender=PEER), DROPPED)
-    yield Probe("card", "ARP as another MAC", arp(sender_mac=OTHER), DROPPED)
-    yield Probe("card", "ARP from another MAC", arp(mac=OTHER), DROPPED)
-    yield Probe("leased", "ARP", arp(), "card+lantap+peer")
-    yield Probe(
-        "leased",
-        "ARP as an address that was another's",
-        arp(sender="192.168.78.61"),
-        DROPPED,
-    )
+    for guest, own, others in (
+        ("card", card.ip, "lantap+leased+peer"),
+        ("leased", LEASE, "card+lantap+peer"),
+    ):
+        yield Probe(guest, "ARP for its router", arp(SERVER), others)
+        yield Probe(guest, "ARP for its own address", arp(own, sender=NOBODY), others)
+        yield Probe(guest, "ARP that announces its own address", arp(own), others)
+        yield Probe(guest, "ARP for another's, as nobody", arp(STRANGER, sender=NOBODY), DROPPED)
+        yield Probe(guest, "ARP as another address", arp(SERVER, sender=STRANGER), DROPPED)
+        yield Probe(guest, "ARP as another MAC", arp(SERVER, sender_mac=OTHER), DROPPED)
+        yield Probe(guest, "ARP from another MAC", arp(SERVER, mac=OTHER), DROPPED)
+        answer = arp(STRANGER, kind=frames.REPLY)
+        yield Probe(guest, "ARP that answers", answer, others)
+    for what, asked, end in (
+        ("what LAN_ALLOW opens", "192.168.78.8", "lantap+leased+peer"),
+        ("the host, of which it opens a port", "192.168.78.5", "lantap+leased+peer"),
+        ("who has asked for it", CALLER, "lantap+leased+peer"),
+        ("who has called it", IP_CALLER, "lantap+leased+peer"),
+        ("who has asked for it from elsewhere", "10.9.9.9", DROPPED),
+        ("who has called it from elsewhere", "192.168.77.20", DROPPED),
+        ("another machine", STRANGER, DROPPED),
+    ):
+        yield Probe("card", f"ARP for {what}", arp(asked), end)
+    yield Probe("leased", "ARP for another machine", arp(STRANGER), "card+lantap+peer")
     yield Probe("card", "as another address", ip(INTERNET, source=PEER), DROPPED)
     yield Probe("card", "as another MAC", ip(INTERNET, mac=OTHER), DROPPED)
     yield Probe("leased", "as another address", ip(INTERNET, source="192.168.78.61"), DROPPED)
@@ -325,12 +372,18 @@ def of_cards() -> Iterator[Probe]:
     yield Probe("card", "to the internet", ip(INTERNET), "peer")
     yield Probe("leased", "to the internet", ip(INTERNET), "peer")
     # DHCP
-    yield Probe("card", "DHCP from nobody", dhcp(), "host:67+lantap+leased+peer")
-    yield Probe("card", "DHCP from its address", dhcp(card.ip, PEER), "peer")
-    yield Probe("leased", "DHCP from its address", dhcp(LEASE, PEER), "peer")
-    yield Probe("card", "DHCP from another address", dhcp("192.168.78.99", PEER), DROPPED)
-    yield Probe("card", "DHCP for another's MAC", dhcp(client=OTHER), DROPPED)
-    yield Probe("leased", "DHCP for another's MAC", dhcp(LEASE, PEER, client=OTHER), DROPPED)
+    yield Probe("card", "DHCP from nobody", dhcp(), DROPPED)
+    yield Probe("card", "DHCP from its address", dhcp(card.ip, SERVER), DROPPED)
+    yield Probe("leased", "DHCP from nobody", dhcp(), "card+heard+host:67+lantap+peer")
+    yield Probe("leased", "DHCP to its server", dhcp(LEASE, SERVER), "heard+peer")
+    yield Probe("leased", "DHCP to another server", dhcp(LEASE, PEER), DROPPED)
+    yield Probe("leased", "DHCP to the internet", dhcp(LEASE, INTERNET), DROPPED)
+    yield Probe("leased", "DHCP from another address", dhcp(STRANGER, SERVER), DROPPED)
+    yield Probe("leased", "DHCP for another's MAC", dhcp(LEASE, SERVER, client=OTHER), DROPPED)
+    for what, said in (("BOOTP", -1), ("an offer", 2), ("an acknowledgement", ACK)):
+        yield Probe("leased", f"DHCP, as {what}", dhcp(kind=said), DROPPED)
+    answer = dhcp(SERVER, client=card.mac, given=card.ip, to=card.mac)
+    yield Probe("peer", "a DHCP server gives card an address", answer, DROPPED)
     yield Probe("card", "as a DHCP server", ip(INTERNET, 68, sport=67), DROPPED)
     yield Probe("leased", "as a DHCP server", ip(PEER, 68, sport=67), DROPPED)
     yield Probe("card", "to a DHCP server of the internet", ip(INTERNET, 67), DROPPED)
@@ -394,6 +447,14 @@ def at_last() -> Iterator[Probe]:
         ip(PEER, 6001, sport=6000),
         DROPPED,
     )
+    others = "card+lantap+peer"
+    yield Probe("leased", "ARP for its router, now", arp(SERVER), others)
+    yield Probe("leased", "ARP for who has asked for it", arp(CALLER), others)
+    yield Probe("leased", "ARP for another machine, now", arp(STRANGER), DROPPED)
+    release = dhcp(LEASE, SERVER, kind=RELEASE, left=LEASE)
+    yield Probe("leased", "gives its lease back", release, "heard+peer")
+    yield Probe("leased", "to the internet, without a lease", ip(INTERNET), DROPPED)
+    yield Probe("leased", "ARP, without a lease", arp(SERVER), DROPPED)
 
 
 ROUNDS = (
@@ -422,9 +483,6 @@ def unremembered() -> Iterator[Probe]:
             ip(ALL, to=ALL_MACS),
             "card+host:9+lantap+leased",
         )
-    mac = STATIONS["leased"].mac
-    answer = dhcp("192.168.78.1", LEASE, client=mac, given=LEASE, to=mac)
-    yield Probe("peer", "a DHCP server gives an address", answer, "leased")
 
 
 def many() -> Iterator[Probe]:
@@ -441,14 +499,16 @@ def many() -> Iterator[Probe]:
 
 def many_answers() -> Iterator[Probe]:
     for n in range(SMALL + 1):
-        end = "peer" if n < SMALL - 1 else DROPPED  # what the DHCP server said is remembered, too
+        end = "peer" if n < SMALL else DROPPED
         answer = ip(PEER, 5000 + n, sport=5000)
         yield Probe("card", f"answers, {n}", answer, end)
 
 
 def few(text: str) -> str:
     """Return the rules with low limits of what one guest, or one card, may do."""
-    return _rarely(text, LIMIT).replace(COUNT, f"ct count over {SMALL}")
+    for limit in (LIMIT, ASKING, TELLING):
+        text = _rarely(text, limit)
+    return text.replace(COUNT, f"ct count over {SMALL}")
 
 
 def slow(text: str) -> str:
@@ -458,6 +518,10 @@ def slow(text: str) -> str:
 
 def _rarely(text: str, limit: str) -> str:
     return text.replace(limit, f"limit rate over 1/hour burst {SMALL} packets")
+
+
+def _end(n: int, end: str) -> str:
+    return end if n < SMALL else DROPPED
 
 
 def flows() -> Iterator[Probe]:
@@ -473,8 +537,10 @@ def too_many() -> Iterator[Probe]:
     """More calls than one card may make or get, and another beside it."""
     yield from flows()
     card, leased = STATIONS["card"].ip, STATIONS["leased"]
-    answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
-    yield Probe("peer", "gives leased an address", answer, "leased")
+    for n in range(SMALL + 1):
+        given = dhcp(SERVER, LEASE, client=leased.mac, given=LEASE, to=leased.mac)
+        yield Probe("peer", f"gives an address, {n}", given, _end(n, "heard+leased"))
+        yield Probe("leased", f"asks for one, {n}", dhcp(LEASE, SERVER), _end(n, "heard+peer"))
     for n in range(2 * SMALL):  # the same over and over counts once
         yield Probe("peer", f"says, {n}", ip(card, 5000, sport=5000), "card")
     for n in range(1, SMALL + 1):
@@ -505,10 +571,7 @@ TALK = (("tcp", 0, frames.ACK), ("udp", 10, 0))  # and how far its ports are fro
 
 def calls() -> Iterator[Probe]:
     """Calls of the LAN that a guest answers, does not answer, and ends."""
-    leased = STATIONS["leased"]
     yield Probe("peer", "pings", ip(STATIONS["card"].ip, kind="ping"), "card")
-    answer = dhcp("192.168.78.1", LEASE, client=leased.mac, given=LEASE, to=leased.mac)
-    yield Probe("peer", "gives leased an address", answer, "leased")
     for kind, far, _ in TALK:
         for n in range(4):
             call = ip(STATIONS["card"].ip, 5000, kind, sport=5000 + far + n)

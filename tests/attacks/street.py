@@ -11,8 +11,12 @@ from __future__ import annotations
 import re
 import socket
 import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Interface
 
+from vagrantp_guard import dhcp_reader, listener
 from vagrantp_guard.contract import RESOLVERS, Guest
+from vagrantp_guard.lan_ruleset import Lease
 from vagrantp_guard.ruleset import REALM, rules
 from vagrantp_guard.tables import networks_of_host
 
@@ -82,6 +86,8 @@ GUESTS = [
         | {"address": None, "gateway": None, "resolvers": []},
     },
 ]
+SERVER = "192.168.78.1"
+LEASES = {"vgl00000003": Lease(IPv4Interface(f"{LEASE}/24"), IPv4Address(SERVER), (), until=3600)}
 OTHERS = """
 table ip others {
   chain published {
@@ -193,11 +199,20 @@ class Street(Lookout, Lab):
         self.host.run(f"ip address add {NEW[:-1]}1/24 dev club")  # and the rules do not know yet
         links = {name: there.sniff() for name, there in self.places.items()}
         links |= {bridge: self.host.sniff(bridge) for bridge in BRIDGES}
+        with self.host.inside():
+            links["heard"] = listener.log()
         Lookout.__init__(self, links)
 
     def text(self) -> str:
         """Return the rules for the guests here."""
-        return rules(map(Guest.from_json, GUESTS), *self.networks)
+        return rules(map(Guest.from_json, GUESTS), *self.networks, LEASES)
+
+    def received(self, place: str) -> Iterable[bytes]:
+        """Return the frames that the next message of a link brings."""
+        if place != "heard":
+            return Lookout.received(self, place)
+        logged = dhcp_reader.packets(self.links[place].recv(65536))
+        return [bytes(12) + frames.IP + packet for _, _, packet in logged]
 
     def send(self, probe: Probe, number: int) -> None:
         """Send a probe."""

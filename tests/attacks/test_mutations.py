@@ -79,7 +79,7 @@ def test_how_long_a_card_remembers(street: Street) -> None:
     """Half a minute what nobody has answered or somebody ended, and what docs/isolation.md says."""
     street.ends(street.text(), TALKS, PATIENT)
     found = defaultdict[str, set[float]](set)
-    for name in ("seen", "asked", "pinged", "leased"):
+    for name in ("seen", "asked", "pinged"):
         listed = street.host.run(f"nft list set bridge vagrantp {name}")
         for element in re.findall(r"elements = {([^}]*)}", listed)[0].split(","):
             kind = next((word for word in ("tcp", "udp") if f" {word} " in element), "")
@@ -89,5 +89,5 @@ def test_how_long_a_card_remembers(street: Street) -> None:
     short, udp, tcp = 30, 3 * 60, 6 * 3600
     assert found == {
         **{"seen tcp": {short, tcp}, "seen udp": {short, udp}, "pinged": {short}},
-        **{"asked tcp": {short, tcp}, "asked udp": {short, udp}, "leased": {7 * 86400}},
+        **{"asked tcp": {short, tcp}, "asked udp": {short, udp}},
     }

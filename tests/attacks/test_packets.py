@@ -30,6 +30,9 @@ TCP, SYN, ACK, MSS = 6, 0x02, 0x10, 2
 DATAGRAM = socket.SOCK_DGRAM
 Kind = tuple[int, int, int, int]  # of a DHCP message: op, htype, hlen, hops
 HONEST = (1, 1, 6, 0)
+BY_DHCP: dict[str, object] = {
+    "lan": {**LAN_CARD, "address": None, "gateway": None, "resolvers": []}
+}
 ON_THE_BRIDGE = {"lan_access": True, "lan": {**LAN_CARD, "resolvers": []}}
 
 
@@ -45,10 +48,11 @@ def raw(mac: str) -> bytes:
 
 
 def dhcp(word: str, mac: str, kind: Kind = HONEST, relay: str = "0.0.0.0") -> bytes:
-    """Return DHCP from port 68 to 67, with a word at its end."""
+    """Return a request of DHCP from port 68 to 67, with a word in it."""
     text = struct.pack(">BBBBI16x", *kind, 1) + socket.inet_aton(relay)
     text += raw(mac).ljust(16, b"\0") + word.encode()
-    return struct.pack(">HHHH", 68, 67, 8 + 240, 0) + text.ljust(240, b"\0")
+    text = text.ljust(236, b"\0") + bytes.fromhex("63825363 350103 ff")
+    return struct.pack(">HHHH", 68, 67, 8 + len(text), 0) + text
 
 
 def packet(
@@ -72,7 +76,7 @@ def send(there: Namespace, mac: str, *packets: bytes, to: str = BRIDGE_MAC) -> N
 
 def words(server: socket.socket) -> list[str]:
     """Return the words of the DHCP messages that came."""
-    return [data[44:].rstrip(b"\0").decode() for data in received(server)]
+    return [data[44:236].rstrip(b"\0").decode() for data in received(server)]
 
 
 def test_dhcp_is_for_vms_and_at_their_bridge(lab: Lab) -> None:
@@ -133,7 +137,7 @@ def test_dhcp_speaks_for_the_own_mac_alone(lab: Lab) -> None:
 
 def test_dhcp_on_a_bridge_speaks_for_the_own_mac_alone(lab: Lab) -> None:
     there, peer = on_a_bridge(lab)
-    lab.load(**ON_THE_BRIDGE)
+    lab.load(**BY_DHCP)
     own, mac = f"{ON_LAN}.50", LAN_CARD["mac"]
     tricks = [
         packet(own, ALL, dhcp("of another", OTHER)),

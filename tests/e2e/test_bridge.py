@@ -180,4 +180,6 @@ def test_what_cannot_be_on_a_lan_is_told_before(
     refused(2, "FIXED_IP must have a prefix", FIXED_IP="10.1.2.3")
     refused(2, "missing key GATEWAY: this host knows no router", FIXED_IP="10.1.2.3/24")
     network.ip("address", "flush", "dev", BRIDGE)
-    refused(5, "LAN_ACCESS=no cannot be enforced: this host has no address on")
+    for access in ("no", "yes"):
+        why = "a guest by DHCP cannot be isolated: this host has no address on"
+        refused(5, why, LAN_ACCESS=access)

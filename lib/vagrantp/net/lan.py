@@ -53,9 +53,9 @@ def card(host: Host, instance: Instance, settings: Settings) -> LanNic | None:
         gateway = settings.gateway or _router_in(address.network, routers)
         dns = settings.dns or gateway
         return LanNic(port, bridge, mac, address, gateway, dns, (dns,))
-    if not own and not settings.lan_access:
+    if not own:  # nobody could tell a server of that LAN from one elsewhere
         raise ProviderError(
-            f"LAN_ACCESS=no cannot be enforced: this host has no address on {bridge}, "
+            f"a guest by DHCP cannot be isolated: this host has no address on {bridge}, "
             "and so does not know that LAN",
             "write FIXED_IP=ADDRESS/PREFIX and GATEWAY",
         )
