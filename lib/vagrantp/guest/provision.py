@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from vagrantp.core.errors import (
@@ -37,6 +38,7 @@ from vagrantp.settings.saved import as_json, as_written
 
 DONE = "/var/lib/vagrantp/provisioned"
 PYTHON = SCRIPTS / "get_python.sh"
+PRESET = "preset"  # in machine.json: what the image of the instance brought
 TOOLS = Provisioner("ours", Path("agent"))  # of coding agents
 SCRIPT = SCRIPTS / "script.sh"
 SEEN = "/var/lib/vagrantp/cloud-init.json"  # its result, once we have it
@@ -72,6 +74,30 @@ def _steps(settings: Settings) -> tuple[Provisioner, ...]:
     return *implied, *settings.provision_script
 
 
+def preset(settings: Settings) -> tuple[Provisioner, ...]:
+    """Return the steps that an image can have taken: those of our own at the start.
+
+    None where a person's variables have a part in them.
+    """
+    if settings.provision_vars or settings.cloud_init:
+        return ()
+    return tuple(takewhile(lambda step: step.kind == "ours", _steps(settings)))
+
+
+def preset_name(settings: Settings) -> str:
+    """Return in words what is installed by the steps that an image can have taken."""
+    steps = preset(settings)
+    names = settings.agent if TOOLS in steps and settings.agent else ()
+    return ",".join([*(str(step.path) for step in steps), *names])
+
+
+def _left(instance: Instance, settings: Settings) -> tuple[Provisioner, ...]:
+    """Return the steps that the image of an instance has not taken."""
+    of_image = instance.machine().get("provider", {}).get(PRESET)
+    taken = preset(settings) if of_image == preset_name(settings) else ()
+    return _steps(settings)[len(taken) :]
+
+
 def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool:
     """Ask a running guest whether something of PROVISION_SCRIPT is still to be done."""
     if not is_asked(settings):
@@ -102,34 +128,47 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
         done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))
         if not done.ok:
             raise ProvisionError(f"{settings.cloud_init}: {last_line(done.stderr + done.stdout)}")
-    for step in _playbooks(host, settings):
-        with host.progress.stage("check", step.path.name):
-            plays.check(host, instance, settings, step)
+    steps = _steps(settings)
+    _require_sandbox(host, steps)
+    for step in steps[len(preset(settings)) :]:  # our own are sound
+        if step.kind != "script":
+            with host.progress.stage("check", step.path.name):
+                plays.check(host, instance, settings, step)
 
 
-def _playbooks(host: Host, settings: Settings) -> list[Provisioner]:
-    """Return the playbooks among the steps. Raises ProviderError where no sandbox can be made."""
-    found = [step for step in _steps(settings) if step.kind != "script"]
-    if found:
+def _require_sandbox(host: Host, steps: Sequence[Provisioner]) -> None:
+    """Raise ProviderError where there is a playbook, and no sandbox can be made."""
+    if any(step.kind != "script" for step in steps):
         host.require_sandbox()
-    return found
 
 
-def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
-    """Take every step of PROVISION_SCRIPT in a running guest; return what was done.
+def run(host: Host, instance: Instance, settings: Settings, pid: str, is_new: bool) -> str:
+    """Take the steps of PROVISION_SCRIPT in a running guest; return what was done.
 
-    `pid`: of its QEMU or first process. Raises ProvisionError where a step fails,
-    ProviderError where the guest does not answer.
+    `pid`: of its QEMU or first process. `is_new`: without those that its image has taken.
+    Raises ProvisionError where a step fails, ProviderError where the guest does not answer.
     """
-    _playbooks(host, settings)
+    steps = _left(instance, settings) if is_new else _steps(settings)
+    _require_sandbox(host, steps)
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
     _require_answer(host, instance, pid)
     _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
-    done = []
+    done = [f"{preset_name(settings)} by its image"] if len(steps) < len(_steps(settings)) else []
     if settings.cloud_init and (name := _await_cloud_init(host, instance, pid)):
         done.append(name)
-    for step in _steps(settings):
+    done += take(host, instance, settings, pid, steps)
+    note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
+    _as_root(host, instance, pid, note, "provisioning")
+    return ", ".join(done)
+
+
+def take(
+    host: Host, instance: Instance, settings: Settings, pid: str, steps: Sequence[Provisioner]
+) -> list[str]:
+    """Take some steps in a running guest; return what was done. Errors as of `run`."""
+    done = []
+    for step in steps:
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":
                 _run_script(host, instance, pid, step)
@@ -141,9 +180,7 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str) -> str:
             done.append(f"{step.path.name}{counted}")
         if step == TOOLS and settings.agent:
             done.append(_install_agents(host, instance, pid, settings.agent))
-    note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
-    _as_root(host, instance, pid, note, "provisioning")
-    return ", ".join(done)
+    return done
 
 
 def _require_answer(host: Host, instance: Instance, pid: str) -> None:

@@ -20,7 +20,7 @@ from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.host import checks, container_checks, room, vm_checks
 from vagrantp.host.finding import Finding, HostCheck, look, tools, tried
-from vagrantp.images import built
+from vagrantp.images import built, filled
 from vagrantp.images.oci import NO_PROXY
 from vagrantp.instance.vagrant import PROBES
 from vagrantp.net import isolation
@@ -69,6 +69,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
         for infra_type in ("vm", "container"):
             if _is_built(host, infra_type, name):
                 yield f"{name} ({infra_type})", partial(checks.age, host, infra_type, name)
+    yield "filled images", partial(filled_images, host)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
     yield "storage pool", partial(vm_checks.pool, host, box)
@@ -93,6 +94,18 @@ def _is_built(host: Host, infra_type: str, name: str) -> bool:
         return built.is_built(host, infra_type, name)
     except ProviderError:  # a check of its own says that there is no Podman
         return False
+
+
+def filled_images(host: Host) -> Finding:
+    """Count the images that have what our own playbooks install, and their bytes."""
+    from humanize import naturalsize
+
+    if not is_installed("podman"):
+        return Finding("ok", "none")
+
+    found = filled.images(host)
+    size = naturalsize(sum(one.size for one in found), binary=True)
+    return Finding("ok", f"{len(found)}, {size} with what they stand on" if found else "none")
 
 
 def nwfilter(host: Host) -> Finding:

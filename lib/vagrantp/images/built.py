@@ -20,7 +20,9 @@ from time import time
 from vagrantp.core import documents
 from vagrantp.core.answers import as_number
 from vagrantp.core.places import MASTER, xdg
+from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
+from vagrantp.images import builders, filled
 from vagrantp.images.bootstrap import KERNEL, bootstrap, build_box
 from vagrantp.images.store import (
     VERSION,
@@ -135,6 +137,9 @@ def renew(host: Host) -> list[str]:
                     kind = f"{image} ({infra_type})"
                     host.write(_renewals(), json.dumps(_renewed() | {kind: renewed}))
                     done.append(kind)
+        if is_installed("podman"):
+            builders.sweep(host)
+            filled.remove_stale(host)  # what stood on those of before
     return done
 
 

@@ -43,8 +43,20 @@ def container(
     `guard` makes. `has_quota`: DISK is enforced. `walls`: podman's options for its processes, of
     walls.py.
     """
-    options = [
-        *walls,
+    options = [*walls, *of_root(instance, settings, network, address, first_id)]
+    if lan and lan.dns:  # Podman 5 gives --dns to its own resolver instead (netavark pull 452)
+        options.append(f"--volume={instance.resolv_conf}:/etc/resolv.conf:ro,Z")
+    if has_quota:  # a volume would be beside it
+        options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
+    made = _container(instance, settings, image, str(address), uid, options)
+    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: first_id}
+
+
+def of_root(
+    instance: Instance, settings: Settings, network: str, address: IPv4Address, first_id: int
+) -> list[str]:
+    """Return podman's options for the ids and the network of one of root's containers."""
+    return [
         f"--uidmap=0:{first_id}:{ids.SIZE}",
         f"--gidmap=0:{first_id}:{ids.SIZE}",
         f"--sysctl=net.ipv4.ping_group_range=0 {ids.SIZE - 1}",  # all; no CAP_NET_RAW is needed
@@ -52,12 +64,9 @@ def container(
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
     ]
-    if lan and lan.dns:  # Podman 5 gives --dns to its own resolver instead (netavark pull 452)
-        options.append(f"--volume={instance.resolv_conf}:/etc/resolv.conf:ro,Z")
-    if has_quota:  # a volume would be beside it
-        options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
-    made = _container(instance, settings, image, str(address), uid, options)
-    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: first_id}
+
+
+OF_A_USER = (f"--publish={LOOPBACK}::22",)
 
 
 def rootless_container(
@@ -68,7 +77,7 @@ def rootless_container(
     The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
     `walls`: podman's options for its processes, of walls.py.
     """
-    options = [*walls, f"--publish={LOOPBACK}::22"]
+    options = [*walls, *OF_A_USER]
     return _container(instance, settings, image, LOOPBACK, uid, options)
 
 
@@ -85,6 +94,21 @@ def _container(
         "vagrantp.autostart": "yes" if settings.autostart else "no",
     }
     options = [
+        *of_all(instance, settings, special),
+        *(f"--label={key}={value}" for key, value in labels.items()),
+    ]
+    return {
+        "image": image,
+        "address": address,
+        "user": settings.ssh_user,
+        "key": str(instance.key),
+        "options": options,
+    }
+
+
+def of_all(instance: Instance, settings: Settings, special: list[str]) -> list[str]:
+    """Return podman's options for a container with an ssh server, its `special` ones among them."""
+    return [
         "--init",
         f"--hostname={settings.hostname}",
         *limits(settings),
@@ -95,15 +119,7 @@ def _container(
         "--cap-drop=NET_ADMIN",
         "--cap-drop=NET_RAW",
         NO_PROXY,
-        *(f"--label={key}={value}" for key, value in labels.items()),
     ]
-    return {
-        "image": image,
-        "address": address,
-        "user": settings.ssh_user,
-        "key": str(instance.key),
-        "options": options,
-    }
 
 
 def limits(settings: Settings) -> list[str]:

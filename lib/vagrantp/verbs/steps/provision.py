@@ -24,7 +24,7 @@ def provision(host: Host, instance: Instance, settings: Settings, when: When) ->
         return ""
     # sshd knows the groups of a user as of the login
     with cleaned_up_by(lambda: ssh.close_connections(host, instance, "stop")):
-        done = guest.run(host, instance, settings, pid)
+        done = guest.run(host, instance, settings, pid, when != "always")
     if not host.dry:
         host.progress.say(f"provisioned: {done}")
     return done
