@@ -35,7 +35,7 @@ def agent(
     if prompt:
         text = prompt.encode(errors="surrogateescape")
         command, data = agents.run(settings, name, text, timeout * 60)
-        command = git_identity.given_before(host, command)
+        command, data = git_identity.given_before(host, command, data)
         if status := login.give_to_ssh(host, found.instance, pid, command, data):
             raise Exit(code=status)
         return None
@@ -43,13 +43,13 @@ def agent(
         raise StateError(
             "fab agent needs a terminal", "fab agent --prompt TEXT runs it once without one"
         )
-    variables = ""
+    variables, command = "", ""
     if data := agents.exports(settings):
         variables, command = agents.kept(len(data))
-        if login.give_to_ssh(host, found.instance, pid, command, data):
-            raise ProviderError("AGENT_ENV could not be given to the guest")
+    command, data = git_identity.given_before(host, command, data)
+    if command and login.give_to_ssh(host, found.instance, pid, command, data):
+        raise ProviderError("AGENT_ENV could not be given to the guest")
     command = agents.opened(settings, name, session or name, variables)
-    command = git_identity.given_before(host, command)
     return login.leave_to_ssh(host, found.instance, pid, command)
 
 
