@@ -91,10 +91,12 @@ def preset_name(settings: Settings) -> str:
     return ",".join([*(str(step.path) for step in steps), *names])
 
 
-def _left(instance: Instance, settings: Settings) -> tuple[Provisioner, ...]:
+def _left(host: Host, instance: Instance, settings: Settings) -> tuple[Provisioner, ...]:
     """Return the steps that the image of an instance has not taken."""
-    of_image = instance.machine().get("provider", {}).get(PRESET)
-    taken = preset(settings) if of_image == preset_name(settings) else ()
+    made = instance.machine()
+    of_image = made.get("provider", {}).get(PRESET)
+    would_be = host.dry and not made and instance.infra_type == "container"
+    taken = preset(settings) if would_be or of_image == preset_name(settings) else ()
     return _steps(settings)[len(taken) :]
 
 
@@ -148,12 +150,13 @@ def run(host: Host, instance: Instance, settings: Settings, pid: str, is_new: bo
     `pid`: of its QEMU or first process. `is_new`: without those that its image has taken.
     Raises ProvisionError where a step fails, ProviderError where the guest does not answer.
     """
-    steps = _left(instance, settings) if is_new else _steps(settings)
+    steps = _left(host, instance, settings) if is_new else _steps(settings)
     _require_sandbox(host, steps)
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
-    _require_answer(host, instance, pid)
-    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
+    if steps or settings.cloud_init:
+        _require_answer(host, instance, pid)
+        _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
     done = [f"{preset_name(settings)} by its image"] if len(steps) < len(_steps(settings)) else []
     if settings.cloud_init and (name := _await_cloud_init(host, instance, pid)):
         done.append(name)

@@ -17,7 +17,7 @@ from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.core.text import plain
 from vagrantp.guest import provision
-from vagrantp.images import built, filled, oci
+from vagrantp.images import built, oci
 from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
@@ -335,8 +335,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             remove()
         except ProviderError:  # of Podman 4.3, whose cleanup by conmon was at the same files
             remove()
-    if instance.machine().get("provider", {}).get(provision.PRESET):
-        filled.remove_stale(host)
+    presets.leave(host, instance)
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -55,6 +56,13 @@ def ensure(host: Host, instance: Instance, settings: Settings, base: str) -> str
             _make(host, settings, base, trusted, key, made)
         filled.remove_stale(host)
     return made
+
+
+def leave(host: Host, instance: Instance) -> None:
+    """Remove old images where an instance that is gone was made of one."""
+    if instance.machine().get("provider", {}).get(provision.PRESET):
+        with suppress(ProviderError):  # the next one does it
+            filled.remove_stale(host)
 
 
 def _key(settings: Settings, base: str, trusted: list[str]) -> str:
