@@ -87,7 +87,7 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def image(number: int, days: float, base: str = "localhost/base:latest", id: str = "") -> object:
     name = f"localhost/vagrantp-x-with-agent-{number:010x}:latest"
-    labels = {filled.KEY: "key", filled.BASE: base}
+    labels = {filled.KEY: "key", filled.BASE: base, filled.NAME: name}
     created = int(time() - days * DAY)
     return {"Id": id or f"id{number}", "Names": [name], "Created": created, "Labels": labels}
 
@@ -104,6 +104,7 @@ def test_how_long_one_is_used(podman: Path) -> None:
 def test_which_of_them_go(podman: Path) -> None:
     gone = "localhost/gone:latest"
     listed = [image(1, 9), image(2, 9, id="used"), image(3, 7.5), image(4, 1), image(5, 1, gone)]
+    # what somebody made of one has its labels
     anothers = {**dict(image(6, 9)), "Names": ["localhost/mine:latest"]}  # type: ignore[call-overload]
     (podman / "images").write_text(json.dumps([*listed, anothers]))
     filled.remove_stale(Host(Context()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -11,10 +10,10 @@ from vagrantp.core.answers import as_json
 from vagrantp.core.system import Host
 from vagrantp.images.store import step
 
-KEY, BASE = "vagrantp.preset", "vagrantp.base"  # labels: what is in it; what it was made from
+# Labels: what is in it; what it was made from; its own name, as what is made from it has them, too.
+KEY, BASE, NAME = "vagrantp.preset", "vagrantp.base", "vagrantp.name-of-preset"
 FRESH = 7  # days that one is used for new guests
 DAY = 24 * 60 * 60
-NAME = re.compile(r"localhost/vagrantp-.+-[0-9a-f]{10}:latest")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def images(host: Host) -> list[Filled]:
 
 def _named(found: dict[str, Any]) -> list[Filled]:
     labels, age = found.get("Labels") or {}, (time() - found["Created"]) / DAY
-    names = filter(NAME.fullmatch, found.get("Names") or [])
+    names = (name for name in found.get("Names") or [] if name == labels.get(NAME))
     facts = (found["Id"], labels.get(KEY, ""), labels.get(BASE, ""), age, found.get("Size", 0))
     return [Filled(name, *facts) for name in names]
 

@@ -105,7 +105,8 @@ def _make(
         host.change([*argv, script], what="clearing the image", timeout=300)
         argv = ["podman", "stop", "--time", "0", builder.full_name]
         host.change(argv, what="stopping its container", timeout=60)
-        labels = {filled.KEY: key, filled.BASE: base, "vagrantp.image": settings.image}
+        labels = {filled.KEY: key, filled.BASE: base, filled.NAME: made}
+        labels["vagrantp.image"] = settings.image
         changes = [f"--change=LABEL {name}={json.dumps(text)}" for name, text in labels.items()]
         host.make_dir(folder / "tmp")
         host.change(
