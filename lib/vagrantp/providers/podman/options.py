@@ -43,20 +43,8 @@ def container(
     `guard` makes. `has_quota`: DISK is enforced. `walls`: podman's options for its processes, of
     walls.py.
     """
-    options = [*walls, *of_root(instance, settings, network, address, first_id)]
-    if lan and lan.dns:  # Podman 5 gives --dns to its own resolver instead (netavark pull 452)
-        options.append(f"--volume={instance.resolv_conf}:/etc/resolv.conf:ro,Z")
-    if has_quota:  # a volume would be beside it
-        options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
-    made = _container(instance, settings, image, str(address), uid, options)
-    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: first_id}
-
-
-def of_root(
-    instance: Instance, settings: Settings, network: str, address: IPv4Address, first_id: int
-) -> list[str]:
-    """Return podman's options for the ids and the network of one of root's containers."""
-    return [
+    options = [
+        *walls,
         f"--uidmap=0:{first_id}:{ids.SIZE}",
         f"--gidmap=0:{first_id}:{ids.SIZE}",
         f"--sysctl=net.ipv4.ping_group_range=0 {ids.SIZE - 1}",  # all; no CAP_NET_RAW is needed
@@ -64,6 +52,12 @@ def of_root(
         f"--ip={address}",
         f"--mac-address={mac(instance, settings)}",
     ]
+    if lan and lan.dns:  # Podman 5 gives --dns to its own resolver instead (netavark pull 452)
+        options.append(f"--volume={instance.resolv_conf}:/etc/resolv.conf:ro,Z")
+    if has_quota:  # a volume would be beside it
+        options += [f"--storage-opt=size={settings.disk}G", "--image-volume=ignore"]
+    made = _container(instance, settings, image, str(address), uid, options)
+    return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: first_id}
 
 
 OF_A_USER = (f"--publish={LOOPBACK}::22",)

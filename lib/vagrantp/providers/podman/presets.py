@@ -24,11 +24,11 @@ from vagrantp.images import builders, filled, store
 from vagrantp.instance import certificates, guard, network, seed, ssh
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, ids, options, walls
+from vagrantp.providers.podman import addresses, options, walls
 from vagrantp.settings.env import Settings
 
 BUILD = "1"  # part of the key: raise it when the code below makes another image
-MEMORY, CPUS = 2048, 2  # MiB; what package managers need
+BIND = "--cap-add=NET_BIND_SERVICE"  # of sshd, on port 22
 SSH_TIMEOUT = 60  # seconds until ssh must answer
 COMMIT_TIMEOUT = 600  # seconds
 # What it says in an image, of the scripts that take part in making it.
@@ -87,8 +87,6 @@ def _make(
             settings,
             name=builder.full_name,
             hostname=builder.full_name,
-            memory=MEMORY,
-            cpus=CPUS,
             mount="none",
             lan_access=False,
             lan_allow=(),
@@ -133,16 +131,19 @@ def _prepare(host: Host, builder: Instance, settings: Settings) -> str:
 
 
 def _start(host: Host, builder: Instance, settings: Settings, base: str) -> None:
-    """Create and start a container of `base`, and write how ssh reaches it."""
-    own, uid = walls.walls(host, builder), os.getuid()
-    first_id = ids.take(host, builder.state_dir) if uid == 0 else None
-    host.write(builder.isolation_json, guard.isolation(builder, settings, None, first_id))
+    """Create and start a container of `base`, and write how ssh reaches it.
+
+    It has no user namespace of its own: Podman would commit its files with the ids of this host.
+    """
+    own = [*walls.walls(host, builder), *options.BUILDER, BIND]
+    host.write(builder.isolation_json, guard.isolation(builder, settings, None, None))
     host.write(builder.forwards, json.dumps({"forwards": []}))
-    if first_id is None:
-        own += options.OF_A_USER
+    address = network.LOOPBACK
+    if os.getuid() == 0:
+        address = str(addresses.take_address(host, builder.state_dir, None))
+        own += [f"--network={subnets.NAME}", f"--ip={address}"]
     else:
-        address = addresses.take_address(host, builder.state_dir, None)
-        own += options.of_root(builder, settings, subnets.NAME, address, first_id)
+        own += options.OF_A_USER
     argv = ["podman", "create", f"--name={builder.full_name}"]
     argv += [*options.of_all(builder, settings, own), base]
     host.change(argv, what="preparing a container", timeout=60)
@@ -156,13 +157,11 @@ def _start(host: Host, builder: Instance, settings: Settings, base: str) -> None
     )
     if host.dry:
         return
-    where, port = network.LOOPBACK, 22
-    if first_id is not None:
-        where = str(address)
-    else:
+    port = 22
+    if address == network.LOOPBACK:
         published = host.answer(["podman", "port", builder.full_name, "22/tcp"])
         port = int(published.rpartition(":")[2])
-    host.write(builder.ssh_config, ssh.ssh_config(builder, where, port, settings.ssh_user))
+    host.write(builder.ssh_config, ssh.ssh_config(builder, address, port, settings.ssh_user))
 
 
 def _fill(host: Host, builder: Instance, settings: Settings, trusted: list[str]) -> None:
