@@ -7,11 +7,13 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import termios
 from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -28,6 +30,18 @@ while read -r line; do
     [ "$line" != fail ] || exit 3
 done
 """
+
+
+# An agent that has its login called back.
+CALLED_BACK = """\
+#!/bin/sh
+cat ~/.codex/auth.json
+python3 -m http.server 1455 --bind 127.0.0.1 > /dev/null 2>&1 &
+read -r _
+kill $!
+"""
+PORT = 1455
+FIRST_SCREENS = {"claude": "Claude", "codex": "Codex", "opencode": "opencode"}
 
 
 class Terminal:
@@ -73,7 +87,7 @@ def shown(app: Project, session: str, text: str) -> str:
 
 def test_a_stand_in(guests: MakeProject) -> None:
     app = guests("agents").write(
-        {**CONTAINER, "AGENT": "claude", "MOUNT": "rw", "AGENT_ENV": "TOKEN"}
+        {**CONTAINER, "AGENT": "claude,codex", "MOUNT": "rw", "AGENT_ENV": "TOKEN"}
     )
     secrets = Path(app.environment["XDG_CONFIG_HOME"]) / "vagrantp/secrets.env"
     secrets.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +111,7 @@ def test_a_stand_in(guests: MakeProject) -> None:
     done = app.fab("agent")
     assert (done.returncode, done.stdout) == (8, "")
     assert "fab agent needs a terminal" in done.stderr
-    for wrong in (["--agent=codex"], ["--session=a:b"], ["--timeout=5"]):
+    for wrong in (["--agent=opencode"], ["--session=a:b"], ["--timeout=5"]):
         assert app.fab("agent", *wrong).returncode == 2
 
     one = Terminal(app, 24, 80, "agent")
@@ -123,6 +137,8 @@ def test_a_stand_in(guests: MakeProject) -> None:
     for terminal in (two, other):
         terminal.close()
 
+    a_login_from_another(app, guests("source"))
+
     # who asked is gone: so is the agent
     long = "sudo tee /usr/local/bin/claude > /dev/null"
     body = b"#!/bin/sh\necho begun > ~/begun; exec sleep 4242\n"
@@ -143,10 +159,50 @@ def test_a_stand_in(guests: MakeProject) -> None:
     assert status(app)["sessions"] == []
 
 
+def a_login_from_another(app: Project, source: Project) -> None:
+    """See that a login is copied after a yes, and that its port leads to the guest meanwhile."""
+    done = source.write({**CONTAINER, "AGENT": "codex"}).fab("up", "--no-provision")
+    assert done.returncode == 0, done.stderr
+    name = status(source)["instance"]
+    script = "sudo tee /usr/local/bin/codex > /dev/null && sudo chmod 755 /usr/local/bin/codex"
+    assert app.fab("ssh", "--command", script, stdin=CALLED_BACK.encode()).returncode == 0
+    asked = ("agent", "--agent", "codex", "--login-from")
+    for wrong in ("nobody-12345678", status(app)["instance"], "x"):
+        assert app.fab(*asked, wrong).returncode == 8
+    assert "has no login of codex" in app.fab(*asked, name).stderr
+    write = "mkdir ~/.codex && cat > ~/.codex/auth.json"
+    assert source.fab("ssh", "--command", write, stdin=b'{"tokens": "abc"}').returncode == 0
+    done = app.fab(*asked, name)
+    assert (done.returncode, "no login was copied" in done.stderr) == (8, True)
+    guest(app, "! ls ~/.codex")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", PORT))
+        taken.listen()
+        terminal = Terminal(app, 24, 80, *asked, name)
+        terminal.type("y\n")
+        shown(app, "codex", '{"tokens": "abc"}')
+        terminal.close()
+    assert guest(app, "stat -c %a ~/.codex/auth.json") == "600\n"
+    (app.folder / "nonce").write_text("it is the guest")
+    terminal = Terminal(app, 24, 80, "agent", "--agent", "codex")
+
+    def answers() -> bool:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{PORT}/nonce", timeout=5) as found:
+            return bool(found.read() == b"it is the guest")
+        return False
+
+    until(answers, 60)
+    terminal.type("\n")
+    assert terminal.run.wait(30) == 0
+    terminal.close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", PORT), 5).close()
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("values", [CONTAINER, {**VM, "DISK": 5}], ids=["container", "vm"])
-def test_claude(guests: MakeProject, values: dict[str, object]) -> None:
-    own = {"AGENT": "claude", "MEMORY": 2048, "CA_CERTS": "ca.pem"}
+def test_real_agents(guests: MakeProject, values: dict[str, object]) -> None:
+    own = {"AGENT": ",".join(FIRST_SCREENS), "MEMORY": 2048, "CA_CERTS": "ca.pem"}
     app = guests("real")
     bundle = Path("/etc/ssl/certs/ca-certificates.crt").read_text()  # this host's own come last
     authorities = re.findall(r"-----BEGIN.+?-----END CERTIFICATE-----\n", bundle, re.DOTALL)
@@ -156,9 +212,11 @@ def test_claude(guests: MakeProject, values: dict[str, object]) -> None:
     assert "(Claude Code)" in guest(app, "claude --version")
     assert guest(app, "node --version") >= "v22"
     assert guest(app, "uv --version").startswith("uv ")
-    for rows, columns in ((24, 80), (50, 200)):
-        terminal = Terminal(app, rows, columns, "agent", "--session", f"of{columns}")
-        assert "Claude Code" in shown(app, f"of{columns}", "Claude")
-        terminal.close()
+    for name, text in FIRST_SCREENS.items():
+        for rows, columns in ((24, 80), (50, 200)):
+            session = f"{name}{columns}"
+            terminal = Terminal(app, rows, columns, "agent", "--agent", name, "--session", session)
+            assert text in shown(app, session, text)
+            terminal.close()
     assert app.fab("verify").returncode == 0
     assert app.fab("provision").returncode == 0

@@ -52,18 +52,27 @@ def test_variables_are_for_the_agent_alone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     file = tmp_path / "vagrantp/secrets.env"
     file.parent.mkdir()
-    file.write_text('OTHER=x\nTOKEN="it\'s $(id)\\n"\nEMPTY=\nNAME\n')
+    file.write_text(
+        'OTHER=x\nTOKEN="it\'s $(id)\\n"\nEMPTY=\nsize=s\nseconds=x\nprompt=p\ngiven=g\nNAME\n'
+    )
     file.chmod(0o600)
-    (tmp_path / ".env").write_text(SOUND + "AGENT=claude\nAGENT_ENV=TOKEN,EMPTY\n")
+    (tmp_path / ".env").write_text(
+        SOUND + "AGENT=claude\nAGENT_ENV=TOKEN,EMPTY,size,seconds,prompt,given\n"
+    )
     settings = env.load(tmp_path)
     command, data = agents.run(settings, "claude", b"go on", 0)
     assert "it's" not in shlex.split(command)
     variables = len(data) - len(b"go on")
-    run = started(tmp_path, 'cat; echo "|$TOKEN|$EMPTY|$OTHER|$#"', 5, variables=variables)
+    run = started(
+        tmp_path,
+        'cat; echo "|$TOKEN|$EMPTY|$OTHER|$#|$size$seconds$prompt$given"',
+        5,
+        variables=variables,
+    )
     assert run.stdin
     run.stdin.write(data)
     run.stdin.flush()
-    assert ended(run) == (0, b"go on|it's $(id)\n|||2\n", b"")
+    assert ended(run) == (0, b"go on|it's $(id)\n|||2|sxpg\n", b"")
 
     file.chmod(0o640)
     with pytest.raises(ConfigError, match="others may read or write it"):

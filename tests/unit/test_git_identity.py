@@ -35,11 +35,12 @@ def test_what_git_has_then(
         (folder / ".gitconfig").write_text(text)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    command = given_before(Host(Context()), "echo $0 goes on; exit 7")
+    command, data = given_before(Host(Context()), "echo $0 goes on; cat; exit 7", b"the rest\n")
+    assert not [word for word in (NAME, EMAIL, "old@b") if word in command]
     env = {"HOME": str(guest), "PATH": "/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1"}
     argv = ["bash", "-c", command]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (7, "bash goes on\n", "")
+    done = subprocess.run(argv, env=env, input=data, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"bash goes on\nthe rest\n", b"")
 
     def said(key: str) -> str:
         argv = ["git", "config", "--global", "--get", f"user.{key}"]
@@ -52,10 +53,14 @@ def test_what_git_has_then(
 def test_a_guest_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".gitconfig").write_text(OURS)
     monkeypatch.setenv("HOME", str(tmp_path))
-    command = given_before(Host(Context()), "echo on")
+    command, data = given_before(Host(Context()), "echo on", b"")
     for tool in ("sh", "base64"):
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
     done = subprocess.run(
-        ["/bin/sh", "-c", command], env={"PATH": str(tmp_path)}, capture_output=True, check=True
+        ["/bin/sh", "-c", command],
+        env={"PATH": str(tmp_path)},
+        input=data,
+        capture_output=True,
+        check=True,
     )
     assert (done.stdout, done.stderr) == (b"on\n", b"")

@@ -34,11 +34,27 @@ def test_what_is_nowhere_else(tmp_path: Path) -> None:
     assert listed(home) == ([], True)
     git(tmp_path, "init", "-q", str(origin))
     git(origin, "commit", "-q", "--allow-empty", "-m", "one")
-    for name in ("pushed", "detached", "it's changed", "new", "stash", "src/node_modules/one"):
+    git(origin, "tag", "v1")
+    depth = ("--depth=1", "--branch=v1", f"file://{origin}")
+    git(home, "clone", "-q", *depth, "shallow")
+    git(home, "clone", "-q", *depth, "shallow and new")
+    git(home, "clone", "-q", "--branch=v1", str(origin), "of a tag")
+    deep = "a/b/c/d/e/f/deep"
+    for name in (
+        "pushed",
+        "detached",
+        "it's changed",
+        "new",
+        "stash",
+        "src/node_modules/one",
+        deep,
+    ):
         git(home, "clone", "-q", str(origin), name)
     assert listed(home) == ([], True)
     git(home / "detached", "checkout", "-q", "--detach")
     git(home / "detached", "commit", "-q", "--allow-empty", "-m", "two")
+    git(home / "shallow and new", "commit", "-q", "--allow-empty", "-m", "two")
+    (home / deep / "file").touch()
     (home / "it's changed/file").touch()
     git(home / "new", "commit", "-q", "--allow-empty", "-m", "two")
     git(home / "new", "checkout", "-q", "HEAD^")
@@ -51,9 +67,11 @@ def test_what_is_nowhere_else(tmp_path: Path) -> None:
     commits = "commits that are not pushed"
     assert listed(home) == (
         [
+            f"{deep}: changes that are not committed",
             f"detached: {commits}",
             "it's changed: changes that are not committed",
             f"new: {BOTH}",
+            f"shallow and new: {commits}",
             "spoiled: git cannot read it",
             f"stash: {commits}",
         ],

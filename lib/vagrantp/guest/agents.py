@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.system import Host
-from vagrantp.guest import git_identity, shell
+from vagrantp.guest import shell
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
 from vagrantp.settings import agent_env
@@ -28,11 +28,7 @@ def install(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> N
 
     `pid`: of the guest's QEMU or first process. Raises ProviderError.
     """
-    wanted = [AGENTS[name] for name in names]
-    node = str(max(agent.node for agent in wanted))
-    packages = (f"{agent.package}@latest" for agent in wanted)
-    command = shell.shell(INSTALL.read_text("utf-8"), node, *packages)
-    command = git_identity.given_before(host, command)
+    command = shell.shell(INSTALL.read_text("utf-8"), *packages(names))
     host.change(
         ssh.kept_ssh(instance, pid, command),
         what="npm install",
@@ -40,6 +36,13 @@ def install(host: Host, instance: Instance, pid: str, names: Sequence[str]) -> N
         cwd=instance.state_dir,
         explain=npms_reason,
     )
+
+
+def packages(names: Sequence[str]) -> list[str]:
+    """Return the oldest major version of node that some agents run on, and their npm packages."""
+    wanted = [AGENTS[name] for name in names]
+    node = str(max((agent.node for agent in wanted), default=0))
+    return [node, *(f"{agent.package}@latest" for agent in wanted)]
 
 
 def npms_reason(lines: list[str]) -> str:

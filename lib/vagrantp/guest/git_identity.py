@@ -15,13 +15,17 @@ LONGEST = 200  # characters
 KEYS = ("user.name", "user.email")
 
 
-def given_before(host: Host, command: str) -> str:
-    """Return a command for a guest that first gives git there what it lacks of name and address."""
+def given_before(host: Host, command: str, data: bytes) -> tuple[str, bytes]:
+    """Return a command for a guest, and what it gets on stdin: `command`, which gets `data`.
+
+    First it gives git there what it lacks of name and address. They are in no argument.
+    """
     found = _of(host)
     if not found:
-        return command
-    values = (found.get(key, "") for key in KEYS)
-    return f"{shell.shell(SCRIPT.read_text('utf-8'), *values)}; {command}"
+        return command, data
+    lines = "".join(f"{found.get(key, '')}\n" for key in KEYS)
+    together = "; ".join(filter(None, (shell.shell(SCRIPT.read_text("utf-8")), command)))
+    return together, lines.encode() + data
 
 
 def _of(host: Host) -> dict[str, str]:

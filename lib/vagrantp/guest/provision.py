@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from vagrantp_guard import contract
@@ -35,6 +36,7 @@ from vagrantp.settings.saved import as_json, as_written
 
 DONE = "/var/lib/vagrantp/provisioned"
 PYTHON = SCRIPTS / "get_python.sh"
+PRESET = "preset"  # in machine.json: what the image of the instance brought
 TOOLS = Provisioner("ours", Path("agent"))  # of coding agents
 SCRIPT = SCRIPTS / "script.sh"
 MARK = "${vagrantp?}"  # starts the line in which script.sh reports how a script failed
@@ -61,6 +63,32 @@ def _steps(settings: Settings) -> tuple[Provisioner, ...]:
     return *implied, *settings.provision_script
 
 
+def preset(settings: Settings) -> tuple[Provisioner, ...]:
+    """Return the steps that an image can have taken: those of our own at the start.
+
+    None where a person's variables have a part in them.
+    """
+    if settings.provision_vars or settings.cloud_init:
+        return ()
+    return tuple(takewhile(lambda step: step.kind == "ours", _steps(settings)))
+
+
+def preset_name(settings: Settings) -> str:
+    """Return in words what is installed by the steps that an image can have taken."""
+    steps = preset(settings)
+    names = settings.agent if TOOLS in steps and settings.agent else ()
+    return ",".join([*(str(step.path) for step in steps), *names])
+
+
+def _left(host: Host, instance: Instance, settings: Settings) -> tuple[Provisioner, ...]:
+    """Return the steps that the image of an instance has not taken."""
+    made = instance.machine()
+    of_image = made.get("provider", {}).get(PRESET)
+    would_be = host.dry and not made and instance.infra_type == "container"
+    taken = preset(settings) if would_be or of_image == preset_name(settings) else ()
+    return _steps(settings)[len(taken) :]
+
+
 def is_due(host: Host, instance: Instance, settings: Settings, pid: str) -> bool:
     """Ask a running guest whether something of PROVISION_SCRIPT is still to be done."""
     if not is_asked(settings):
@@ -85,36 +113,56 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     play is not for the guest.
     """
     cloud_init.check(host, instance, settings)
-    for step in _playbooks(host, settings):
-        with host.progress.stage("check", step.path.name):
-            plays.check(host, instance, settings, step)
+    steps = _steps(settings)
+    _require_sandbox(host, steps)
+    for step in steps[len(preset(settings)) :]:  # our own are sound
+        if step.kind != "script":
+            with host.progress.stage("check", step.path.name):
+                plays.check(host, instance, settings, step)
 
 
-def _playbooks(host: Host, settings: Settings) -> list[Provisioner]:
-    """Return the playbooks among the steps. Raises ProviderError where no sandbox can be made."""
-    found = [step for step in _steps(settings) if step.kind != "script"]
-    if found:
+def _require_sandbox(host: Host, steps: Sequence[Provisioner]) -> None:
+    """Raise ProviderError where there is a playbook, and no sandbox can be made."""
+    if any(step.kind != "script" for step in steps):
         host.require_sandbox()
-    return found
 
 
 def run(
-    host: Host, instance: Instance, settings: Settings, pid: str, rejoin: Callable[[], None]
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    pid: str,
+    is_new: bool,
+    rejoin: Callable[[], None],
 ) -> str:
-    """Take every step of PROVISION_SCRIPT in a running guest; return what was done.
+    """Take the steps of PROVISION_SCRIPT in a running guest; return what was done.
 
-    `pid`: of its QEMU or first process; `rejoin`: waits until it answers again. Raises
-    ProvisionError where a step fails, ProviderError where the guest does not answer.
+    `pid`: of its QEMU or first process; `is_new`: without the steps that its image has taken;
+    `rejoin`: waits until it answers again. Raises ProvisionError where a step fails, ProviderError
+    where the guest does not answer.
     """
-    _playbooks(host, settings)
+    steps = _left(host, instance, settings) if is_new else _steps(settings)
+    _require_sandbox(host, steps)
     host.remove(instance.provision_log)
     host = replace(host, log=instance.provision_log)
-    done = []
+    done = [f"{preset_name(settings)} by its image"] if len(steps) < len(_steps(settings)) else []
     if settings.cloud_init and (name := cloud_init.wait(host, instance, pid, rejoin)):
         done.append(name)
-    home = _home(host, instance, pid)
-    _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
-    for step in _steps(settings):
+    if steps:
+        require_answer(host, instance, pid)
+        _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
+    done += take(host, instance, settings, pid, steps)
+    note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
+    _as_root(host, instance, pid, note, "provisioning")
+    return ", ".join(done)
+
+
+def take(
+    host: Host, instance: Instance, settings: Settings, pid: str, steps: Sequence[Provisioner]
+) -> list[str]:
+    """Take some steps in a running guest; return what was done. Errors as of `run`."""
+    done, home = [], require_answer(host, instance, pid) if steps else ""
+    for step in steps:
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":
                 _run_script(host, instance, settings, pid, step)
@@ -126,12 +174,10 @@ def run(
             done.append(f"{step.path.name}{counted}")
         if step == TOOLS and settings.agent:
             done.append(_install_agents(host, instance, pid, settings.agent))
-    note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
-    _as_root(host, instance, pid, note, "provisioning")
-    return ", ".join(done)
+    return done
 
 
-def _home(host: Host, instance: Instance, pid: str) -> str:
+def require_answer(host: Host, instance: Instance, pid: str) -> str:
     """Ask for the folder of who logs in.
 
     Raises ProviderError where a login runs no command: what follows would wait for ever.

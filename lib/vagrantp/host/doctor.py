@@ -20,7 +20,7 @@ from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.host import checks, container_checks, room, vm_checks
 from vagrantp.host.finding import Finding, HostCheck, look, tools, tried
-from vagrantp.images import built
+from vagrantp.images import built, filled
 from vagrantp.images.oci import NO_PROXY
 from vagrantp.instance.vagrant import PROBES
 from vagrantp.net import isolation
@@ -69,6 +69,7 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
         for infra_type in ("vm", "container"):
             if built.is_built(host, infra_type, name):
                 yield f"{name} ({infra_type})", partial(checks.age, host, infra_type, name)
+    yield "filled images", partial(filled_images, host)
     yield "libvirt", partial(vm_checks.libvirt_answers, host)
     yield "vagrant-libvirt", partial(vm_checks.vagrant_libvirt, host)
     yield "storage pool", partial(vm_checks.pool, host, box)
@@ -87,6 +88,18 @@ def all_checks(host: Host) -> Iterator[tuple[str, HostCheck]]:
     yield "isolation", partial(isolated, host)
     yield "packet filter", partial(packet_filter, host)
     yield "other firewalls", partial(other_firewalls, host)
+
+
+def filled_images(host: Host) -> Finding:
+    """Count the images that have what our own playbooks install, and their bytes."""
+    from humanize import naturalsize
+
+    try:
+        found = filled.images(host)
+    except ProviderError:  # a check of its own says that there is no Podman
+        found = []
+    size = naturalsize(sum(one.size for one in found), binary=True)
+    return Finding("ok", f"{len(found)}, {size} with what they stand on" if found else "none")
 
 
 def nwfilter(host: Host) -> Finding:

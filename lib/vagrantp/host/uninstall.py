@@ -27,7 +27,7 @@ from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
 from vagrantp.host import fabricyaml, links
-from vagrantp.images import store
+from vagrantp.images import builders, store
 from vagrantp.instance.found import Found
 from vagrantp.net import subnets
 from vagrantp.providers import provider_for
@@ -128,7 +128,7 @@ def _refuse(instances: list[Found]) -> None:
         for found in instances
     }
     for path in sorted(state_root().glob("*")):
-        if contract.NAME.fullmatch(path.name) and path.is_dir():
+        if contract.NAME.fullmatch(path.name) and path.is_dir() and path not in builders.left():
             listed.setdefault(path.name, f"its state folder only: {path}")
     if listed:
         lines = [f"\n  {name}: {what}" for name, what in listed.items()]
@@ -216,6 +216,8 @@ def _remove_libvirt_network(host: Host) -> None:
 
 
 def _of_podman(host: Host) -> Iterator[Leftover]:
+    for path in builders.left():
+        yield Leftover(f"{path.name} of a killed build", partial(builders.sweep, host))
     containers = _json(host, "ps", "--all")
     for image in _json(host, "images"):
         users = [_name(c) for c in containers if c["ImageID"] == image["Id"]]

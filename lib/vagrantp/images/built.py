@@ -24,6 +24,7 @@ from vagrantp.core.errors import cleaned_up_by
 from vagrantp.core.places import MASTER, xdg
 from vagrantp.core.process import is_installed
 from vagrantp.core.system import Host
+from vagrantp.images import builders, filled
 from vagrantp.images.bootstrap import KERNEL, bootstrap, build_box
 from vagrantp.images.store import (
     VERSION,
@@ -152,6 +153,9 @@ def renew(host: Host, require_room: Callable[[str], None]) -> list[str]:
                     require_room(infra_type)
                     _renew(host, infra_type, image)
                     done.append(_kind(image, infra_type))
+        if is_installed("podman"):
+            builders.sweep(host)
+            filled.remove_stale(host)  # what stood on those of before
     return done
 
 

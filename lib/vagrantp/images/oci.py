@@ -16,10 +16,10 @@ from pathlib import Path
 from vagrantp_guard import contract
 
 from vagrantp.core.answers import as_json
-from vagrantp.core.errors import ProviderError, cleaned_up_by
-from vagrantp.core.places import SCRIPTS, state_root
+from vagrantp.core.errors import ProviderError
+from vagrantp.core.places import SCRIPTS
 from vagrantp.core.system import Host
-from vagrantp.images import built, store
+from vagrantp.images import builders, built, store
 from vagrantp.instance import certificates
 
 ADD = SCRIPTS / "add_ssh.sh"
@@ -54,10 +54,10 @@ def ensure(
     made = f"localhost/vagrantp-{store.slug(reference)}-{digest[:10]}:latest"
     if built.is_in_podman(host, made):
         return made
-    with host.lock(store.cache(), f"image {made}", f"another build of {reference}"):
+    with builders.lock(host, digest, reference):
         if not built.is_in_podman(host, made):
             with host.progress.stage("add ssh to the image", reference):
-                _build(host, reference, identity, script, made, f"build-{digest[:8]}", options)
+                _build(host, reference, identity, script, made, digest, options)
     return made
 
 
@@ -96,18 +96,9 @@ def _build(
     identity: str,
     script: str,
     made: str,
-    name: str,
+    digest: str,
     options: Callable[[Path], list[str]],
 ) -> None:
-    folder = state_root() / name  # guard takes it for a guest, by this name
-    builder = f"vagrantp-{name}"
-    remove = ["podman", "rm", "--force", "--ignore", "--time", "0", builder]
-    host.change(remove, what="cleaning up", timeout=60)  # of a build that was killed
-    host.remove(folder)
-    host.make_dir(folder)
-    closed = contract.Policy(lan_access=False, lan_allow=())
-    host.write(folder / contract.ISOLATION, json.dumps(closed.to_json()))
-    host.write(folder / contract.FORWARDS, json.dumps({"forwards": []}))
     changes = (
         'ENTRYPOINT ["/usr/local/sbin/vagrantp-entry"]',
         "CMD []",
@@ -117,12 +108,12 @@ def _build(
         "LABEL vagrantp.image=" + json.dumps(reference),
     )
 
-    def clean_up() -> None:
-        host.change(remove, what="cleaning up", timeout=60)
-        host.remove(folder)
-
+    builder = builders.name(digest)
+    closed = contract.Policy(lan_access=False, lan_allow=())
     try:
-        with cleaned_up_by(clean_up):
+        with builders.folder(host, digest) as folder:
+            host.write(folder / contract.ISOLATION, json.dumps(closed.to_json()))
+            host.write(folder / contract.FORWARDS, json.dumps({"forwards": []}))
             host.change(
                 [
                     *("podman", "create", f"--name={builder}", "--user=0:0", "--workdir=/"),

@@ -21,11 +21,17 @@ class Provider(Protocol):
         """Return each of our instances that the provider knows, in any state."""
 
     def prepare(
-        self, host: Host, instance: Instance, settings: Settings, card: LanNic | None
+        self,
+        host: Host,
+        instance: Instance,
+        settings: Settings,
+        card: LanNic | None,
+        is_filled: bool,
     ) -> dict[str, Any]:
         """Make what the instance needs before Vagrant creates it; return what Vagrant must know.
 
-        `card`: its own on a bridge of the host, None where it gets none.
+        `card`: its own on a bridge of the host, None where it gets none. `is_filled`: its image may
+        have what our own playbooks install.
         """
 
     def endpoint(self, host: Host, instance: Instance, made: dict[str, Any]) -> tuple[str, int]:

@@ -47,7 +47,10 @@ def _text() -> str:
     try:
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
             found = os.fstat(file.fileno())
-            if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            if found.st_uid != os.geteuid():
+                hint = f"as root: chown {os.geteuid()} {shlex.quote(str(path))}"
+                raise ConfigError(f"{path}: belongs to another user", hint)
+            if stat.S_IMODE(found.st_mode) & 0o077:
                 hint = f"chmod 600 {shlex.quote(str(path))}"
                 raise ConfigError(f"{path}: others may read or write it", hint)
             data = file.read(MAX_BYTES + 1) if stat.S_ISREG(found.st_mode) else b"\0"
@@ -82,9 +85,9 @@ def _one_of(found: Collection[str]) -> Parser:
 
 AGENT_ENV = key(
     "names of variables, comma-separated",
-    "what fab agent gives the agent, and nobody else; values are in ~/.config/vagrantp/secrets.env",
+    "what fab agent gives the agent as it starts; values are in ~/.config/vagrantp/secrets.env",
     "GITHUB_TOKEN",
-    All(parsers.items, (matching(VARIABLE, "a name of a variable"),), parsers.each_once),
+    All(parsers.items, (matching(VARIABLE, "the name of a variable"),), parsers.each_once),
     locate=_known,
     hint="~/.config/vagrantp/secrets.env has lines such as GITHUB_TOKEN=…, and mode 600",
     grant=Grant("the agent in the guest gets its value from secrets.env"),

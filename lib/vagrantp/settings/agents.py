@@ -17,21 +17,27 @@ class Agent:
 
     - `package`: in the npm registry; `node`: the oldest major version that it runs on
     - `command`: what opens it; `prompt`: its arguments for one run with the prompt on stdin
+    - `login`: the file below the home folder that it keeps its login in
+    - `callbacks`: ports of 127.0.0.1 to which its login leads a browser
     """
 
     package: str
     command: str
     prompt: tuple[str, ...]
+    login: str
     node: int = 22
+    callbacks: tuple[int, ...] = ()
 
 
 AGENTS = {
-    # code.claude.com/docs/en/headless
-    "claude": Agent("@anthropic-ai/claude-code", "claude", ("--print",)),
-    # developers.openai.com/codex/noninteractive
-    "codex": Agent("@openai/codex", "codex", ("exec", "-")),
+    # code.claude.com/docs/en/headless, /iam
+    "claude": Agent(
+        "@anthropic-ai/claude-code", "claude", ("--print",), ".claude/.credentials.json"
+    ),
+    # developers.openai.com/codex/noninteractive, /auth
+    "codex": Agent("@openai/codex", "codex", ("exec", "-"), ".codex/auth.json", callbacks=(1455,)),
     # opencode.ai/docs/cli
-    "opencode": Agent("opencode-ai", "opencode", ("run",)),
+    "opencode": Agent("opencode-ai", "opencode", ("run",), ".local/share/opencode/auth.json"),
 }
 
 

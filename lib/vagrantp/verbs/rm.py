@@ -10,6 +10,7 @@ from vagrantp_guard import contract
 from vagrantp.core.errors import ProviderError, StateError
 from vagrantp.core.system import Host
 from vagrantp.core.text import show
+from vagrantp.images import builders
 from vagrantp.instance import grants
 from vagrantp.instance import record as instances
 from vagrantp.instance.plan import WantGone, decide
@@ -51,6 +52,7 @@ def _remove(host: Host, folder: Path, force: bool, name: str) -> str:
             found = replace(found, state="broken", reason="its state folder is all that is left")
         if found.state == "absent":
             remove_logs(host, identity)
+            builders.sweep(host)
         plan = decide(found, [], WantGone(force))
         if not plan or (name and name != found.name):
             return f"nothing to remove for {name or folder}"
@@ -64,6 +66,7 @@ def _remove(host: Host, folder: Path, force: bool, name: str) -> str:
         if find_by(host, identity, found.instance).state != "absent":
             raise ProviderError(f"{found.name} is still there")
         remove_logs(host, identity)
+        builders.sweep(host)
         return f"{found.name} is removed"
 
 

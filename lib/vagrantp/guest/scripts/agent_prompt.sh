@@ -9,11 +9,16 @@ command -v "$1" >/dev/null || {
     echo "error: the guest has no $1: fab provision installs it" >&2
     exit 127
 }
-eval "$(dd bs=1 count="$variables" 2>/dev/null)" # busybox's head takes more than it prints
+given=$(dd bs=1 count="$variables" 2>/dev/null) # busybox's head takes more than it prints
 prompt=$(head -c "$size" && echo .)
 exec 3<&0
 start=$(date +%s)
-printf %s "${prompt%.}" | setsid timeout -k 10 "$seconds" "$@" 3<&- &
+# The variables may be called like those here: from eval on, none of these counts.
+printf %s "${prompt%.}" | {
+    set -- setsid timeout -k 10 "$seconds" "$@"
+    eval "$given"
+    exec "$@" 3<&-
+} &
 agent=$!
 {
     cat <&3

@@ -3,7 +3,7 @@
 # tmux, which would give them to every session.
 set -eu
 file=$4
-trap 'rm -f "$file"' EXIT
+trap 'rm -f "$file"' EXIT # of this script: one that ends as tmux would not come to it
 for tool in tmux "$3"; do
     command -v "$tool" >/dev/null && continue
     echo "error: the guest has no $tool: fab provision installs it" >&2
@@ -22,4 +22,4 @@ if tmux has-session -t "=$session" 2>/dev/null; then rm -f "$file"; fi
 # What it said before it failed stays on the screen.
 run='[ ! -e "$2" ] || { . "$2"; rm "$2"; }
 "$1" || { printf "\n%s ended with exit status %s. Enter closes this session.\n" "$1" "$?"; read -r _; }'
-exec tmux "$@" new-session -A -s "$session" -c "$PWD" sh -c "$run" sh "$command" "$file"
+tmux "$@" new-session -A -s "$session" -c "$PWD" sh -c "$run" sh "$command" "$file"

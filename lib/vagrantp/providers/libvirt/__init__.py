@@ -112,7 +112,7 @@ def _whose(xml: ET.Element) -> tuple[Instance, int]:
 
 
 def prepare(
-    host: Host, instance: Instance, settings: Settings, card: contract.LanNic | None
+    host: Host, instance: Instance, settings: Settings, card: contract.LanNic | None, _: bool
 ) -> dict[str, Any]:
     """Make the box, the network, the address and the seed of a VM that is to be created."""
     acceleration = accel.choose(host, settings.accel)

@@ -16,12 +16,13 @@ from vagrantp.core.errors import HostLimitError, ProviderError, StateError, Vagr
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.core.text import plain
+from vagrantp.guest import provision
 from vagrantp.images import built, oci
 from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, ids, nested, options, quota, walls
+from vagrantp.providers.podman import addresses, ids, nested, options, presets, quota, walls
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGES
 
@@ -77,26 +78,36 @@ def list_all(host: Host) -> list[Found]:
 
 
 def prepare(
-    host: Host, instance: Instance, settings: Settings, card: contract.LanNic | None
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    card: contract.LanNic | None,
+    is_filled: bool,
 ) -> dict[str, Any]:
-    """Make the image, the network and the address of a container that is to be created."""
+    """Make the image, the network and the address of a container that is to be created.
+
+    `is_filled`: the image may have what our own playbooks install.
+    """
     without = quota.why_none(host)
     if without:
         host.progress.say(f"DISK={settings.disk} is not enforced: {without}")
     own, uid = walls.walls(host, instance), os.getuid()
     image = _image(host, instance, settings, own)
+    preset = {provision.PRESET: provision.preset_name(settings) if is_filled else ""}
+    if preset[provision.PRESET]:
+        image = presets.ensure(host, instance, settings, image)
     size = ids.SIZE
     if settings.nested:
         own, size = walls.walls(host, instance, is_nested=True), ids.NESTED_SIZE
     first_id = ids.take(host, instance.state_dir, size) if uid == 0 else None
     host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
     if first_id is None:
-        return options.rootless_container(instance, settings, image, uid, own)
+        return preset | options.rootless_container(instance, settings, image, uid, own)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
     own_ids, has_quota = range(first_id, first_id + size), without is None
-    return options.container(
+    return preset | options.container(
         instance, settings, image, subnets.NAME, address, uid, own_ids, card, has_quota, own
     )
 
@@ -331,6 +342,7 @@ def clean_up(host: Host, instance: Instance) -> None:
             remove()
         except ProviderError:  # of Podman 4.3, whose cleanup by conmon was at the same files
             remove()
+    presets.leave(host, instance)
 
 
 def _inspect(host: Host, instance: Instance, template: str) -> str:

@@ -60,6 +60,9 @@ def container(
     return {**made, "lan": lan and lan.to_json(), "has_quota": has_quota, ids.NAME: own_ids.start}
 
 
+OF_A_USER = (f"--publish={LOOPBACK}::22",)
+
+
 def rootless_container(
     instance: Instance, settings: Settings, image: str, uid: int, walls: list[str]
 ) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def rootless_container(
     The host cannot route to it: ssh goes to a port of the loopback, which Podman picks and keeps.
     `walls`: podman's options for its processes, of walls.py.
     """
-    options = [*walls, f"--publish={LOOPBACK}::22"]
+    options = [*walls, *OF_A_USER]
     return _container(instance, settings, image, LOOPBACK, uid, options)
 
 
@@ -85,6 +88,21 @@ def _container(
         "vagrantp.autostart": "yes" if settings.autostart else "no",
     }
     options = [
+        *of_all(instance, settings, special),
+        *(f"--label={key}={value}" for key, value in labels.items()),
+    ]
+    return {
+        "image": image,
+        "address": address,
+        "user": settings.ssh_user,
+        "key": str(instance.key),
+        "options": options,
+    }
+
+
+def of_all(instance: Instance, settings: Settings, special: list[str]) -> list[str]:
+    """Return podman's options for a container with an ssh server, its `special` ones among them."""
+    return [
         "--init",
         f"--hostname={settings.hostname}",
         *limits(settings),
@@ -95,15 +113,7 @@ def _container(
         "--cap-drop=NET_ADMIN",
         "--cap-drop=NET_RAW",
         NO_PROXY,
-        *(f"--label={key}={value}" for key, value in labels.items()),
     ]
-    return {
-        "image": image,
-        "address": address,
-        "user": settings.ssh_user,
-        "key": str(instance.key),
-        "options": options,
-    }
 
 
 def limits(settings: Settings) -> list[str]:

@@ -49,7 +49,8 @@ def take(
             case plan.Stop(force):
                 stop.stop(host, instance, force)
             case _ if settings:
-                said = _make(host, step, instance, settings, wanted or instance)
+                is_filled = plan.Provision("never") not in steps
+                said = _make(host, step, instance, settings, wanted or instance, is_filled)
     return said
 
 
@@ -59,15 +60,19 @@ def _make(
     instance: Instance,
     settings: Settings,
     wanted: Instance,
+    is_filled: bool,
 ) -> str:
-    """Take a step that makes or changes an instance as `settings` have it."""
+    """Take a step that makes or changes an instance as `settings` have it.
+
+    `is_filled`: a new one may start from an image that has what our own playbooks install.
+    """
     match step:
         case plan.Do.REMOVE_LEFTOVERS:
             remove.remove_leftovers(host, wanted)
         case plan.Do.CHECK_PLAYBOOKS:
             guest_provision.check(host, wanted, settings)
         case plan.Do.CREATE:
-            create.create(host, wanted, settings)
+            create.create(host, wanted, settings, is_filled)
         case plan.Do.ADOPT:
             provider_for(instance.infra_type).adopt(host, instance)
         case plan.Start():

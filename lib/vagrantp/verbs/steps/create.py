@@ -24,8 +24,11 @@ from vagrantp.verbs.steps.remove import clean_up
 from vagrantp.verbs.steps.start import boot
 
 
-def create(host: Host, instance: Instance, settings: Settings) -> None:
-    """Create an instance from nothing, or leave nothing behind."""
+def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) -> None:
+    """Create an instance from nothing, or leave nothing behind.
+
+    `is_filled`: from an image that has what our own playbooks install, where it can have one.
+    """
     provider = provider_for(instance.infra_type)
     host.progress.about(instance.full_name, instance.infra_type)
     learned = checks.before_create(host, instance, settings)
@@ -34,7 +37,7 @@ def create(host: Host, instance: Instance, settings: Settings) -> None:
     try:
         host.make_dir(instance.host_key.parent)
         _make_keys(host, instance, settings)
-        made = provider.prepare(host, instance, settings, learned.card)
+        made = provider.prepare(host, instance, settings, learned.card, is_filled)
         made["forwards"] = learned.forwards
         ports.write(host, instance, made)
         host.write(instance.machine_json, instances.document(instance, settings, made))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -38,15 +39,21 @@ def look(host: Host, folder: Path) -> tuple[Found, str]:
     return Found(known, "stopped" if is_gone else state, os.getuid()), pid
 
 
-def leave_to_ssh(host: Host, instance: Instance, pid: str, command: str = "") -> None:
+def leave_to_ssh(
+    host: Host, instance: Instance, pid: str, command: str = "", ports: Sequence[int] = ()
+) -> None:
     """Replace this process by ssh: a shell, or `command` as the guest's login shell reads it.
 
-    `pid`: of the guest's QEMU or first process.
+    `pid`: of the guest's QEMU or first process. `ports` of 127.0.0.1 lead to those of the guest
+    meanwhile.
     """
     _keep_connection(host, instance, pid)
     is_typed = has_terminal()
     rest = [*(["-t"] if is_typed else []), "--", command] if command else []
     argv = ssh.kept_ssh(instance, pid, *rest)
+    if ports:  # those of a kept connection would stay with it
+        forwards = [f"-L127.0.0.1:{port}:127.0.0.1:{port}" for port in ports]
+        argv = ["ssh", *forwards, *ssh.ssh(instance, *rest)[1:]]
     name = os.environ.get("TERM", "")
     if is_typed and name:
         name = terminal.known_in(host, instance, pid, name)

@@ -28,7 +28,7 @@ def provision(host: Host, instance: Instance, settings: Settings, when: When) ->
     rejoin = partial(checking.rejoin, host, instance)
     # sshd knows the groups of a user as of the login
     with cleaned_up_by(lambda: ssh.close_connections(host, instance, "stop")):
-        done = guest.run(host, instance, settings, pid, rejoin)
+        done = guest.run(host, instance, settings, pid, when != "always", rejoin)
     if not host.dry:
         host.progress.say(f"provisioned: {done}")
     return done
