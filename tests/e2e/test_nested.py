@@ -70,9 +70,7 @@ def test_containers_can_be_made(guests: MakeProject) -> None:
     none = ("sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces")
     run("nsenter", f"--target={pid}", "--user", *none)
     assert broken(app) == {"nested"}
-    done = app.fab("up")
-    assert (done.returncode, done.stdout) == (4, "")
-    assert "NESTED=yes cannot be had on this host: a user namespace: No space left" in done.stderr
+    assert "a user namespace: No space left" in app.fab("verify").stdout
     run("podman", "restart", "--time", "0", name)
     assert app.fab("up").returncode == 0
     assert broken(app) == set()
