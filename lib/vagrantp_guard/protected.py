@@ -11,7 +11,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Timer
@@ -80,10 +80,12 @@ class Names:
                 pattern = tuple(name.lower().split("/"))
                 self.by_start.setdefault(pattern[0], []).append(pattern)
         self.globs = [start for start in self.by_start if "*" in start]
+        self.some_glob = re.compile("|".join(map(translate, self.globs)))
         self.starting_with = lru_cache(1 << 14)(self._starting_with)
 
     def _starting_with(self, name: str) -> list[Parts]:
-        starts = [name, *(start for start in self.globs if fnmatchcase(name, start))]
+        globs = self.globs if self.some_glob.match(name) else ()
+        starts = [name, *(start for start in globs if fnmatchcase(name, start))]
         return [pattern for start in starts for pattern in self.by_start.get(start, ())]
 
     def rule(self, folded: Parts) -> Rule:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,13 +27,18 @@ class Guest(Protocol):
 
 @dataclass(frozen=True)
 class Namespaces:
-    """Root in namespaces of this host, with all its rights, where `shared` is /project."""
+    """Root in namespaces of this host, with all its rights, where `shared` is /project.
+
+    `enter`: the start of a command that runs where `shared` is mounted.
+    """
 
     shared: Path
+    enter: tuple[str, ...] = ()
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script of sh(1). Nothing that it starts outlives it."""
         argv = (
+            *self.enter,
             *("bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--die-with-parent"),
             *("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--tmpfs", "/tmp"),
             *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
@@ -79,21 +87,40 @@ def state_of(folder: Folder) -> Path:
 
 def mount(folder: Folder, target: Path, lib: Path) -> Namespaces:
     """Mount a folder as root's projects are, protected, by this version installed at `lib`."""
+    subprocess.run(_share(folder, target, lib), check=True)
+    return Namespaces(target)
+
+
+def _share(folder: Folder, target: Path, lib: Path) -> tuple[str, ...]:
+    """Return a command that mounts a folder."""
     target.mkdir()
     lib.mkdir(exist_ok=True)
     state_of(folder).mkdir(parents=True, exist_ok=True)
     if not any(lib.iterdir()):
         install(lib)
     how = {"mode": "rw", "folder": str(folder.project), "uid": 0, "gid": 0, "protect": True}
-    argv = (
-        "python3",
-        "-IS",
-        "-c",
-        SHARE,
-        lib / version(),
-        target,
-        json.dumps(how),
-        state_of(folder),
+    places = (str(lib / version()), str(target), json.dumps(how), str(state_of(folder)))
+    return ("python3", "-IS", "-c", SHARE, *places)
+
+
+@contextmanager
+def mount_by_user(folder: Folder, target: Path, lib: Path) -> Iterator[Namespaces]:
+    """Mount a folder as a user's containers have it: by that user, in a namespace of theirs."""
+    share = _share(folder, target, lib)
+    for path in (target, state_of(folder).parent, state_of(folder)):
+        os.chown(path, PERSON, PERSON)
+    person = ("setpriv", f"--reuid={PERSON}", f"--regid={PERSON}", "--clear-groups")
+    alone = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child")
+    waits = ("sh", "-c", '"$@" && echo "shared" && read -r _', "sh")
+    holder = subprocess.Popen(
+        (*person, *alone, *waits, *share),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    subprocess.run(argv, check=True)
-    return Namespaces(target)
+    with holder:
+        assert holder.stdin and holder.stdout
+        assert holder.stdout.readline() == "shared\n"
+        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
+        yield Namespaces(target, ("nsenter", f"--target={children[0]}", "--user", "--mount"))
+        holder.stdin.close()

@@ -5,14 +5,16 @@ The tries are in tries/*.toml; README.md lists them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.attacks.protect import TRIES, Try, in_one_go
+from tests.attacks.protect.day import day
 from tests.attacks.protect.folder import Folder, changed
-from tests.attacks.protect.guests import Guest, Namespaces, Plain
+from tests.attacks.protect.guests import Guest, Namespaces, Plain, mount_by_user
 
 
 def attack(folder: Folder, guest: Guest) -> None:
@@ -33,6 +35,13 @@ def attack(folder: Folder, guest: Guest) -> None:
 
 def test_nothing_that_a_guest_writes_is_obeyed(folder: Folder, shared_folder: Namespaces) -> None:
     attack(folder, shared_folder)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("what", [attack, day])
+def test_in_a_users_container(folder: Folder, what: Callable[[Folder, Guest], None]) -> None:
+    with mount_by_user(folder, folder.base / "own", folder.base / "lib") as guest:
+        what(folder, guest)
 
 
 @pytest.mark.soak
