@@ -13,6 +13,7 @@ import socket
 import struct
 
 from vagrantp_guard.contract import RESOLVERS, Guest
+from vagrantp_guard.held_ruleset import TABLES
 from vagrantp_guard.ruleset import REALM, rules
 from vagrantp_guard.tables import networks_of_host
 
@@ -213,7 +214,8 @@ class Street(Lookout, Lab):
 
     def load_text(self, text: str) -> None:
         """Write the rules, and forget connections, routes and who is where."""
-        tables = ("table bridge vagrantp", "table inet vagrantp")
+        tables = ["table bridge vagrantp", "table inet vagrantp", "table ip marked"]
+        tables += [f"table {family} {name}" for family, name in TABLES]
         self.nft(RESET + "".join(f"{t}\ndelete {t}\n" for t in tables) + text)
         flush = "".join(f"link set dev {b} type bridge fdb_flush\n" for b in BRIDGES)
         self.host.run("ip -batch -", flush + "route flush cache\n")
