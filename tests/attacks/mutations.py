@@ -16,6 +16,7 @@ from vagrantp_guard.contract import PRIVATE
 from tests.attacks.lookout import Lookout, Scene
 from tests.attacks.pod import POD_SCENES, Pod
 from tests.attacks.probes import SCENES
+from tests.attacks.second import SCENE_BESIDE, SECOND_SCENES, Second
 from tests.attacks.street import Street
 
 TABLE = Path(__file__).with_suffix(".md")
@@ -87,7 +88,11 @@ def listed(found: dict[tuple[str, str], list[str]]) -> str:
 
 def main() -> int:
     """Write the table, and print the lines that no probe misses."""
-    subjects: list[tuple[Lookout, Sequence[Scene]]] = [(Street(), SCENES), (Pod(), POD_SCENES)]
+    street = Street()
+    subjects: list[tuple[Lookout, Sequence[Scene]]] = [
+        *((street, (*SCENES, SCENE_BESIDE)), (Second(street), SECOND_SCENES)),
+        (Pod(), POD_SCENES),
+    ]
     broken = [
         each
         for there, scenes in subjects

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from vagrantp_guard import dhcp_reader, listener
 from vagrantp_guard.contract import RESOLVERS, Guest
+from vagrantp_guard.held_ruleset import TABLES
 from vagrantp_guard.lan_ruleset import Lease
 from vagrantp_guard.ruleset import REALM, rules
 from vagrantp_guard.tables import networks_of_host
@@ -228,7 +229,8 @@ class Street(Lookout, Lab):
 
     def load_text(self, text: str) -> None:
         """Write the rules, and forget connections, routes and who is where."""
-        tables = ("table bridge vagrantp", "table inet vagrantp")
+        tables = ["table bridge vagrantp", "table inet vagrantp", "table ip marked"]
+        tables += [f"table {family} {name}" for family, name in TABLES]
         self.nft(RESET + "".join(f"{t}\ndelete {t}\n" for t in tables) + text)
         flush = "".join(f"link set dev {b} type bridge fdb_flush\n" for b in BRIDGES)
         self.host.run("ip -batch -", flush + "route flush cache\n")

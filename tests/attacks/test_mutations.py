@@ -13,6 +13,7 @@ from vagrantp_guard.contract import Policy
 from tests.attacks.mutations import PATIENT, TABLE, failures, mutations
 from tests.attacks.pod import POD_SCENES, POLICY, Pod, opened, pod_rules
 from tests.attacks.probes import ROUNDS, SCENES, TALKS
+from tests.attacks.second import SCENE_BESIDE, SECOND_SCENES, Second
 from tests.attacks.street import Street
 
 
@@ -31,14 +32,21 @@ def pod() -> Iterator[Pod]:
 
 
 def test_each_probe_has_a_name_of_its_own() -> None:
-    for scene in (*SCENES, *POD_SCENES):
+    for scene in (*SCENES, SCENE_BESIDE, *SECOND_SCENES, *POD_SCENES):
         names = Counter(probe.name for each in scene.rounds for probe in each.probes)
         assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_each_probe_ends_as_it_should(street: Street) -> None:
-    for scene in SCENES:
+    for scene in (*SCENES, SCENE_BESIDE):
         assert failures(street, scene, street.text(), PATIENT) == []
+
+
+def test_each_probe_ends_as_it_should_where_there_is_a_second_wall(street: Street) -> None:
+    """And where only that is left, nothing that a guest sends arrives."""
+    there = Second(street)
+    for scene in SECOND_SCENES:
+        assert failures(there, scene, there.text(), PATIENT) == []
 
 
 def test_each_probe_of_a_users_container_ends_as_it_should(pod: Pod) -> None:
@@ -68,7 +76,7 @@ def test_through_iptables_too(street: Street) -> None:
 def test_the_table_has_every_line_of_the_rules(street: Street, pod: Pod) -> None:
     rows = re.findall(r"^\| (.*?) \| `(.*)` \| (\d+) \|", TABLE.read_text(), re.MULTILINE)
     known = {(where, line.replace("\\|", "|")) for where, line, probes in rows if int(probes)}
-    now = [*mutations(street), *mutations(pod)]
+    now = [*mutations(street), *mutations(Second(street)), *mutations(pod)]
     assert {(where, line) for where, line, _ in now} == known
 
 
