@@ -87,6 +87,7 @@ def lan_rules(
     allowed, allowed_ports = merged(places)
     fixed = [f"{port} . {lan.address.ip}" for port, lan, _ in cards if lan.address]
     clients = [f"{port} . {number(lan.mac)}" for port, lan, _ in cards if not lan.address]
+    log = f"log group {HEARD}" if clients else ""  # not every kernel has nfnetlink_log
     leased = {f'"{port}"': lease for port, lease in leases.items()}
     servers = [f"{port} . {lease.server}" for port, lease in leased.items()]
     on_net = [f"{port} . {lan.address.network}" for port, lan, _ in cards if lan.address]
@@ -171,7 +172,7 @@ def lan_rules(
     drop
   }}
   chain lan_heard {{
-    log group {HEARD}
+    {log}
     @th,1984,24 {SAID["release"]} delete @leased {{ iifname . @th,160,32 }}
   }}
   chain lan_pinned {{
@@ -229,7 +230,7 @@ def lan_rules(
   chain lan_told {{
     @ll,96,16 != 0x0800 drop
     add @told {{ oifname {TELLING} }} drop
-    oifname . @th,288,48 @lan_clients log group {HEARD} accept
+    oifname . @th,288,48 @lan_clients {log} accept
     drop
   }}
 """

@@ -69,7 +69,8 @@ class Listener:
         if not cards:
             self._end()
         elif not self.running:
-            self._start()
+            with suppress(OSError):  # `check` says that it does not run; rules come first
+                self._start()
         self._apply()
         was_deaf, self.has_ended = bool(cards and self.has_ended), False
         return was_deaf
@@ -100,7 +101,8 @@ class Listener:
             said = data[INDEX.size :]
             guest = _cards(known).get(port)
             if guest and not said:
-                self.new[port] = None
+                if self._lease(port):
+                    self.new[port] = None
             elif guest and (message := dhcp.Message.from_wire(said)).mac == guest.mac:
                 learn = self._answered if message.is_answer else self._asks
                 learn(guest, message, known)
