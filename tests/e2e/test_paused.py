@@ -108,7 +108,9 @@ def test_a_paused_guest(guests: MakeProject, values: dict[str, object]) -> None:
         done = app.fab("up")
         assert done.returncode == 0, done.stderr
     if kind == "vm":
-        assert guest(app, "cat /var/tmp/online").startswith("default via ")
+        there = "until [ -s /var/tmp/online ]; do sleep 1; done; cat /var/tmp/online"
+        online = guest(app, f"timeout 60 sh -c '{there}'")
+        assert online.startswith("default via ")
         assert "the guest was renamed: it is other\n" in done.stderr
 
     pause(name, kind)

@@ -34,7 +34,6 @@ KEY_REFUSED = "Permission denied (publickey"
 # Shares of what was promised. The kernel keeps some memory for itself, a file system some disk.
 LEAST_MEMORY = 0.75
 LEAST_ROOT = 0.90
-HOSTNAME = "hostname"  # of a check
 
 
 def wait(
@@ -179,7 +178,7 @@ def check(found: Facts, settings: Settings) -> list[Check]:
     A container sees the host's memory, CPUs and disk: there only the name counts.
     """
     name = found.hostname
-    hostname = compare(HOSTNAME, settings.hostname or name or "any", name)
+    hostname = compare("hostname", settings.hostname or name or "any", name)
     if settings.infra_type == "container":
         return [hostname]
     least = settings.memory * 1024 * LEAST_MEMORY

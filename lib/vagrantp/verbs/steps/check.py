@@ -50,7 +50,7 @@ def check(host: Host, instance: Instance, settings: Settings, ssh_config: Path) 
 
 def _is_renamed(check: Check) -> bool:
     """Say whether a guest has another name than it was made with, as root in it may set."""
-    return check.name == session.HOSTNAME and check.outcome == "FAILED"
+    return check.name == "hostname" and check.outcome == "FAILED"
 
 
 def trust(host: Host, instance: Instance, settings: Settings) -> None:
