@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 from vagrantp.core.errors import ConfigError
-from vagrantp.settings import env
+from vagrantp.settings import cloud_config, env
 
 from tests.conftest import nobody
 from tests.unit import samples
@@ -355,7 +355,7 @@ def test_what_sets_a_guest_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cloud_config", "name", "users"),
+    ("text", "name", "users"),
     [
         ("#cloud-config\n", "app", []),
         ("#cloud-config\nhostname: base.example.org\nusers: [default, name: av]\n", "base", ["av"]),
@@ -372,11 +372,11 @@ def test_what_sets_a_guest_up(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_read_of_a_cloud_config(
-    tmp_path: Path, cloud_config: str, name: str | None, users: list[str]
+    tmp_path: Path, text: str, name: str | None, users: list[str]
 ) -> None:
     folder = folder_with(tmp_path, SOUND + "CLOUD_INIT=user-data\n")
-    (folder / "user-data").write_text(cloud_config)
+    (folder / "user-data").write_text(text)
     assert env.load(folder, pytest.fail).hostname == (name if name != "app" else folder.name)
-    assert env.users_of(folder / "user-data") == users
+    assert cloud_config.users_of(folder / "user-data") == users
     (folder / ".env").write_text(SOUND + "CLOUD_INIT=user-data\nNAME=mine\n")
     assert env.load(folder, pytest.fail).hostname == "mine"

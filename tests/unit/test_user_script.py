@@ -72,6 +72,17 @@ def test_an_sshd_that_has_its_keys_elsewhere(etc: Path) -> None:
     assert "AuthorizedKeysFile /srv/keys/%u .ssh/more /etc/ssh/vagrantp-keys/%u\n" in sshd
 
 
+@pytest.mark.skipif(not shutil.which("sudo"), reason="there is no sudo")
+def test_an_image_without_sudoers(etc: Path) -> None:
+    """It was seen in a Dockerfile; one that is there stays."""
+    _run(etc, "sh", KEY)
+    assert (etc / "sudoers").read_text().endswith("#includedir /etc/sudoers.d\n")
+    (etc / "sudoers").chmod(0o600)
+    (etc / "sudoers").write_text("theirs\n")
+    _run(etc, "sh", KEY)
+    assert (etc / "sudoers").read_text() == "theirs\n"
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_path_without_pam(etc: Path, shell: str) -> None:
     """It is in the one SetEnv that sshd takes; the image's own folders come first."""

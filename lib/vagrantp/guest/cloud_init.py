@@ -15,7 +15,7 @@ from vagrantp.guest import facts, plays, session
 from vagrantp.guest.plays import failure
 from vagrantp.instance import ssh
 from vagrantp.instance.record import Instance
-from vagrantp.settings import env
+from vagrantp.settings import cloud_config
 from vagrantp.settings.env import Settings
 
 NAME = "cloud-init"
@@ -39,7 +39,7 @@ def check(host: Host, instance: Instance, settings: Settings) -> None:
     """
     theirs = settings.cloud_init and instance.source(settings.cloud_init)
     # A template is a Jinja program, and no sandbox is safe for that: it runs in the guest only.
-    if not theirs or not CHECKER.exists() or env.is_template(theirs):
+    if not theirs or not CHECKER.exists() or cloud_config.is_template(theirs):
         return
     argv = [str(CHECKER), "schema", "--config-file", str(theirs)]
     done = host.ask(argv, sandbox=Sandbox(reads=[theirs]))

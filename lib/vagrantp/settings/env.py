@@ -16,14 +16,14 @@ from typing import Any
 
 from voluptuous import All, MultipleInvalid, Schema
 
-from vagrantp.core import documents
 from vagrantp.core.documents import MAX_BYTES
 from vagrantp.core.errors import ConfigError
 from vagrantp.core.places import defaults_path as defaults_path
 from vagrantp.core.places import id_from as id_from
 from vagrantp.core.text import escaped
 from vagrantp.core.urls import redacted
-from vagrantp.settings.files import JINJA, Base, readable
+from vagrantp.settings import cloud_config
+from vagrantp.settings.files import Base, readable
 from vagrantp.settings.keys import KEYS, is_not_built
 from vagrantp.settings.keys import Settings as Settings
 from vagrantp.settings.lines import bindings, line_of
@@ -31,7 +31,6 @@ from vagrantp.settings.parsers import items, one_line
 from vagrantp.settings.rules import conflicts, meant
 
 MAX_SHOWN = 100  # characters of a value in a message
-MAX_NAME = 253  # characters of a host name, dots among them (RFC 1035, 2.3.4)
 FOREIGN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 NAME = re.compile(r"\w+", re.ASCII)
 PREFIX = "VAGRANTP_"
@@ -131,67 +130,12 @@ def _settings(values: Mapping[str, Any], bases: Mapping[str, Base], folder: Path
     hostname: str | None = name
     if theirs := found["cloud_init"]:
         real = readable(bases["CLOUD_INIT"], theirs)
-        hostname = values.get("NAME") or (_hostname(real, name) if real else None)
+        hostname = values.get("NAME") or (cloud_config.hostname(real, name) if real else None)
     return Settings(
         **{**found, "name": name, "image": str(found["image"])},
         hostname=hostname,
         written=tuple(sorted({key.field for key in of_type if key.name in bases})),
     )
-
-
-def is_template(cloud_init: Path) -> bool:
-    """Say whether a #cloud-config is a template, which only cloud-init can look into."""
-    return _cloud_config(cloud_init)[1] is None
-
-
-def users_of(cloud_init: Path) -> list[str]:
-    """Return the users that a #cloud-config names; of a template, what looks like it.
-
-    A `user` is the image's default user by another name (its ug_util.py, normalize_users_groups).
-    """
-    text, found = _cloud_config(cloud_init)
-    if found is None:
-        return re.findall(r"^\s*-?\s*(?:name|user):\s*[\"']?([\w-]+)", text, re.MULTILINE)
-    users, default = found.get("users"), found.get("user")
-    if isinstance(users, dict):
-        names = [_word(name) for name in users]
-    else:
-        listed = users if isinstance(users, list) else []  # or a string, of "default" for one
-        names = [_word(user.get("name")) for user in listed if isinstance(user, dict)]
-    names.append(_word(default.get("name") if isinstance(default, dict) else default))
-    return [name for name in names if name]
-
-
-def _hostname(cloud_init: Path, otherwise: str) -> str | None:
-    """Return the host name that a #cloud-config gives (its util.py, get_hostname_fqdn).
-
-    None where only the guest knows: it may keep its image's, or take the whole `fqdn`.
-    """
-    _, found = _cloud_config(cloud_init, documents.without_links)
-    if found is None or found.get("preserve_hostname") or found.get("prefer_fqdn_over_hostname"):
-        return None
-    given = _word(found.get("hostname")) or _word(found.get("fqdn"))
-    return (given or otherwise).partition(".")[0]
-
-
-def _word(value: object) -> str:
-    """Return a value of YAML that can be a name, as text; "" of one that cannot."""
-    text = str(value) if isinstance(value, (str, int)) else ""
-    return text if len(text) <= MAX_NAME and text.isprintable() else ""
-
-
-def _cloud_config(
-    path: Path, opener: Callable[[str, int], int] = documents.at_once
-) -> tuple[str, dict[Any, Any] | None]:
-    """Return the text of a #cloud-config, and its keys, None of one that is a template."""
-    try:
-        text = documents.text(path, opener)
-        if JINJA.match(text):
-            return text, None
-        found = documents.load(text)
-    except documents.Unreadable as error:
-        raise ConfigError(f"{path} must be a file {error}") from None
-    return text, found if isinstance(found, dict) else {}
 
 
 def name_from(folder: Path) -> str:

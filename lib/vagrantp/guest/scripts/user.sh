@@ -15,6 +15,11 @@ if [ -d /etc/sudoers.d ]; then
     # secure_path would hide from `sudo` what the user finds without it
     printf '%s\n' "$user ALL=(ALL) NOPASSWD:ALL" "Defaults:$user !secure_path" > /etc/sudoers.d/90-vagrantp
     chmod 440 /etc/sudoers.d/90-vagrantp
+    # an image may have none; where there is no sudo, its package brings one
+    if [ ! -e /etc/sudoers ] && command -v sudo >/dev/null; then
+        printf '%s\n' 'root ALL=(ALL:ALL) ALL' '#includedir /etc/sudoers.d' > /etc/sudoers
+        chmod 440 /etc/sudoers
+    fi
 fi
 # Each `fab ssh` is a session of one kept connection. The default of MaxStartups refuses from 10 on.
 if ! grep -qs '^MaxSessions' /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*; then

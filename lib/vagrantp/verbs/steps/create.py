@@ -16,7 +16,7 @@ from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
 from vagrantp.net import ports
 from vagrantp.providers import provider_for, vagrant
-from vagrantp.settings import env
+from vagrantp.settings import cloud_config
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import SSH_USER
 from vagrantp.verbs.steps import check as checking
@@ -134,7 +134,7 @@ def _make_keys(host: Host, instance: Instance, settings: Settings) -> None:
     host.write(instance.known_hosts, f"{instance.full_name} {public}")
     files = [instance.key.with_suffix(".pub"), *map(instance.source, settings.ssh_key)]
     user, theirs = settings.ssh_user, settings.cloud_init
-    is_made_later = theirs is not None and user in env.users_of(instance.source(theirs))
+    is_made_later = theirs is not None and user in cloud_config.users_of(instance.source(theirs))
     script = seed.user_script(user, _keys_in(files), is_made_later, seed.zone())
     if instance.infra_type == "vm" and settings.ca_certs:  # cloud-init may need them already
         trust = certificates.script(certificates.of(instance, settings))
