@@ -38,7 +38,12 @@ limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 for user in (0, 4242, 4243):
     ours, theirs = os.pipe()
-    if os.fork() == 0:
+    try:
+        child = os.fork()
+    except OSError:  # another user of the guest has all processes
+        print(0, flush=True)
+        continue
+    if child == 0:
         os.setuid(user)
         libc.prctl(1, 9)
         got = 0

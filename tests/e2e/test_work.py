@@ -86,12 +86,3 @@ def test_work_goes_on(guests: MakeProject) -> None:
     assert {name: True for name in WORK} == {
         name: expected in said[name] or said[name] for name, (_, _, expected) in WORK.items()
     }
-
-
-@pytest.mark.soak
-def test_a_browser_has_its_own_sandbox(guests: MakeProject) -> None:
-    app = guests("work").write({**CONTAINER, "MEMORY": 1500, "CPUS": 2, "NESTED": "yes"})
-    assert app.fab("up").returncode == 0
-    _install(app, ["chromium"])
-    done = app.fab("ssh", "--command", BROWSER)
-    assert ">42<" in done.stdout, done.stderr + guest(app, "tail /tmp/chromium.log")
