@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -173,20 +172,20 @@ def main(revision: str, runs: int) -> int:
         versions = {"then": Path(older, "lib"), "now": MASTER / "lib"}
         texts = {which: rules_of(lib) for which, lib in versions.items()}
         bench = Bench()
-        found: dict[tuple[str, str], list[float]] = defaultdict(list)
         ways = {which: bench.ways(lib) for which, lib in versions.items()}
+        print(f"| MB/s, medians of {runs} | {revision} | now | ratio |\n| --- | --- | --- | --- |")
+        ratios = []
         for way in ways["now"]:
+            found: dict[str, list[float]] = {"then": [], "now": []}
             for turn in range(runs):  # one right after the other, as the machine is busy at times
                 for which in ("then", "now") if turn % 2 else ("now", "then"):
                     bench.host.run("nft -f -", texts[which])
-                    found[way, which].append(ways[which][way]())
+                    found[which].append(ways[which][way]())
+            pairs = zip(found["now"], found["then"], strict=True)
+            ratios.append(median(now / then for now, then in pairs))
+            then, now = median(found["then"]), median(found["now"])
+            print(f"| {way} | {then:.0f} | {now:.0f} | {ratios[-1]:.2f} |", flush=True)
         bench.close()
-    print(f"| MB/s, medians of {runs} | {revision} | now | ratio |\n| --- | --- | --- | --- |")
-    ratios = []
-    for way in dict.fromkeys(way for way, _ in found):
-        then, now = found[way, "then"], found[way, "now"]
-        ratios.append(median(new / old for old, new in zip(then, now, strict=True)))
-        print(f"| {way} | {median(then):.0f} | {median(now):.0f} | {ratios[-1]:.2f} |")
     return 0 if min(ratios) >= ENOUGH else 1
 
 
