@@ -142,13 +142,28 @@ def load(starting: str = "", new: Mapping[str, Lease | None] = MappingProxyType(
             flush += f"flush table {family} vagrantp\n"
         elif name not in FILLED:
             flush += f"flush {kind} {family} vagrantp {name}\n"
-    try:  # the sets that packets fill stay, and so do connections
-        run("nft", "-f", "-", stdin=flush + leases.removal(over) + text)
-    except Refused:  # there are no tables yet, or other ones
-        run("nft", "-f", "-", stdin=recreate + text)
+    fresh = (_without("chain", text), _without("set|map", text))
+    for stdins in ((flush + leases.removal(over) + text,), fresh, fresh, (recreate + text,)):
+        try:  # the sets that packets fill stay, and so do connections
+            for stdin in stdins:
+                run("nft", "-f", "-", stdin=stdin)
+            break
+        except Refused:  # there are no tables yet, they have just gone, or there are other ones
+            if stdins[0].startswith(recreate):
+                raise
     write(RUN / "rules", _listed())
     write(RUN / "networks", _text_of(networks))
     leases.keep(held)
+
+
+def _without(kind: str, text: str) -> str:
+    """Return rules without their chains, or without their sets. Pure.
+
+    Where there are none, the sets go first: a chain that came with a new set would miss networks
+    in it for another moment, in which guests reached them (seen with Linux 6.18).
+    """
+    block = rf"^  (?:{kind}) \w+ {{(?:[^\n]*}}| *\n.*?^  }})\n"
+    return re.sub(block, "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def load_inside(pid: int, folder: Path) -> None:

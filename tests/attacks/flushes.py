@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -83,22 +84,24 @@ class Flood:
             argv = (sys.executable, "-ISc", GUARD.format(self.lib), "load")
             subprocess.run(argv, check=True)
 
-    def arrived(self) -> int:
-        """Return how many datagrams have arrived, and forget them."""
-        found = 0
+    def arrived(self) -> Counter[str]:
+        """Return how many datagrams have arrived, by whose they are, and forget them."""
+        found = Counter[str]()
         for server in self.servers:
             server.setblocking(False)
             with suppress(BlockingIOError):
-                while server.recv(100):
-                    found += 1
+                while said := server.recv(100):
+                    found[said.split()[0].decode()] += 1
         return found
 
-    def wait_for(self, *tables: str) -> None:
-        """Wait until there are such tables of nftables."""
+    def wait_for(self, *chains: str) -> None:
+        """Wait until there are such chains of nftables, with rules: the tables come before."""
         until = monotonic() + WITHIN
-        while not {*tables} <= {*self.lab.host.run("nft list tables").splitlines()}:
-            assert monotonic() < until, tables
-            sleep(0.02)
+        for chain in chains:
+            query = f"nft list chain inet {chain} forward 2> /dev/null || true"
+            while "goto" not in self.lab.host.run(query):
+                assert monotonic() < until, chain
+                sleep(0.02)
 
 
 def watcher() -> int:
@@ -108,19 +111,21 @@ def watcher() -> int:
     return 0
 
 
-def main(lib: str, rounds: int) -> dict[str, int]:
+def main(lib: str, rounds: int) -> dict[str, object]:
     """Flush so often at random moments; in every fifth round kill the watcher instead."""
     flood = Flood(lib)
     until = monotonic() + WITHIN
-    while not (control := flood.arrived()):
+    control = Counter[str]()
+    while len(control) < len(flood.floods):
+        control += flood.arrived()
         assert monotonic() < until, "nothing arrives without rules, either"
         sleep(0.1)
     flood.record()
     sleep(0.1)
     flood.arrived()  # what came before
-    found = {"control": control, "flushes": 0, "in flushes": 0, "kills": 0, "in kills": 0}
-    first, second = ("table inet vagrantp", "table inet vagrantp_held")
-    has_second = second in flood.lab.host.run("nft list tables").splitlines()
+    came, flushes, kills = flood.arrived(), 0, 0
+    first, second = "vagrantp", "vagrantp_held"
+    has_second = second in flood.lab.host.run("nft list tables")
     for n in range(rounds):
         if has_second and n % 5 == 4:
             flood.wait_for(first, second)
@@ -130,19 +135,19 @@ def main(lib: str, rounds: int) -> dict[str, int]:
             while watcher() == killed:
                 sleep(0.01)
             flood.wait_for(first, second)
-            found["kills"] += 1
-            found["in kills"] += flood.arrived()
+            kills += 1
+            came += flood.arrived()
             continue
         sleep(random.uniform(0, 0.2))
         flood.lab.host.run("nft flush ruleset")
-        found["flushes"] += 1
-        found["in flushes"] += flood.arrived()
+        flushes += 1
+        came += flood.arrived()
     flood.wait_for(first)
-    found["in flushes"] += flood.arrived()
+    came += flood.arrived()
     for each in flood.floods:
         assert each.poll() is None
         each.kill()
-    return found
+    return {"control": control, "flushes": flushes, "kills": kills, "came": came}
 
 
 if __name__ == "__main__":

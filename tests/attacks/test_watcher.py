@@ -149,7 +149,7 @@ def answers(script: str) -> list[Any]:
     names = {"python": sys.executable, "program": GUARD, "record": json.dumps(RECORD)}
     names["connect"] = CONNECT
     done = subprocess.run(
-        (*own, "timeout", "60", "sh", "-euc", BEGIN + script),
+        (*own, "timeout", "120", "sh", "-euc", BEGIN + script),
         env={
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             **names,

@@ -104,7 +104,10 @@ def restart_libvirt() -> None:
 def leave_lost_rules() -> None:
     """End what would put lost rules of the packet filter back before anybody sees that."""
     pid = Path("/run/vagrantp/watch.lock").read_text()
-    run("kill", "-KILL", pid)
+    if Path("/run/systemd/system").exists():
+        run("systemctl", "stop", "vagrantp-watch.service")
+    else:  # not KILL, after which another one takes over
+        run("kill", "-TERM", pid)
     run("tail", f"--pid={pid}", "--follow", "/dev/null")
 
 
