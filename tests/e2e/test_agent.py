@@ -41,7 +41,7 @@ read -r _
 kill $!
 """
 PORT = 1455
-FIRST_SCREENS = {"claude": "Claude", "codex": "Codex", "opencode": "opencode"}
+FIRST_SCREENS = {"claude": "Claude Code"}  # of those that were tried for real
 
 
 class Terminal:

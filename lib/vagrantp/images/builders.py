@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -65,8 +66,25 @@ def _remove(host: Host, path: Path) -> None:
         remove()
     except ProviderError:  # of Podman 4.3, whose cleanup by conmon was at the same files
         remove()
+    for pid in _monitors(path.name):
+        host.end(pid)
     for child in path.iterdir():
         if child.name != MARK:
             host.remove(child)
     host.remove(path / MARK)
     host.remove(path)
+
+
+def _monitors(container: str) -> list[int]:
+    """Return the processes conmon(8) of a container of ours.
+
+    A Podman that is killed as it starts a container leaves one, which `podman rm` does not end.
+    """
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            is_ours = path.stat().st_uid == os.getuid()
+            if is_ours and words[0].endswith(b"conmon") and container.encode() in words:
+                found.append(int(path.parent.name))
+    return found

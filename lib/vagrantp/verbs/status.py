@@ -89,7 +89,8 @@ def _facts(host: Host, folder: Path, found: Found) -> dict[str, Any]:
     if policy and found.state == "running":
         why = isolation.why_not(host, found.instance, policy)
     if why:
-        found, isolated = replace(found, state="broken", reason=f"not isolated: {why}: fab up"), None
+        found = replace(found, state="broken", reason=f"not isolated: {why}: fab up")
+        isolated = None
     wanted, seen = _wanted(folder), report.look(found.instance.folder, settings)
     facts = facts_of(found, peek.sessions(host, found))
     return {
