@@ -252,7 +252,7 @@ ROWS: list[tuple[str, list[str]]] = [
     ('AGENT="\\"x"', [f'AGENT {QUOTE}, got ""x"']),
     ("AGENT=codex,", [f'AGENT {ITEM}, got "codex,"']),
     ("AGENT=codex,claude,codex", ['AGENT must not have codex twice, got "codex,claude,codex"']),
-    ("AGENT=claude\nAGENT_ENV=A-B", ['AGENT_ENV must be a name of a variable, got "A-B"']),
+    ("AGENT=claude\nAGENT_ENV=A-B", ['AGENT_ENV must be the name of a variable, got "A-B"']),
     ('AGENT=claude\nAGENT_ENV="\\"x"', [f'AGENT_ENV {QUOTE}, got ""x"']),
     ("AGENT=claude\nAGENT_ENV=", [f'AGENT_ENV {ITEM}, got ""']),
     ("AGENT=claude\nAGENT_ENV=TOKEN,TOKEN", ['AGENT_ENV must not have TOKEN twice, got "TOKEN,TOKEN"']),

@@ -13,7 +13,15 @@ from typing import Literal
 from vagrantp_guard.contract import LanRule
 from voluptuous import All
 
-from vagrantp.settings import agent_env, agents, files, folder_keys, forwards, parsers
+from vagrantp.settings import (
+    agent_env,
+    agents,
+    files,
+    folder_keys,
+    forwards,
+    parsers,
+    provision_keys,
+)
 from vagrantp.settings.forwards import PortForward
 from vagrantp.settings.parsers import Provisioner, matching, one_of, yes_or_no
 from vagrantp.settings.schema import AT_ONCE, NEW, NEXT_START, Grant, Key, either, key
@@ -226,29 +234,10 @@ class Settings:
         applies=AT_ONCE,
         verified="isolation",
     )
-    provision_script: tuple[Provisioner, ...] = key(
-        "path(s), base or agent, comma-separated",
-        "what sets the guest up: a playbook (.yml), a script, or a built-in playbook",
-        "base,setup.yml,./install",
-        All(parsers.items, (parsers.provisioner,)),
-        locate=files.provisioners,
-        hint="paths start from the folder of this file; quote one that holds a comma",
-        aliases=("PROVISIONING_PLAYBOOK", "PLAYBOOK"),
-        applies=AT_ONCE,
-        verified="provisioned",
-    )
+    provision_script: tuple[Provisioner, ...] = provision_keys.PROVISION_SCRIPT
     agent: tuple[str, ...] = agents.AGENT
     agent_env: tuple[str, ...] = agent_env.AGENT_ENV
-    provision_vars: Path | None = key(
-        "path",
-        "extra variables for the playbook, in YAML or JSON",
-        "vars.yml",
-        parsers.path,
-        locate=files.variables,
-        hint="a path starts from the folder of this file",
-        applies=AT_ONCE,
-        verified="provisioned",
-    )
+    provision_vars: Path | None = provision_keys.PROVISION_VARS
     image_sha256: str | None = key(
         "64 hexadecimal digits",
         "checksum of the file or URL in BOX; an http URL must have one",
@@ -311,7 +300,6 @@ class Settings:
         applies={"vm": AT_ONCE, "container": NEW},
         verified="autostart",
     )
-
     nested: bool = key(
         "yes or no",
         "containers in a container: whether rootless Podman can be run in it",
@@ -323,6 +311,7 @@ class Settings:
         grant=Grant("the guest makes namespaces, and so reaches more of this host's kernel"),
         verified="nested",
     )
+
     hostname: str | None  # None: cloud-init makes it of a template
     written: tuple[str, ...]  # the fields whose keys `.env` or defaults.env has, sorted
     in_env: tuple[str, ...] | None = None  # those of `.env`; None: a version before grants

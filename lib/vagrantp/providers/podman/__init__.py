@@ -22,7 +22,7 @@ from vagrantp.instance import certificates, guard, network
 from vagrantp.instance.found import UP, Found, State, uid_from
 from vagrantp.instance.record import Instance
 from vagrantp.net import subnets
-from vagrantp.providers.podman import addresses, ids, nested, options, presets, quota, walls
+from vagrantp.providers.podman import addresses, cgroup, ids, nested, options, presets, quota, walls
 from vagrantp.settings.env import Settings
 from vagrantp.settings.keys import BUILT_IMAGES
 
@@ -36,7 +36,6 @@ STATES: dict[str, State] = {
     "stopping": "running",
 }
 MIB, GIB = 1024**2, 1024**3
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def list_all(host: Host) -> list[Found]:
@@ -59,7 +58,7 @@ def list_all(host: Host) -> list[Found]:
         memory, cpus = settings.get("memory"), settings.get("cpus")
         disk = settings.get("disk") if instance.is_disk_limited() else None
         if now in UP:
-            given, cpus = _limits(container["Pid"])
+            given, cpus = cgroup.limits(container["Pid"])
             memory = given and given // MIB
             disk = disk and quota.live(container["Pid"])
         found.append(
@@ -273,7 +272,7 @@ def _resize_shared_memory(host: Host, instance: Instance, settings: Settings) ->
 def check(host: Host, instance: Instance, settings: Settings) -> list[Check]:
     """Compare the limits in the container's cgroup with the settings."""
     number = pid(host, instance)
-    memory, cpus = _limits(number)
+    memory, cpus = cgroup.limits(number)
     starts = _inspect(host, instance, '{{index .Config.Labels "vagrantp.autostart"}}')
     configuration = _inspect(host, instance, "{{.OCIConfigPath}}")
     return [
@@ -297,40 +296,6 @@ def _disk(host: Host, instance: Instance, settings: Settings) -> Check:
 def _written_to(host: Host, instance: Instance) -> str:
     """Return the directory of this host that holds what the container writes."""
     return _inspect(host, instance, "{{.GraphDriver.Data.UpperDir}}")
-
-
-def _limits(number: str | int) -> tuple[int | None, float | None]:
-    """Return the limits of the container whose first process is `number`.
-
-    Memory in bytes and CPUs, as the kernel enforces them; None for no limit.
-
-    Asked of the cgroup that its first process is in: crun sets the limits of a rootless container
-    in one below the one that Podman names.
-    """
-    try:
-        return _limits_in(Path(f"/proc/{number}/cgroup").read_text().splitlines())
-    except FileNotFoundError:  # it has just stopped
-        return None, None
-
-
-def _limits_in(cgroup: list[str]) -> tuple[int | None, float | None]:
-    groups = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in cgroup}
-    if (CGROUP / "cgroup.controllers").exists():
-        path = CGROUP / groups[""]
-        memory = (path / "memory.max").read_text().strip()
-        quota, period = (path / "cpu.max").read_text().split()
-    else:  # cgroup v1, where "no limit" is a huge number and -1
-        path = CGROUP / "memory" / groups["memory"]
-        memory = (path / "memory.limit_in_bytes").read_text().strip()
-        named = next(names for names in groups if "cpu" in names.split(","))
-        path = CGROUP / named / groups[named]
-        quota, period = (
-            (path / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
-        )
-    return (
-        None if memory == "max" else int(memory),
-        None if quota in ("max", "-1") else int(quota) / int(period),
-    )
 
 
 def clean_up(host: Host, instance: Instance) -> None:
