@@ -386,6 +386,12 @@ def ends(street: Street) -> Found:
     yield "declined", until(lambda: vm.uses(again) == [])
 
 
+def rights() -> list[str]:
+    """Return the user, the capabilities and no_new_privs of the reader."""
+    lines = r"^(?:Uid|CapEff|NoNewPrivs):\s+(\S+)"
+    return re.findall(lines, status(reader()), re.MULTILINE)
+
+
 def losses(street: Street) -> Found:
     """The rules, the reader and the watcher end, and this host leaves that network."""
     vm, box, boxs = street.vm, street.box, street.boxs
@@ -393,8 +399,8 @@ def losses(street: Street) -> Found:
     yield "after a flush", box.waits_for(boxs) and until(lambda: not problems())
     os.kill(reader(), signal.SIGKILL)
     yield "after the reader's end", until(lambda: reader() != 0 and not problems())
-    rights = re.findall(r"^(?:Uid|CapEff|NoNewPrivs):\s+(\S+)", status(reader()), re.MULTILINE)
-    yield "the reader's rights", rights
+    until(lambda: rights()[0] != "0")  # it has begun as root
+    yield "the reader's rights", rights()
     forget(box, boxs)
     with box.there.inside():  # as `guard` runs it for a container
         client = ("busybox", "udhcpc", "-f", "-i", "eth0", "-s", "/bin/true")
@@ -406,7 +412,8 @@ def losses(street: Street) -> Found:
     yield "a client is told to ask again", until(lambda: leased(box) == boxs)
     yield "… and has a lease", box.waits_for(boxs)
     process.kill()
-    os.kill(int(Path("/run/vagrantp/watch.lock").read_text()), signal.SIGKILL)
+    watcher = int(Path("/run/vagrantp/watch.lock").read_text())
+    os.kill(watcher, signal.SIGTERM)  # and its standby ends
     assert until(lambda: reader() == 0)
     yield "without a watcher", problems()
     yield "nobody hears", [vm.uses(vm.lease()), box.uses(boxs) == [boxs]]

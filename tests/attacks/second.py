@@ -7,7 +7,7 @@ the first is gone, nothing that a guest sends arrives anywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -72,6 +72,10 @@ class Second(Lookout):
     def nft(self, text: str) -> None:
         """Run nft(8) on the host."""
         self.street.nft(text)
+
+    def received(self, place: str) -> Iterable[bytes]:
+        """Return the frames that the next message of a link brings."""
+        return self.street.received(place)
 
     def send(self, probe: Probe, number: int) -> None:
         """Send a probe."""
