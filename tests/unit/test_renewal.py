@@ -168,12 +168,6 @@ def test_old_boxes_go_but_for_what_is_kept_or_stood_upon(state: Path, host: Host
     assert not (store.vagrant_home() / "boxes" / old.name).exists()
 
 
-def test_there_may_be_no_podman(state: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    (state / "bin/podman").unlink()
-    monkeypatch.setenv("PATH", f"{state}/bin")
-    assert not built.is_built(host, "container", built.FIRST)
-
-
 def test_a_renewal_needs_room(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setitem(room.ROOM_TO_BUILD, "container", 2**40)
