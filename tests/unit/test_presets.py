@@ -10,7 +10,7 @@ from time import time
 import pytest
 from invoke.context import Context
 from vagrantp.core.system import Host
-from vagrantp.guest import provision
+from vagrantp.guest import logins, provision
 from vagrantp.images import builders, filled
 from vagrantp.providers.podman import presets
 from vagrantp.settings import env
@@ -77,6 +77,7 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         '"images --filter"*) cat images ;;\n'
         '"images --format") echo localhost/base:latest ;;\n'
         '"ps --all") echo used ;;\n'
+        '"image inspect") echo id1 ;;\n'
         '"image rm") echo "$3" >> removed ;;\n'
         "esac\n"
     )
@@ -92,13 +93,39 @@ def image(number: int, days: float, base: str = "localhost/base:latest", id: str
     return {"Id": id or f"id{number}", "Names": [name], "Created": created, "Labels": labels}
 
 
-def test_how_long_one_is_used(podman: Path) -> None:
+def test_how_long_one_is_used(podman: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(podman / "data"))
     host = Host(Context())
-    (podman / "images").write_text(json.dumps([image(1, 8), image(2, 6.9), image(3, 2)]))
-    assert filled.find(host, "key") == "localhost/vagrantp-x-with-agent-0000000003:latest"
+    (podman / "images").write_text(json.dumps([image(1, 0)]))
+    name = "localhost/vagrantp-x-with-agent-0000000001:latest"
+    assert filled.find(host, "key") == ""  # anybody can write labels
+    filled.keep(host, "key", name)
+    assert filled.find(host, "key") == name
     assert filled.find(host, "another") == ""
-    (podman / "images").write_text(json.dumps([image(1, 7.1)]))
-    assert filled.find(host, "key") == ""
+    record = podman / "data/vagrantp/filled/key"
+    for days, found in ((6.9, name), (7.1, ""), (-1, "")):
+        record.write_text(json.dumps({"id": "id1", "made": time() - days * DAY}))
+        assert filled.find(host, "key") == found
+    (podman / "images").write_text(json.dumps([image(2, 0)]))
+    filled.remove_stale(host)
+    assert not record.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "kept"),
+    [
+        ("claude", {"claudeAiOauth": {"accessToken": "x"}, "more": 1}, {"claudeAiOauth"}),
+        ("codex", {"tokens": {}, "mcp": {"type": "api"}}, {"tokens"}),
+        (
+            "opencode",
+            {"https://x": {"type": "wellknown", "key": "PATH"}, "a": {"type": "api"}, "b": 1},
+            {"a"},
+        ),
+        ("claude", ["claudeAiOauth"], set()),
+    ],
+)
+def test_a_copied_login_has_nothing_else(name: str, found: object, kept: set[str]) -> None:
+    assert {*logins.entries(name, found)} == kept
 
 
 def test_which_of_them_go(podman: Path) -> None:

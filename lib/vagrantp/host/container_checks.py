@@ -124,6 +124,9 @@ def nestable(settings: Settings) -> Finding:
     """
     if not settings.nested:
         return Finding("ok", "not asked for")
+    if os.getuid() != 0:
+        text = "NESTED=yes is for root: root of a user's container could lift its own limits"
+        return Finding("failed", text, error=HostLimitError)
     if missing := nested.missing():
         text = f"NESTED=yes needs {' and '.join(missing)}, for everybody"
         fix = f"sudo modprobe --all fuse tun; sudo chmod a+rw {' '.join(missing)}"

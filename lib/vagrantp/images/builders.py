@@ -46,13 +46,22 @@ def folder(host: Host, digest: str) -> Iterator[Path]:
 def left() -> list[Path]:
     """Return the state folders of builders: at work, or left by killed verbs."""
     paths = sorted(state_root().glob(f"{NAME}-*"))
-    return [path for path in paths if (path / MARK).exists() or not any(path.iterdir())]
+    return [path for path in paths if (path / MARK).exists() or _is_empty(path)]
+
+
+def _is_empty(path: Path) -> bool:
+    with suppress(FileNotFoundError):  # another verb has just removed it
+        return not any(path.iterdir())
+    return False
 
 
 def sweep(host: Host) -> None:
     """Remove the builders that killed verbs have left. Those that are at work stay."""
     for path in left():
-        with suppress(StateError), host.lock(cache(), f"image {path.name}", "", is_patient=False):
+        with (
+            suppress(StateError, ProviderError),
+            host.lock(cache(), f"image {path.name}", "", is_patient=False),
+        ):
             _remove(host, path)
 
 

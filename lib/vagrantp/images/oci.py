@@ -19,7 +19,7 @@ from vagrantp.core.answers import as_json
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.system import Host
-from vagrantp.images import builders, built, store
+from vagrantp.images import builders, built, filled, store
 from vagrantp.instance import certificates
 
 ADD = SCRIPTS / "add_ssh.sh"
@@ -106,6 +106,7 @@ def _build(
         "WORKDIR /",
         "STOPSIGNAL SIGTERM",
         "LABEL vagrantp.image=" + json.dumps(reference),
+        *(f'LABEL {name}=""' for name in (filled.KEY, filled.BASE, filled.NAME)),
     )
 
     builder = builders.name(digest)

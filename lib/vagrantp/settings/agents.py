@@ -17,7 +17,9 @@ class Agent:
 
     - `package`: in the npm registry; `node`: the oldest major version that it runs on
     - `command`: what opens it; `prompt`: its arguments for one run with the prompt on stdin
-    - `login`: the file below the home folder that it keeps its login in
+    - `login`: the file below the home folder that it keeps its login in, a JSON object; `keeps`:
+      which of its entries a copy has, by name, or all of a `type` of `kinds`. Others may make the
+      program that reads them run something
     - `callbacks`: ports of 127.0.0.1 to which its login leads a browser
     """
 
@@ -25,6 +27,8 @@ class Agent:
     command: str
     prompt: tuple[str, ...]
     login: str
+    keeps: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     node: int = 22
     callbacks: tuple[int, ...] = ()
 
@@ -32,12 +36,29 @@ class Agent:
 AGENTS = {
     # code.claude.com/docs/en/headless, /iam
     "claude": Agent(
-        "@anthropic-ai/claude-code", "claude", ("--print",), ".claude/.credentials.json"
+        "@anthropic-ai/claude-code",
+        "claude",
+        ("--print",),
+        ".claude/.credentials.json",
+        keeps=("claudeAiOauth",),
     ),
     # developers.openai.com/codex/noninteractive, /auth
-    "codex": Agent("@openai/codex", "codex", ("exec", "-"), ".codex/auth.json", callbacks=(1455,)),
+    "codex": Agent(
+        "@openai/codex",
+        "codex",
+        ("exec", "-"),
+        ".codex/auth.json",
+        keeps=("OPENAI_API_KEY", "auth_mode", "tokens", "last_refresh"),
+        callbacks=(1455,),
+    ),
     # opencode.ai/docs/cli
-    "opencode": Agent("opencode-ai", "opencode", ("run",), ".local/share/opencode/auth.json"),
+    "opencode": Agent(
+        "opencode-ai",
+        "opencode",
+        ("run",),
+        ".local/share/opencode/auth.json",
+        kinds=("oauth", "api"),
+    ),
 }
 
 

@@ -37,7 +37,7 @@ def agent(
 ) -> None:
     """Open a coding agent in it, or run it once with --prompt.
 
-    --login-from NAME-ID copies its login from another instance first, as ls calls that.
+    --login-from NAME-ID first copies its login from another instance, as fab ls shows it.
     """
     if timeout < 0 or (timeout and not prompt):
         raise ConfigError("--timeout must be a number of minutes, and is for --prompt")
@@ -75,23 +75,23 @@ def _copy_login(host: Host, found: Found, pid: str, name: str, source: str) -> N
     Raises StateError without one, or where there is no such instance or login.
     """
     if not contract.NAME.fullmatch(source):
-        raise StateError(f"{source} is no name of an instance", "fab ls shows them: NAME-ID")
+        raise StateError(f"{source} is not the name of an instance", "fab ls shows them: NAME-ID")
     identity = source[-8:]
     refuse_others(identity)
     known = instances.by_id(identity) or Instance("", identity, Path("/"), "")
     other = find_by(host, identity, known)
     if other.name != source or identity == found.instance.id:
-        raise StateError(f"{source} is no other instance of yours", "fab ls shows them: NAME-ID")
+        raise StateError(f"{source} is not another instance of yours", "fab ls shows them: NAME-ID")
     steps.take(host, plan.decide(other, [], plan.Want.LOGIN), other)
     its_pid = provider_for(other.instance.infra_type).pid(host, other.instance)
     data = logins.of(host, other.instance, its_pid, name)
     host.progress.about(found.instance.full_name, found.instance.infra_type)
     host.progress.say(
-        f"both guests then have one login of {name}: many makers replace its token as"
+        f"both guests then have the same login of {name}: many services replace its token when"
     )
-    host.progress.say("it is used, which logs the other one out")
+    host.progress.say("it is used, which logs the other one out. One that is there is replaced")
     if not host.dry and not agrees(f"Copy it from {source}?"):
-        raise StateError("no login was copied", "a terminal is asked, and yes copies it")
+        raise StateError("no login was copied", "run it in a terminal, and answer yes")
     if login.give_to_ssh(host, found.instance, pid, logins.kept(name, len(data)), data):
         raise ProviderError(f"the login of {name} could not be given to the guest")
 
@@ -107,7 +107,7 @@ def _open_callbacks(host: Host, name: str) -> list[int]:
                 found.append(port)
             except OSError as error:
                 why = f"port {port} of this host: {error.strerror}"
-                host.progress.say(f"{why}; a login of {name} by a browser ends nowhere")
+                host.progress.say(f"{why}; a browser's login of {name} ends at what listens there")
     here, *rest = os.environ.get("SSH_CONNECTION", "").split()[2:] or [""]
     if found and here:
         ports = " ".join(f"-L {port}:127.0.0.1:{port}" for port in found)

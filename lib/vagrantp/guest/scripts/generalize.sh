@@ -4,12 +4,12 @@
 set -eu
 started=/etc/ssh/ssh_host_ed25519_key # written as the guest started
 empty() { for folder; do [ ! -d "$folder" ] || find "$folder" -xdev -mindepth 1 -delete 2>/dev/null || true; done; }
-# What is newer than the guest's start, and folders that have nothing in them then.
+# What is newer than the guest's start, and new folders that have nothing in them then.
 empty_of_new() {
     for folder; do
         [ -d "$folder" ] || continue
         find "$folder" -xdev -mindepth 1 ! -type d -newer "$started" -exec rm -f {} + 2>/dev/null || true
-        find "$folder" -xdev -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
+        find "$folder" -xdev -mindepth 1 -depth -type d -newer "$started" -exec rmdir {} + 2>/dev/null || true
     done
 }
 
@@ -28,9 +28,11 @@ cut -d : -f 6 /etc/passwd | sort -u | while IFS= read -r home; do
     empty_of_new "$home/.ansible" "$home/.cache" "$home/.npm" "$home/.gnupg" "$home/.docker" "$home/.config" \
         "$home/.claude" "$home/.codex" "$home/.local/share/opencode" "$home/.local/state"
 done
-empty_of_new /tmp /var/tmp /run
+empty_of_new /tmp /var/tmp
+# Nothing would make these folders again, of which programs need some.
+[ ! -d /run ] || find /run -xdev ! -type d -newer "$started" -exec rm -f {} + 2>/dev/null || true
 
-# An empty one is made anew where something makes it, and kept where nothing does.
+# vagrantp-entry fills an empty one.
 [ ! -e /etc/machine-id ] || : > /etc/machine-id
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret \
     /var/lib/NetworkManager/secret_key /var/lib/NetworkManager/*.lease /etc/sudoers.d/90-vagrantp

@@ -8,3 +8,4 @@ command -v git >/dev/null || exit 0
     give user.name "$name"
     give user.email "$email"
 } 2>/dev/null
+exit 0 # git may not be able to write its settings

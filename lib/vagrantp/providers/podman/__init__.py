@@ -12,7 +12,13 @@ from typing import Any
 from vagrantp_guard import contract
 
 from vagrantp.core.answers import as_json
-from vagrantp.core.errors import HostLimitError, ProviderError, StateError, VagrantpError
+from vagrantp.core.errors import (
+    HostLimitError,
+    ProviderError,
+    ProvisionError,
+    StateError,
+    VagrantpError,
+)
 from vagrantp.core.progress import Check, compare
 from vagrantp.core.system import Host
 from vagrantp.core.text import plain
@@ -94,7 +100,13 @@ def prepare(
     image = _image(host, instance, settings, own)
     preset = {provision.PRESET: provision.preset_name(settings) if is_filled else ""}
     if preset[provision.PRESET]:
-        image = presets.ensure(host, instance, settings, image)
+        try:
+            image = presets.ensure(host, instance, settings, image)
+        except ProvisionError as error:
+            if not (settings.lan_access or settings.lan_allow):
+                raise
+            host.progress.say(f"no image could be filled, without the LAN: {error.message}")
+            preset[provision.PRESET] = ""
     size = ids.SIZE
     if settings.nested:
         own, size = walls.walls(host, instance, is_nested=True), ids.NESTED_SIZE

@@ -43,7 +43,7 @@ if not child:
     do("mounting /sys in it", libc.unshare(0x40000000) or libc.mount(
         b"sysfs", b"/sys", b"sysfs", ctypes.c_ulong(1), None))
     os._exit(0)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+sys.exit(bool(os.waitpid(child, 0)[1]))
 """
 
 

@@ -32,7 +32,13 @@ BIND = "--cap-add=NET_BIND_SERVICE"  # of sshd, on port 22
 SSH_TIMEOUT = 60  # seconds until ssh must answer
 COMMIT_TIMEOUT = 600  # seconds
 # What it says in an image, of the scripts that take part in making it.
-PARTS = (agents.INSTALL, SCRIPTS / "generalize.sh", SCRIPTS / "trust.sh", SCRIPTS / "user.sh")
+PARTS = (
+    agents.INSTALL,
+    provision.PYTHON,
+    SCRIPTS / "generalize.sh",
+    SCRIPTS / "trust.sh",
+    SCRIPTS / "user.sh",
+)
 
 
 def ensure(host: Host, instance: Instance, settings: Settings, base: str) -> str:
@@ -90,6 +96,7 @@ def _make(
             mount="none",
             lan_access=False,
             lan_allow=(),
+            nested=False,
             network_type="default",
             mac=None,
         )
@@ -113,6 +120,8 @@ def _make(
             timeout=COMMIT_TIMEOUT,
             env={"TMPDIR": str(folder / "tmp")},  # else a killed one leaves gigabytes elsewhere
         )
+        if not host.dry:
+            filled.keep(host, key, made)
 
 
 def _prepare(host: Host, builder: Instance, settings: Settings) -> str:
