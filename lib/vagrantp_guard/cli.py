@@ -85,8 +85,7 @@ def _main(command: str, *arguments: str) -> int:
         watch_host()
         resolver.wait()
         listener.wait()
-        with locked():
-            ask_again()
+        ask_again()
     elif command == "load":
         with locked():
             load()

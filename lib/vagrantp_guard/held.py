@@ -126,16 +126,20 @@ class Asks:
 
     def answer(self) -> None:
         """Answer all who have asked."""
-        with suppress(BlockingIOError):
-            while True:
+        while True:
+            try:
                 asker, _ = self.socket.accept()
-                with asker, suppress(OSError):  # who does not wait any more
-                    asker.send(self._said().encode())
+            except BlockingIOError:
+                return
+            except OSError:  # there is no room: they go on waiting
+                return sleep(0.05)
+            with asker, suppress(OSError):  # who does not wait any more
+                asker.send(self._said().encode())
 
     def _said(self) -> str:
         try:
             self.answer_with()
-        except (Refused, OSError, ValueError) as error:
+        except Exception as error:
             return str(error)
         return HELD
 

@@ -42,7 +42,8 @@ SETTINGS = (
 )
 SETTINGS += struct.pack("=HH", 8, 5) + struct.pack(">I", 1)
 REMEMBERED, SECONDS = 8, 120.0  # requests of a card that a server may answer, and for how long
-STARTING = 3.0  # seconds until it must run
+STARTING = 10.0  # seconds until it must run
+AT_ONCE = 1000  # messages that are read before others get the lock
 
 
 class Listener:
@@ -72,7 +73,8 @@ class Listener:
             with suppress(OSError):  # `check` says that it does not run; rules come first
                 self._start()
         self._apply()
-        was_deaf, self.has_ended = bool(cards and self.has_ended), False
+        was_deaf = bool(cards and self.has_ended and self.running)
+        self.has_ended = bool(cards and not self.running)
         return was_deaf
 
     def is_ready(self, ready: Iterable[int]) -> bool:
@@ -81,7 +83,9 @@ class Listener:
 
     def hear(self) -> bool:
         """Do what was said; return False if the process has ended. Raises as `keep` does."""
-        while self.running:
+        for _ in range(AT_ONCE):
+            if not self.running:
+                break
             try:
                 data = self.running[1].recv(4096)
             except BlockingIOError:
@@ -95,6 +99,8 @@ class Listener:
         return True
 
     def _learn(self, data: bytes) -> None:
+        if len(data) < INDEX.size:
+            return
         known = guests()
         with suppress(OSError, dhcp.Malformed):  # a card that is gone; not what the reader writes
             port = socket.if_indextoname(*INDEX.unpack(data[: INDEX.size]))

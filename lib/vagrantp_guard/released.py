@@ -6,6 +6,7 @@ guest can commit more, which stays closed until the person agrees. docs/isolatio
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -53,6 +54,8 @@ def released(tracked: frozenset[Parts], record: int) -> frozenset[Parts]:
     now = Tracked(known.released, names - known.released)
     content = json.dumps(now.to_json()).encode()
     if content != text:
-        os.ftruncate(record, 0)
-        os.pwrite(record, content, 0)
+        # an empty record would be a first one; one that was cut off in the middle cannot be read
+        if os.pwrite(record, content, 0) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(record, len(content))
     return frozenset(tuple(name.split("/")) for name in names & known.released)

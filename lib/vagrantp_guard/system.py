@@ -112,5 +112,13 @@ def run(*argv: str, stdin: str = "", check: bool = True, fds: tuple[int, ...] = 
     return done.stdout if done.returncode == 0 else ""
 
 
+def start(*argv: str) -> None:
+    """Start a program that nobody waits for. Raises OSError."""
+    quiet = subprocess.DEVNULL
+    subprocess.Popen(
+        argv, env={"PATH": PATH}, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+
+
 def _runtime() -> dict[str, str]:
     return {k: os.environ[k] for k in ("HOME", "XDG_RUNTIME_DIR") if k in os.environ}

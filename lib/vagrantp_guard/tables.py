@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
@@ -26,7 +27,16 @@ from vagrantp_guard.guests import guests, policy_of
 from vagrantp_guard.lan import ask_for_a_lease
 from vagrantp_guard.lan_ruleset import Lease
 from vagrantp_guard.ruleset import REALM, inside_rules, rules
-from vagrantp_guard.system import VIRSH, Refused, read, run, run_inside, watchers_lock, write
+from vagrantp_guard.system import (
+    VIRSH,
+    Refused,
+    read,
+    run,
+    run_inside,
+    start,
+    watchers_lock,
+    write,
+)
 
 TABLES = [("bridge", "vagrantp"), ("inet", "vagrantp")]
 LIST = [("nft", "--stateless", "list", "table", *table) for table in TABLES]
@@ -142,14 +152,17 @@ def load(starting: str = "", new: Mapping[str, Lease | None] = MappingProxyType(
             flush += f"flush table {family} vagrantp\n"
         elif name not in FILLED:
             flush += f"flush {kind} {family} vagrantp {name}\n"
+    again, anew = (flush + leases.removal(over) + text,), (recreate + text,)
     fresh = (_without("chain", text), _without("set|map", text))
-    for stdins in ((flush + leases.removal(over) + text,), fresh, fresh, (recreate + text,)):
+    for stdins in (again, fresh, fresh, anew):
+        if stdins is fresh and _listed():
+            continue  # would add to what is there
         try:  # the sets that packets fill stay, and so do connections
             for stdin in stdins:
                 run("nft", "-f", "-", stdin=stdin)
             break
         except Refused:  # there are no tables yet, they have just gone, or there are other ones
-            if stdins[0].startswith(recreate):
+            if stdins is anew:
                 raise
     write(RUN / "rules", _listed())
     write(RUN / "networks", _text_of(networks))
@@ -234,5 +247,9 @@ def ask_again() -> None:
         if guest.nic.bridge != BRIDGES["vm"]:
             ask_for_a_lease(lan.port)
             continue
-        for state in ("down", "up"):
-            run(*VIRSH, "domif-setlink", guest.name, lan.port, state, check=False)
+        lines = (
+            shlex.join((*VIRSH, "domif-setlink", guest.name, lan.port, state))
+            for state in ("down", "up")
+        )
+        # not waited for: libvirt answers when it has started the VM whose hook may wait for us
+        start("sh", "-c", "; ".join(lines))

@@ -41,6 +41,7 @@ OF_NFTABLES = 0x40
 OF_LINKS, OF_ADDRESSES, OF_ROUTES, OF_RULES = 0x1, 0x10, 0x40, 0x80
 
 
+UNIT_TRIES = 5
 UNIT = Path("/etc/systemd/system/vagrantp-watch.service")
 SYSTEMD = Path("/run/systemd/system")  # where it is PID 1: sd_booted(3)
 
@@ -60,8 +61,10 @@ def watch_host() -> None:
     if lock and _is_unit():
         lock.close()
         with suppress(Refused):
-            run("systemctl", "--no-block", "start", UNIT.name)
-            return held.ask()
+            for _ in range(UNIT_TRIES):  # one that is just ending is not started again by the first
+                run("systemctl", "--no-block", "start", UNIT.name)
+                with suppress(Refused):
+                    return held.ask(held.SECONDS / UNIT_TRIES)
         lock = watchers_lock()
     if lock and in_background():
         _leave(lock)
@@ -118,6 +121,7 @@ class Watcher:
             self.poll.register(link, select.POLLIN)
         self.resolvers = Resolvers(self.poll)
         self.listener = Listener(self.poll, lambda leases: load(new=leases))
+        self.must_ask = False
 
     def run(self) -> bool:
         """Watch until the last guest has ended."""
@@ -145,14 +149,17 @@ class Watcher:
 
     def _wait(self) -> dict[int, int]:
         """Return what is ready, at the latest after WATCH_PAUSE; do what the listener says."""
-        until = monotonic() + WATCH_PAUSE / 1000
+        until = monotonic() + (RETRY if self.listener.has_ended else WATCH_PAUSE / 1000)
         while True:
             ready = dict(self.poll.poll(max(0, 1000 * (until - monotonic()))))
             if not self.listener.is_ready(ready):
                 return ready
-            with suppress(Refused, OSError, ValueError), locked():  # what fails is tried again
-                self.listener.hear()
-            if len(ready) > 1 or self.listener.has_ended:
+            try:
+                with locked():
+                    self.listener.hear()
+            except Exception:  # _keep_rules tries it again
+                return ready
+            if len(ready) > 1 or self.listener.has_ended or monotonic() >= until:
                 return ready
 
     def _keep_rules(self) -> bool:
@@ -176,8 +183,9 @@ class Watcher:
                     self.wall.hold(known)
                 self.links.restore()
                 is_standing = True
+                self.must_ask |= is_reloaded
                 self.resolvers.keep()
-                is_deaf = self.listener.keep()
+                self.must_ask |= self.listener.keep()
                 if not known:
                     self.lock.close()  # before another guest can start, and rely on it
                     return False
@@ -188,8 +196,9 @@ class Watcher:
             if not is_standing:
                 self.links.cut(str(error))
             raise
-        if is_reloaded or is_deaf:
+        if self.must_ask:
             ask_again()  # a lease that was given while there were no rules is not known
+            self.must_ask = False
         return True
 
     def _hold(self) -> None:
@@ -207,7 +216,12 @@ class Watcher:
                 pid = os.fork()
                 if pid == 0:
                     self._stand_by()
-                self.standby = Standby(pid, os.pidfd_open(pid))
+                try:
+                    self.standby = Standby(pid, os.pidfd_open(pid))
+                except OSError:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                    raise
                 self.poll.register(self.standby.pidfd, select.POLLIN)
 
     def _stand_by(self) -> NoReturn:

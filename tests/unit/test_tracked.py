@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_a_record_that_is_none_releases_nothing(instance: Instance, text: str) -
     instance.tracked.write_text(text, errors="surrogateescape")
     assert start(instance, HAD) == set()
     assert json.loads(instance.tracked.read_text()) == {"released": [], "since": [".husky/x"]}
+
+
+def test_a_write_that_fails_releases_no_more(instance: Instance) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        with pytest.raises(OSError):
+            start(instance, HAD, NEW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert start(instance, HAD, NEW) == {HAD}
 
 
 def test_a_record_that_is_a_link_is_refused(instance: Instance) -> None:
