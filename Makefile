@@ -10,7 +10,9 @@ install_strace = if command -v apt-get >/dev/null; then $(SUDO) apt-get install 
   elif command -v pacman >/dev/null; then $(SUDO) pacman --sync --needed --noconfirm strace; \
   else $(SUDO) dnf install --assumeyes strace; fi
 # A newer Python of the host, as after an upgrade of Debian, finds nothing in a .venv of the older one.
-$(shell [ ! -e .venv/bin/pip ] || .venv/bin/python -c 'import pip' 2>/dev/null || rm -rf .venv)
+is_older = [ -e .venv/bin/pip ] && found=$$(.venv/bin/python -c \
+  'import sys; print("python%d.%d" % sys.version_info[:2])') && [ ! -d ".venv/lib/$$found" ]
+$(if $(DRY),,$(shell $(is_older) && rm -rf .venv))
 # DRY=1 shows what it would do.
 chore = .venv/bin/python -m vagrantp.make $(if $(DRY),--dry)
 

@@ -14,9 +14,10 @@ SERVICE = "etc/systemd/system/vagrantp-clock.service"
 def script() -> str:
     """Return the script that makes a VM's clock follow its hardware clock, run as root in it.
 
-    Our own images have this. It does nothing in a VM without systemd or bash.
+    Our own images have this. It does nothing in a VM without systemd or bash 5.
     """
-    lines = ["set -e", "command -v systemctl >/dev/null && command -v bash >/dev/null || exit 0"]
+    has = "command -v systemctl >/dev/null && bash -c '[ \"$EPOCHSECONDS\" ]' 2>/dev/null"
+    lines = ["set -e", f"{has} || exit 0"]
     for name in (PROGRAM, SERVICE):
         text = (FILES / name).read_text("utf-8")
         folder = name.rpartition("/")[0]

@@ -63,7 +63,7 @@ def _addresses(host: Host, name: str) -> list[IPv4Address]:
 
 
 def _is_open(settings: Settings, address: IPv4Address, port: int) -> bool:
-    if not any(address in IPv4Network(network) for network in PRIVATE):
+    if address.is_loopback or not any(address in IPv4Network(network) for network in PRIVATE):
         return True
     return any(
         rule.network is not None

@@ -302,7 +302,7 @@ class Settings:
     )
     nested: bool = key(
         "yes or no",
-        "containers in a container: whether rootless Podman can be run in it",
+        "whether rootless Podman can run in the container; not in a user's own container",
         "no",
         yes_or_no,
         default="no",

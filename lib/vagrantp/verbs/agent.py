@@ -64,7 +64,8 @@ def agent(
         variables, command = agents.kept(len(data))
     command, data = git_identity.given_before(host, command, data)
     if command and login.give_to_ssh(host, found.instance, pid, command, data):
-        raise ProviderError("AGENT_ENV could not be given to the guest")
+        what = "AGENT_ENV could not be given to the guest"
+        raise ProviderError(what if variables else "the guest does not answer")
     command = agents.opened(settings, name, session or name, variables)
     return login.leave_to_ssh(host, found.instance, pid, command, _open_callbacks(host, name))
 

@@ -30,8 +30,8 @@ fi
 if is_ending; then
     [ ! -e "$instance/boot-finished" ] || cp /run/cloud-init/result.json "$before"
     sleep 1000
-    echo "error: the guest does not shut down" >&2
-    exit 1
+    printf '{"v1": {"errors": ["the guest does not shut down"]}}' > "$seen"
+    exit 0
 fi
 
 {

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from vagrantp.core.errors import ProviderError
+from vagrantp.core.errors import ProviderError, UnansweredError
 from vagrantp.core.system import Host
 from vagrantp.guest import session, terminal
 from vagrantp.instance import record as instances
@@ -79,7 +79,7 @@ def _keep_connection(host: Host, instance: Instance, pid: str) -> None:
     if host.dry:
         return
     socket = instance.state_dir / ssh.kept_socket(pid)
-    with suppress(OSError):
+    with suppress(OSError, UnansweredError):
         if not socket.exists():
             with host.flock(instance.ssh_config):
                 if not socket.exists():
