@@ -13,8 +13,9 @@ from tests.conftest import MASTER, NO_LIBVIRT, NO_PODMAN, MakeProject
 
 CHECKS = (
     *("tools", "image tools (vm)", "image tools (container)", "memory", "processors", "sandbox"),
-    *("room to build images", "libvirt", "vagrant-libvirt", "storage pool", "libvirt network"),
-    *("libvirt nwfilter", "kvm", "vm", "podman", "cgroup controllers", "user ids"),
+    *("room to build images", "filled images", "libvirt", "vagrant-libvirt", "storage pool"),
+    *("libvirt network", "libvirt nwfilter", "kvm", "vm", "podman", "cgroup controllers"),
+    *("shared limits", "user ids"),
     *("container storage", "podman network", "container", "mounts", "isolation"),
     *("packet filter", "other firewalls"),
 )
@@ -43,6 +44,7 @@ def test_what_is_broken_is_found(project: MakeProject) -> None:
     }
     assert tuple(checks) == CHECKS
     well = {"memory", "processors", "sandbox", "room to build images", "user ids", "mounts"}
+    well |= {"filled images", "shared limits"}
     assert {name for name in CHECKS if checks[name]["outcome"] == "ok"} == well
     found = {name: check["found"] for name, check in checks.items() if name not in well}
     assert found["tools"] == "podman is not installed"
