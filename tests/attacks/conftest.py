@@ -1,5 +1,5 @@
 """What THREATS names, tried for real: by a guest, an image, the author of a folder."""
 
-from tests.e2e.conftest import guests
+from tests.e2e.conftest import guests, nestable
 
-__all__ = ["guests"]
+__all__ = ["guests", "nestable"]

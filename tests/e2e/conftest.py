@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vagrantp.providers.podman import nested
 
 from tests.certificates import ONE, TWO
 from tests.conftest import MakeProject, Project, inventory
@@ -159,3 +160,14 @@ def guests(project: MakeProject) -> Iterator[MakeProject]:
         done = app.fab("rm", "--force")
         assert done.returncode == 0, done.stderr
     assert inventory() == before
+
+
+@pytest.fixture
+def nestable() -> Iterator[None]:
+    """Open the devices that NESTED=yes needs to everybody for a while, as udev does."""
+    before = {device: Path(device).stat().st_mode & 0o777 for device in nested.DEVICES}
+    for device in before:
+        Path(device).chmod(0o666)
+    yield
+    for device, mode in before.items():
+        Path(device).chmod(mode)

@@ -52,7 +52,7 @@ sudo tar -c $all | podman import - localhost/own
 """
 
 
-def test_containers_can_be_made(guests: MakeProject) -> None:
+def test_containers_can_be_made(guests: MakeProject, nestable: None) -> None:
     app = guests("nest").write(NESTED)
     assert app.fab("up").returncode == 0
     name = status(app)["instance"]
@@ -83,7 +83,9 @@ def test_containers_can_be_made(guests: MakeProject) -> None:
 
 
 @pytest.mark.soak
-def test_rootless_podman_reaches_no_more(guests: MakeProject, tmp_path: Path) -> None:
+def test_rootless_podman_reaches_no_more(
+    guests: MakeProject, nestable: None, tmp_path: Path
+) -> None:
     app = guests("nest").write({**NESTED, "MEMORY": 1024})
     assert app.fab("up").returncode == 0
     guest(app, PODMAN)

@@ -184,7 +184,8 @@ def test_mistakes_are_found_before_anything_is_made(guests: MakeProject) -> None
     provided(app, **{"site.yml": "- hosts: all\n  tasks: [{community.general.ufw: {}}]\n"})
     up = app.fab("up")
     assert (up.returncode, "create" in up.stderr) == (7, False)
-    assert "community.general.ufw" in up.stderr and f"{app.folder}/site.yml:2" in up.stderr
+    assert f"{app.folder}/site.yml needs what is not in ansible-core" in up.stderr
+    assert "community.general (for community.general.ufw)" in up.stderr
     hint = f"write to {app.folder}/requirements.yml\n  collections:\n    - community.general\n"
     assert f"  hint: {hint}" in up.stderr, up.stderr
 
