@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
-from time import monotonic, sleep
 
 from vagrantp_guard import dhcp
 from vagrantp_guard.contract import Guest, LanNic
@@ -23,7 +22,7 @@ from vagrantp_guard.dhcp_reader import INDEX
 from vagrantp_guard.guests import guests
 from vagrantp_guard.lan_ruleset import HEARD, Lease
 from vagrantp_guard.leases import clock, judged, kept, lan_of
-from vagrantp_guard.system import PATH
+from vagrantp_guard.system import PATH, until_none
 
 READER = Path(__file__).with_name("dhcp_reader.py")
 CAPABILITIES = "-all,+setuid,+setgid"  # by which it becomes nobody
@@ -230,11 +229,4 @@ def missing() -> list[str]:
 
 def wait(name: str = "") -> bool:
     """Wait until a guest's DHCP is read, or that of each; return False if it is not in time."""
-    end = monotonic() + STARTING
-    while lacking := missing():
-        if name and name not in lacking:
-            return True
-        if monotonic() > end:
-            return False
-        sleep(0.02)
-    return True
+    return until_none(missing, name, STARTING)

@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
-from time import monotonic, sleep
 from typing import NamedTuple
 
 from vagrantp_guard.contract import (
@@ -31,7 +30,7 @@ from vagrantp_guard.contract import (
     Policy,
 )
 from vagrantp_guard.guests import guests
-from vagrantp_guard.system import PATH, read, run
+from vagrantp_guard.system import PATH, read, run, until_none
 
 NOBODY = 65534  # by number, as the name of its group differs between distributions
 MEMORY = 64 << 20  # bytes of address space; it takes a fifth of that
@@ -190,11 +189,4 @@ def _as_listed(address: IPv4Address) -> str:
 
 def wait(name: str = "") -> bool:
     """Wait until a guest's resolver runs, or each; return False if it does not in time."""
-    end = monotonic() + SECONDS
-    while lacking := missing():
-        if name and name not in lacking:
-            return True
-        if monotonic() > end:
-            return False
-        sleep(0.02)
-    return True
+    return until_none(missing, name, SECONDS)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TextIO
 
 from vagrantp_guard.contract import RUN
@@ -118,6 +119,18 @@ def start(*argv: str) -> None:
     subprocess.Popen(
         argv, env={"PATH": PATH}, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
     )
+
+
+def until_none(missing: Callable[[], list[str]], name: str, seconds: float) -> bool:
+    """Wait until a guest is not among those `missing`, or none is; return False if not in time."""
+    end = monotonic() + seconds
+    while lacking := missing():
+        if name and name not in lacking:
+            return True
+        if monotonic() > end:
+            return False
+        sleep(0.02)
+    return True
 
 
 def _runtime() -> dict[str, str]:
