@@ -57,7 +57,9 @@ LOCAL = (
     *("intranet", "internal", "private", "corp", "home", "lan"),
 )
 LOOPBACK = IPv4Network("127.0.0.0/8")  # the guest's own
-UDP_SOCKETS = Path("/proc/net/udp")  # in the second column: address and port
+# In the second column: address and port; in the fourth the state, in the eighth the user, proc(5).
+SOCKETS = (Path("/proc/net/udp"), Path("/proc/net/tcp"))
+ESTABLISHED = "01"
 SECONDS = 3.0  # until it must run, with the time to start the watcher
 
 
@@ -177,9 +179,15 @@ def missing() -> list[str]:
 
     It is not asked: its guest can keep it busy, and others would seem to be in trouble.
     """
-    with UDP_SOCKETS.open(encoding="ascii") as file:
-        there = {line.split()[1] for line in file}
-    return [guest.name for guest in guests() if _as_listed(guest.resolver) not in there]
+    udp, tcp = (_opened(path) for path in SOCKETS)
+    return [guest.name for guest in guests() if _as_listed(guest.resolver) not in udp & tcp]
+
+
+def _opened(path: Path) -> set[str]:
+    """Return the addresses at which NOBODY receives: not what others have taken."""
+    with path.open(encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    return {row[1] for row in rows if row[7] == str(NOBODY) and row[3] != ESTABLISHED}
 
 
 def _as_listed(address: IPv4Address) -> str:

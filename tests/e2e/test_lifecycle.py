@@ -17,6 +17,7 @@ import pytest
 from invoke.context import Context
 from vagrantp.core.system import Host
 from vagrantp.images import built
+from vagrantp.providers.podman import ids
 from vagrantp.settings.env import id_from
 
 from tests.certificates import ONE, TWO
@@ -411,6 +412,8 @@ def test_every_process_gets_sigterm_and_time(guests: MakeProject) -> None:
 
 def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> None:
     app = guests("init").write(CONTAINER)
+    if not [*ids.NAMESPACES.glob("*")]:  # as on a host that has had no network namespace
+        run("sh", "-c", f"while umount {ids.NAMESPACES} 2>/dev/null; do :; done")
     assert app.fab("up").returncode == 0
     guest(app, "ping -c 1 127.0.0.1")  # without CAP_NET_RAW
     # an orphan that ends is PID 1's to reap
@@ -419,6 +422,8 @@ def test_a_container_reaps_children_and_stops_at_once(guests: MakeProject) -> No
     start = time.monotonic()
     run("podman", "stop", "--time", "30", status(app)["instance"])
     assert time.monotonic() - start < 10
+    assert json.loads(run("ip", "-json", "netns") or "[]") == []
+    assert app.fab("up").returncode == 0  # its address is free again
 
 
 def test_ssh_keeps_its_connection_as_long_as_the_guest_runs(guests: MakeProject) -> None:

@@ -114,6 +114,7 @@ def prepare(
     host.write(instance.isolation_json, guard.isolation(instance, settings, card, first_id))
     if first_id is None:
         return preset | options.rootless_container(instance, settings, image, uid, own)
+    ids.share_namespaces(host)
     address = addresses.take_address(host, instance.state_dir, network.fixed_ip(settings))
     if card and card.dns:
         host.write(instance.resolv_conf, f"nameserver {card.dns}\n", 0o644)
@@ -220,6 +221,8 @@ def why_ended(host: Host, instance: Instance) -> VagrantpError | None:
 def start(host: Host, instance: Instance) -> None:
     """Start the container."""
     argv, what = ["podman", "start", instance.full_name], "starting the container"
+    if os.getuid() == 0:
+        ids.share_namespaces(host)
     host.remove(instance.hook_error)
     host.change(argv, what=what, timeout=60, explain=lambda _: instance.hooks_reason())
 

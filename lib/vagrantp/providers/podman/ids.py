@@ -23,6 +23,7 @@ NESTED_SIZE = 3 * SIZE  # with those that useradd(8) gives users of the guest by
 # uses for foreign images: https://systemd.io/UIDS-GIDS/
 BLOCKS = range(0x7000_0000, 0x7FFE_0000, SIZE)
 NAME = contract.FIRST_ID  # of the file in an instance's state folder
+NAMESPACES = Path("/run/netns")
 
 
 def take(host: Host, folder: Path, size: int) -> int:
@@ -39,6 +40,21 @@ def take(host: Host, folder: Path, size: int) -> int:
         first = choose(folder.name[-8:], taken, size)
         host.write(own, f"{first} {size}" if size != SIZE else str(first))
     return first
+
+
+def share_namespaces(host: Host) -> None:
+    """Make the folder of network namespaces a shared mount, as ip-netns(8) and Podman do.
+
+    Podman does not where a container has ids of its own. Its clean-up runs in conmon's mount
+    namespace: with a `/` that is not shared, as without systemd, it does not find the container's
+    network there, and its address stays taken (4.3.1).
+    """
+    with host.lock(state_root(), "network namespaces", "another vagrantp that starts a container"):
+        if f" {NAMESPACES} " in Path("/proc/self/mountinfo").read_text():
+            return
+        script = 'mkdir --parents "$1" && mount --rbind --make-rshared "$1" "$1"'
+        argv = ["sh", "-c", script, "sh", str(NAMESPACES)]
+        host.change(argv, what="sharing the network namespaces", timeout=60)
 
 
 def _taken(text: str) -> range:
