@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from vagrantp_guard.git_config import config_pairs, config_problem
 from vagrantp_guard.git_dir import GIT, Rule, commondir_problem, fold, gitfile_problem
@@ -42,7 +42,7 @@ def _names(content: bytes, kind: str) -> list[str] | None:
     """Return the names in an index, None if git cannot read it."""
     if kind not in FORMATS:
         return None
-    repository = _repository(kind)
+    repository = Path(_repository(kind).name)
     index = repository / "index"
     index.write_bytes(content)
     try:
@@ -68,14 +68,14 @@ def _listed(repository: Path, threads: str) -> list[str]:
 
 
 @cache
-def _repository(kind: str) -> Path:
-    """Make an empty repository to read an index in."""
-    found = Path(mkdtemp())
+def _repository(kind: str) -> TemporaryDirectory[str]:
+    """Make an empty repository to read an index in, for as long as this process runs."""
+    made = TemporaryDirectory()
     for folder in ("objects", "refs"):
-        (found / folder).mkdir()
-    (found / "HEAD").write_text("ref: refs/heads/main\n")
-    (found / "config").write_text(FORMATS[kind])
-    return found
+        Path(made.name, folder).mkdir()
+    Path(made.name, "HEAD").write_text("ref: refs/heads/main\n")
+    Path(made.name, "config").write_text(FORMATS[kind])
+    return made
 
 
 def _is_plain(name: str) -> bool:
