@@ -17,7 +17,7 @@ FOLDERS = (
 )
 STRANGERS = {("net", "images")}  # and these know nothing of one another
 # What starts processes, changes files, takes locks and handles signals.
-SYSTEM = {LIB / f"core/{name}.py" for name in ("files", "locks", "process", "system")}
+SYSTEM = {LIB / f"core/{name}.py" for name in ("files", "locks", "process", "start", "system")}
 MODULES = sorted(LIB.rglob("*.py"))
 THEY_RUN_BY_THEMSELVES = {"fetch.py", "jail.py", "play.py", "vagrantp.py"}
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import grp
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -16,13 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import PIPE, Popen
 
 from invoke.runners import Local, Result
 
 from vagrantp.core.errors import ProviderError
 from vagrantp.core.places import SET_UP
 from vagrantp.core.progress import Progress
+from vagrantp.core.start import Held, started
 from vagrantp.core.text import escaped, show
 from vagrantp.core.urls import redacted
 
@@ -61,6 +60,7 @@ class Child(Local):
 
     interrupts = 0
     progress = Progress()
+    held: Held | None = None
     at_most = 0
     log: Log | None = None
     printed = 0  # bytes
@@ -89,17 +89,8 @@ class Child(Local):
         return result
 
     def start(self, command: str, shell: str, env: Mapping[str, str]) -> None:
-        """Start `command`. It dies with us, even when we are killed (`setpriv(1)`)."""
-        self.process = Popen(
-            f"exec setpriv --pdeathsig KILL -- {command}",
-            shell=True,
-            executable=shell,
-            env=env,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            start_new_session=True,
-        )
+        """Start `command`, or have it go on where it is `held`."""
+        self.process = self.held.release() if self.held else started(command, env, shell)
 
     def read_proc_output(self, reader: Callable[[int], bytes]) -> Generator[str, None, None]:
         """Yield output as it comes; invoke would break characters between two chunks."""
@@ -308,19 +299,6 @@ def marked(mark: str) -> list[int]:
             if is_own and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
     return found
-
-
-def in_group(argv: Sequence[str]) -> Sequence[str]:
-    """Return argv that runs in group libvirt, for a user who joined it after logging in."""
-    if os.getuid() == 0 or argv[0] not in ("virsh", "vagrant", "sudo"):
-        return argv
-    try:
-        group = grp.getgrnam("libvirt")
-    except KeyError:
-        return argv
-    if group.gr_gid in os.getgroups() or os.environ.get("USER") not in group.gr_mem:
-        return argv
-    return ["sg", "libvirt", "-c", shlex.join(argv)]
 
 
 def last_error(lines: list[str]) -> str:

@@ -45,13 +45,12 @@ from vagrantp.core.process import (
     environment,
     fed,
     find_tool,
-    in_group,
     last_error,
     marked,
 )
 from vagrantp.core.progress import Progress
 from vagrantp.core.sandbox import Sandbox
-from vagrantp.core.sandbox import argv as sandboxed
+from vagrantp.core.start import Held, command_line
 from vagrantp.core.text import MAX_REASON, escaped, last_line, plain, show
 from vagrantp.core.urls import redacted
 
@@ -125,13 +124,14 @@ class Host:
         note: Callable[[str], None] | None = None,
         explain: Callable[[list[str]], str] | None = None,
         sandbox: Sandbox | None = None,
+        held: Held | None = None,
     ) -> None:
         """Run a command that changes something; under --dry only print it.
 
         `what` names the step in an error; `timeout` in seconds; `stdin` is a file that the command
         reads; `sandbox`: where it runs, with an environment of its own; `note` is called with every
         line of output; `explain` picks the one line that matters out of the output of a failure, or
-        "" for the last one that mentions an error.
+        "" for the last one that mentions an error; `held`: the command, started ahead.
         Raises ProviderError when it fails, HostLimitError when a disk is full.
         """
         # a script for a guest does not help a reader: what follows the first line, or base64
@@ -142,7 +142,7 @@ class Host:
         self.note(f"{strftime('%Y-%m-%d %H:%M:%S')} $ {shown}")
         sink = Log(self.log, self.verbose, note)
         try:
-            result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox)
+            result = self._run(argv, timeout, env, cwd, sink, stdin, sandbox, held=held)
         finally:
             lines = sink.end()
         if not result.ok:
@@ -308,16 +308,14 @@ class Host:
         stdin: Path | None = None,
         sandbox: Sandbox | None = None,
         at_most: int = 0,
+        held: Held | None = None,
     ) -> Result:
         find_tool(argv[0])
-        command = shlex.join(sandboxed(sandbox, argv) if sandbox else in_group(argv))
-        if stdin:
-            command = f"{command} < {shlex.quote(str(stdin))}"
-        if cwd:
-            command = f"env --chdir={shlex.quote(str(cwd))} {command}"
+        command = command_line(argv, cwd, stdin, sandbox)
         shown = shlex.join(argv).splitlines()[0][:MAX_SHOWN]
         runner = Child(self.context)
         runner.progress, runner.log, runner.at_most = self.progress, sink, at_most
+        runner.held = held
         interrupts = Child.interrupts
         try:
             result = runner.call(command, timeout, {**environment(), **(env or {})})

@@ -8,6 +8,7 @@ from vagrantp.core.places import MASTER, PACKAGE
 from vagrantp.instance.record import Instance
 
 SHIM = PACKAGE / "providers/shim"  # holds `docker`, which is podman, for Vagrant's eyes only
+WAITS = "VAGRANTP_WAITS"  # has the Vagrantfile wait for "go" on stdin
 PROBES = PACKAGE / "host/probes"
 
 

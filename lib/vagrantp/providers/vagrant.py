@@ -6,9 +6,14 @@ docs/adr/0019-why-vagrant-stays.md
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from vagrantp.core import documents
-from vagrantp.core.process import environment
+from vagrantp.core.process import environment, is_installed
+from vagrantp.core.start import Held, command_line
 from vagrantp.core.system import Host
 from vagrantp.images import store
 from vagrantp.instance import vagrant
@@ -17,8 +22,11 @@ from vagrantp.instance.record import Instance
 TIMEOUT = 900  # seconds for Vagrant to create a VM, under software emulation too
 
 
-def run(host: Host, instance: Instance, *arguments: str) -> None:
-    """Run a Vagrant command for `instance`. Raises ProviderError when it fails."""
+def run(host: Host, instance: Instance, *arguments: str, held: Held | None = None) -> None:
+    """Run a Vagrant command for `instance`. Raises ProviderError when it fails.
+
+    `held`: the command, if it is loaded already.
+    """
     host.make_dir(store.vagrant_home())
     argv, env = command(instance, *arguments)
     host.change(
@@ -26,9 +34,35 @@ def run(host: Host, instance: Instance, *arguments: str) -> None:
         what=f"vagrant {arguments[0]}",
         timeout=TIMEOUT,
         env=env,
-        cwd=instance.folder if instance.folder.is_dir() else instance.state_dir,
+        cwd=_folder(instance),
         explain=lambda lines: instance.hooks_reason() or _reason(lines),
+        held=held,
     )
+
+
+@contextmanager
+def loading(host: Host, instance: Instance, *arguments: str) -> Iterator[Callable[[], None]]:
+    """Have Vagrant load itself for a command, and yield what runs it, as `run` does.
+
+    It takes a second of a processor, while the caller asks other programs and waits for them.
+    """
+    if host.dry or not is_installed("vagrant"):  # a check says so, with all that is missing
+        yield partial(run, host, instance, *arguments)
+        return
+    host.make_dir(store.vagrant_home())
+    host.make_dir(instance.state_dir)
+    argv, env = command(instance, *arguments)
+    held = Held(
+        command_line(argv, _folder(instance)), {**environment(), **env, vagrant.WAITS: "yes"}
+    )
+    try:
+        yield partial(run, host, instance, *arguments, held=held)
+    finally:
+        held.end()
+
+
+def _folder(instance: Instance) -> Path:
+    return instance.folder if instance.folder.is_dir() else instance.state_dir
 
 
 def command(instance: Instance, *arguments: str) -> tuple[list[str], dict[str, str]]:

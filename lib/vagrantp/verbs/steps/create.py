@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,55 +23,75 @@ from vagrantp.verbs.steps import check as checking
 from vagrantp.verbs.steps.remove import clean_up
 from vagrantp.verbs.steps.start import boot
 
+# Vagrant must not destroy it: nobody could say then why it ended.
+UP = ("up", "--no-provision", "--no-destroy-on-error")
+
 
 def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) -> None:
     """Create an instance from nothing, or leave nothing behind.
 
     `is_filled`: from an image that has what our own playbooks install, where it can have one.
     """
-    provider = provider_for(instance.infra_type)
     host.progress.about(instance.full_name, instance.infra_type)
-    learned = checks.before_create(host, instance, settings)
     if instance.state_dir.is_dir():  # left by a killed `up`: without it nothing else was made
         clean_up(host, instance)
+    is_begun = False
     try:
-        host.make_dir(instance.host_key.parent)
-        _make_keys(host, instance, settings)
-        made = provider.prepare(host, instance, settings, learned.card, is_filled)
-        made["forwards"] = learned.forwards
-        ports.write(host, instance, made)
-        host.write(instance.machine_json, instances.document(instance, settings, made))
-
-        def make() -> None:
-            # after Vagrant has destroyed it, nobody could say why it ended
-            with host.progress.stage("create"), checking.explained(host, instance):
-                vagrant.run(host, instance, "up", "--no-provision", "--no-destroy-on-error")
-
-        def check() -> None:
-            _connect(host, instance, settings, made)
-            try:
-                checking.check(host, instance, settings, instance.ssh_config_draft)
-            except UnansweredError:
-                raise
-            except ProviderError:
-                if not settings.cloud_init:
-                    raise
-                # a reboot that the #cloud-config asks for may have come in between
-                ssh.close_connections(host, instance)
-                checking.check(host, instance, settings, instance.ssh_config_draft)
-            _look_at_mirrors(host, instance, settings)
-
-        if host.dry:
-            return make()
-        boot(host, instance, settings, make, check)
-        checking.check_isolation(host, instance, settings)
-        ports.ensure(host, instance, provider.pid(host, instance))
-        host.move(instance.ssh_config_draft, instance.ssh_config)
+        with vagrant.loading(host, instance, *UP) as run_vagrant:
+            learned = checks.before_create(host, instance, settings)
+            is_begun = True
+            _make(host, instance, settings, is_filled, learned, run_vagrant)
     except BaseException as error:
+        if not is_begun:
+            host.remove(instance.state_dir)
+            raise
         host.progress.say(f"taking back what was made of {instance.full_name}")
         with cleaning_up_after(error):  # where that fails, the next `up` or `rm` tries again
             clean_up(host, instance)
         raise
+
+
+def _make(
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    is_filled: bool,
+    learned: checks.Learned,
+    run_vagrant: Callable[[], None],
+) -> None:
+    """Make an instance that can be made here: its files first, which `run_vagrant` reads."""
+    provider = provider_for(instance.infra_type)
+    host.make_dir(instance.host_key.parent)
+    _make_keys(host, instance, settings)
+    made = provider.prepare(host, instance, settings, learned.card, is_filled)
+    made["forwards"] = learned.forwards
+    ports.write(host, instance, made)
+    host.write(instance.machine_json, instances.document(instance, settings, made))
+
+    def make() -> None:
+        with host.progress.stage("create"), checking.explained(host, instance):
+            run_vagrant()
+
+    def check() -> None:
+        _connect(host, instance, settings, made)
+        try:
+            checking.check(host, instance, settings, instance.ssh_config_draft)
+        except UnansweredError:
+            raise
+        except ProviderError:
+            if not settings.cloud_init:
+                raise
+            # a reboot that the #cloud-config asks for may have come in between
+            ssh.close_connections(host, instance)
+            checking.check(host, instance, settings, instance.ssh_config_draft)
+        _look_at_mirrors(host, instance, settings)
+
+    if host.dry:
+        return make()
+    boot(host, instance, settings, make, check)
+    checking.check_isolation(host, instance, settings)
+    ports.ensure(host, instance, provider.pid(host, instance))
+    host.move(instance.ssh_config_draft, instance.ssh_config)
 
 
 def _look_at_mirrors(host: Host, instance: Instance, settings: Settings) -> None:
