@@ -16,6 +16,7 @@ import pytest
 from invoke.context import Context
 from vagrantp.core.errors import ProviderError, UnansweredError
 from vagrantp.core.process import Child, environment
+from vagrantp.core.start import Held, command_line
 from vagrantp.core.system import Host
 
 
@@ -257,6 +258,28 @@ def test_an_interrupt_reaches_the_child_and_then_us(
     assert done.stdout == b"interrupted\n"
     assert (tmp_path / "said").read_text() == last
     assert time.monotonic() - start < 10
+
+
+def test_a_held_command_does_nothing_until_it_is_released(host: Host, tmp_path: Path) -> None:
+    argv = ["sh", "-c", 'echo loaded >> said; [ "$(cat)" = go ] && echo done >> said']
+    held = [Held(command_line(argv, tmp_path), environment()) for _ in range(2)]
+    said = tmp_path / "said"
+    deadline = time.monotonic() + 10
+    while not said.exists() or len(said.read_text()) < len("loaded\n" * 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    host.change(argv, what="it", timeout=9, cwd=tmp_path, held=held[0])
+    for each in held:
+        each.end()
+    assert said.read_text() == "loaded\nloaded\ndone\n"
+
+
+def test_a_held_command_that_has_ended_fails_with_what_it_said(host: Host, tmp_path: Path) -> None:
+    argv = ["sh", "-c", "echo error: no >&2; exit 3"]
+    held = Held(command_line(argv), environment())
+    time.sleep(0.2)
+    with pytest.raises(ProviderError, match="it failed: error: no"):
+        host.change(argv, what="it", timeout=9, held=held)
 
 
 def test_what_a_killed_verb_left_running_is_waited_for(
