@@ -152,9 +152,9 @@ def load(starting: str = "", new: Mapping[str, Lease | None] = MappingProxyType(
             flush += f"flush table {family} vagrantp\n"
         elif name not in FILLED:
             flush += f"flush {kind} {family} vagrantp {name}\n"
-    again, anew = (flush + leases.removal(over) + text,), (recreate + text,)
+    again, remade = (flush + leases.removal(over) + text,), (recreate + text,)
     fresh = (_without("chain", text), _without("set|map", text))
-    for stdins in (again, fresh, fresh, anew):
+    for stdins in (again, fresh, fresh, remade):
         if stdins is fresh and _listed():
             continue  # would add to what is there
         try:  # the sets that packets fill stay, and so do connections
@@ -162,7 +162,7 @@ def load(starting: str = "", new: Mapping[str, Lease | None] = MappingProxyType(
                 run("nft", "-f", "-", stdin=stdin)
             break
         except Refused:  # there are no tables yet, they have just gone, or there are other ones
-            if stdins is anew:
+            if stdins is remade:
                 raise
     write(RUN / "rules", _listed())
     write(RUN / "networks", _text_of(networks))

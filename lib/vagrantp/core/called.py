@@ -22,7 +22,7 @@ ROOT, COLLECTION = ("-r", "--search-root"), ("-c", "--collection")
 
 
 def as_called(text: str, how: str = "") -> str:
-    """Return a text of ours, which says `fab up`, with the words that call it for this person.
+    """Return our text, which says `fab up`, with the words by which this person calls it.
 
     `how`: these words, as of `command`; those that called this process where there are none.
     """

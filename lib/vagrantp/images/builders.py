@@ -85,7 +85,7 @@ def _remove(host: Host, path: Path) -> None:
 
 
 def _monitors(container: str) -> list[int]:
-    """Return the processes conmon(8) of a container of ours.
+    """Return the conmon(8) processes of one of our containers.
 
     A Podman that is killed as it starts a container leaves one, which `podman rm` does not end.
     """
