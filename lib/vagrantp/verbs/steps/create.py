@@ -47,10 +47,13 @@ def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) 
             with host.progress.stage("create"), checking.explained(host, instance):
                 vagrant.run(host, instance, "up", "--no-provision", "--no-destroy-on-error")
 
-        def check() -> None:
+        def look() -> None:
             _connect(host, instance, settings, made)
+            checking.check(host, instance, settings, instance.ssh_config_draft)
+
+        def check() -> None:
             try:
-                checking.check(host, instance, settings, instance.ssh_config_draft)
+                look()
             except UnansweredError:
                 raise
             except ProviderError:
@@ -58,7 +61,7 @@ def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) 
                     raise
                 # a reboot that the #cloud-config asks for may have come in between
                 ssh.close_connections(host, instance)
-                checking.check(host, instance, settings, instance.ssh_config_draft)
+                look()
             _look_at_mirrors(host, instance, settings)
 
         if host.dry:
