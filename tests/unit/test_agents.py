@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from vagrantp.core import called
 from vagrantp.core.errors import ConfigError
 from vagrantp.guest import agents
 from vagrantp.settings import env
@@ -23,7 +24,7 @@ def started(
     agent = folder / "an agent"
     agent.write_text(f"#!/bin/sh\n{program}\n")
     agent.chmod(0o755)
-    limits = (str(variables), str(size), str(seconds), str(folder))
+    limits = (str(variables), str(size), str(seconds), str(folder), "")
     argv = ["sh", "-c", agents.RUN.read_text("utf-8"), "sh", *limits, str(agent), "it's me", "-"]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -114,12 +115,28 @@ def test_when_nobody_waits_for_it_any_more_it_ends(tmp_path: Path) -> None:
     run.wait(30)
 
 
-def test_a_guest_without_it() -> None:
-    argv = ["sh", "-c", agents.RUN.read_text("utf-8"), "sh", "0", "0", "0", "", "no-such-agent"]
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_a_guest_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_opened: bool
+) -> None:
+    """The message names the command as the person called it."""
+    for tool, program in {"sh": "sh", "tmux": "true", "base64": "base64", "rm": "rm"}.items():
+        (tmp_path / tool).symlink_to(f"/usr/bin/{program}")
+    (tmp_path / ".env").write_text(SOUND + "AGENT=claude\n")
+    settings = env.load(tmp_path)
+    monkeypatch.setattr("sys.argv", ["/it's here/fab", "-r", "a $b", "agent"])
+    called._command.cache_clear()
+    if is_opened:
+        command = agents.opened(settings, "claude", "claude", "")
+    else:
+        command, _ = agents.run(settings, "claude", b"", 0)
+    called._command.cache_clear()
+    argv, environment = shlex.split(command), {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-    said = "error: the guest has no no-such-agent: fab provision installs it\n"
+    how = shlex.join(["/it's here/fab", "-r", "a $b", "provision"])
+    said = f"error: the guest has no claude: {how} installs it\n"
     assert (done.returncode, done.stdout, done.stderr) == (127, "", said)
 
 

@@ -7,6 +7,7 @@ import secrets
 import shlex
 from collections.abc import Sequence
 
+from vagrantp.core.called import as_called
 from vagrantp.core.places import SCRIPTS
 from vagrantp.core.system import Host
 from vagrantp.guest import shell
@@ -20,6 +21,7 @@ INSTALL = SCRIPTS / "agents.sh"
 OPEN = SCRIPTS / "agent_session.sh"
 RUN = SCRIPTS / "agent_prompt.sh"
 TIMEOUT = 3600  # seconds, of an installation: one compiles at times
+PROVISION = "fab provision"  # installs an agent that the guest does not have
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")  # tmux(1) has other uses for : and .
 
 
@@ -57,7 +59,8 @@ def opened(settings: Settings, name: str, session: str, variables: str) -> str:
     `variables`: the file in the guest that has those of the agent, "" for none.
     """
     script = OPEN.read_text("utf-8")
-    return shell.shell(script, session, _folder(settings), AGENTS[name].command, variables)
+    what = session, _folder(settings), AGENTS[name].command, variables
+    return shell.shell(script, *what, as_called(PROVISION))
 
 
 def run(settings: Settings, name: str, prompt: bytes, seconds: int) -> tuple[str, bytes]:
@@ -68,7 +71,8 @@ def run(settings: Settings, name: str, prompt: bytes, seconds: int) -> tuple[str
     """
     agent, script, variables = AGENTS[name], RUN.read_text("utf-8"), exports(settings)
     limits = str(len(variables)), str(len(prompt)), str(seconds)
-    command = shell.shell(script, *limits, _folder(settings), agent.command, *agent.prompt)
+    what = _folder(settings), as_called(PROVISION), agent.command, *agent.prompt
+    command = shell.shell(script, *limits, *what)
     return command, variables + prompt
 
 

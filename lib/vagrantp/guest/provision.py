@@ -149,19 +149,27 @@ def run(
     if settings.cloud_init and (name := cloud_init.wait(host, instance, pid, rejoin)):
         done.append(name)
     if steps:
-        require_answer(host, instance, pid)
+        home = require_answer(host, instance, pid)
         _as_root(host, instance, pid, f"rm -f {DONE}", "provisioning")
-    done += take(host, instance, settings, pid, steps)
+        done += take(host, instance, settings, pid, steps, home)
     note = f"mkdir -p {Path(DONE).parent} && echo {fingerprint(settings)} > {DONE}"
     _as_root(host, instance, pid, note, "provisioning")
     return ", ".join(done)
 
 
 def take(
-    host: Host, instance: Instance, settings: Settings, pid: str, steps: Sequence[Provisioner]
+    host: Host,
+    instance: Instance,
+    settings: Settings,
+    pid: str,
+    steps: Sequence[Provisioner],
+    home: str,
 ) -> list[str]:
-    """Take some steps in a running guest; return what was done. Errors as of `run`."""
-    done, home = [], require_answer(host, instance, pid) if steps else ""
+    """Take some steps in a running guest; return what was done. Errors as of `run`.
+
+    `home`: as of `require_answer`, which comes first.
+    """
+    done = []
     for step in steps:
         with host.progress.stage("provision", step.path.name):
             if step.kind == "script":

@@ -1,14 +1,14 @@
-# Runs a coding agent once: `sh agent_prompt.sh VARIABLES PROMPT SECONDS FOLDER COMMAND…`, with so many bytes
-# of variables, as lines of shell, and of prompt on stdin, which ends when whoever asked has gone: then the
-# agent ends, too. Exit status 124 after SECONDS, 0 for no limit.
+# Runs a coding agent once: `sh agent_prompt.sh VARIABLES PROMPT SECONDS FOLDER INSTALL COMMAND…`, with so many
+# bytes of variables, as lines of shell, and of prompt on stdin, which ends when whoever asked has gone: then the
+# agent ends, too. Exit status 124 after SECONDS, 0 for no limit. INSTALL: what installs the agent, for a message.
 set -eu
 variables=$1 size=$2 seconds=$3
 cd "${4:-$HOME}"
-shift 4
-command -v "$1" >/dev/null || {
-    echo "error: the guest has no $1: fab provision installs it" >&2
+command -v "$6" >/dev/null || {
+    echo "error: the guest has no $6: $5 installs it" >&2
     exit 127
 }
+shift 5
 given=$(dd bs=1 count="$variables" 2>/dev/null) # busybox's head takes more than it prints
 prompt=$(head -c "$size" && echo .)
 exec 3<&0

@@ -1,12 +1,12 @@
-# Opens a coding agent in a session of tmux, or comes back to it: `sh agent_session.sh NAME FOLDER COMMAND FILE`.
-# Without FOLDER it works in the home folder. A FILE has variables for the agent alone, as lines of shell: not for
-# tmux, which would give them to every session.
+# Opens a coding agent in a session of tmux, or comes back to it: `sh agent_session.sh NAME FOLDER COMMAND FILE
+# INSTALL`. Without FOLDER it works in the home folder. A FILE has variables for the agent alone, as lines of shell:
+# not for tmux, which would give them to every session. INSTALL: what installs the agent, for a message.
 set -eu
 file=$4
 trap 'rm -f "$file"' EXIT # of this script: one that ends as tmux would not come to it
 for tool in tmux "$3"; do
     command -v "$tool" >/dev/null && continue
-    echo "error: the guest has no $tool: fab provision installs it" >&2
+    echo "error: the guest has no $tool: $5 installs it" >&2
     exit 127
 done
 cd "${2:-$HOME}"
@@ -17,7 +17,7 @@ tmux has-session 2>/dev/null || set -- "$@" start-server \; \
     set-option -sg escape-time 10 \; set-option -sg focus-events on \; set-option -sg extended-keys on \; \
     source-file -q "$HOME/.tmux.conf" \;
 session=$1 command=$3
-shift 4
+shift 5
 if tmux has-session -t "=$session" 2>/dev/null; then rm -f "$file"; fi
 # What it said before it failed stays on the screen.
 run='[ ! -e "$2" ] || { . "$2"; rm "$2"; }

@@ -183,7 +183,8 @@ def _fill(host: Host, builder: Instance, settings: Settings, trusted: list[str])
             session.as_root(host, argv, script, "trusting CA_CERTS", builder.state_dir)
         ssh.close_connections(host, builder, "stop")  # sshd sets variables as of the login
     try:
-        provision.take(host, builder, settings, pid, provision.preset(settings))
+        home = provision.require_answer(host, builder, pid)
+        provision.take(host, builder, settings, pid, provision.preset(settings), home)
     except ProvisionError as error:
         error.hint = f"nothing was made; the full log is {host.log}"
         raise

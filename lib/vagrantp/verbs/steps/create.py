@@ -72,10 +72,13 @@ def _make(
         with host.progress.stage("create"), checking.explained(host, instance):
             run_vagrant()
 
-    def check() -> None:
+    def look() -> None:
         _connect(host, instance, settings, made)
+        checking.check(host, instance, settings, instance.ssh_config_draft)
+
+    def check() -> None:
         try:
-            checking.check(host, instance, settings, instance.ssh_config_draft)
+            look()
         except UnansweredError:
             raise
         except ProviderError:
@@ -83,7 +86,7 @@ def _make(
                 raise
             # a reboot that the #cloud-config asks for may have come in between
             ssh.close_connections(host, instance)
-            checking.check(host, instance, settings, instance.ssh_config_draft)
+            look()
         _look_at_mirrors(host, instance, settings)
 
     if host.dry:
