@@ -189,9 +189,18 @@ def load_inside(pid: int, folder: Path) -> None:
 
 def _listed() -> str:
     """Return the live rules, without what packets have left in them."""
-    text = "".join(run(*query, check=False) for query in LIST)
-    sets = "|".join(FILLED)
-    return re.sub(rf"(set (?:{sets}) {{[^{{}}]*?)\n\s*elements = {{[^{{}}]*}}", r"\1", text)
+    return without_elements("".join(run(*query, check=False) for query in LIST))
+
+
+def without_elements(text: str) -> str:
+    """Return a listing of the rules without what packets have left in their sets. Pure.
+
+    nft 1.1.7 counts that behind the size, with --stateless as well.
+    """
+    counted = r"\s+# count \d+"
+    sets = rf"(set (?:{'|'.join(FILLED)}) {{[^{{}}]*?size \d+)(?:{counted})?"
+    rest = r"([^{}]*?)\n\s*elements = {[^{}]*}"
+    return re.sub(rf"{sets}(?:{rest})?", r"\1\2", text)
 
 
 def networks_of_host() -> Networks:

@@ -219,3 +219,45 @@ def test_a_report_is_read_as_it_was_written() -> None:
     for found in unreadable:
         with pytest.raises(ValueError):
             Report.from_json(found)
+
+
+# As nft 1.1.3 and 1.1.7 print it, before and after packets.
+SETS = """\
+table inet vagrantp {
+	set tried {
+		type ipv4_addr . ipv4_addr
+		size 65535%s
+		flags dynamic,timeout
+		timeout 1s%s
+	}
+
+	set known {
+		type ifname . ipv4_addr
+		elements = { "vgp1234abcd" . 10.201.0.5 }
+	}
+
+	set flows {
+		type ipv4_addr
+		size 65535%s
+		flags dynamic%s
+	}
+}
+"""
+NONE = SETS % ("", "", "", "")
+TRIED = "\n\t\telements = { 10.201.0.5 . 192.0.2.1,\n\t\t\t     10.201.0.5 . 192.0.2.2 }"
+FLOWS = "\n\t\telements = { 10.201.0.5 ct count over 1000 }"
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        NONE,
+        SETS % ("", TRIED, "", FLOWS),
+        SETS % ("\t# count 2", TRIED, "\t# count 1", FLOWS),
+        SETS % ("", "", "\t# count 1", FLOWS),
+    ],
+)
+def test_what_packets_leave_in_the_rules_is_no_change_of_them(listed: str) -> None:
+    assert tables.without_elements(listed) == NONE
+    changed = listed.replace("vgp1234abcd", "vgp1234abce")
+    assert tables.without_elements(changed) != NONE
