@@ -44,7 +44,8 @@ WORK = {
     ),
     "postgres": (
         "postgresql",
-        "sudo pg_ctlcluster 15 main start; sudo -u postgres psql -tc 'select 6*7'",
+        "sudo pg_ctlcluster $(pg_lsclusters -h | cut -d ' ' -f 1,2) start;"
+        " sudo -u postgres psql -tc 'select 6*7'",
         "42",
     ),
     "redis": (
