@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tomllib
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,6 +79,7 @@ class Folder:
                 "LC_ALL": "C.UTF-8",
                 "GIT_TERMINAL_PROMPT": "0",
                 "TERM": "dumb",
+                "EDITOR": "true",  # git's own configuration has another one first
                 "PAGER": "cat",
             },
             input=stdin,
@@ -115,12 +117,28 @@ class Folder:
         return found
 
     def paths(self) -> list[str]:
-        """Return the paths of all there is in the project, links not followed."""
+        """Return the paths of all there is in the project.
+
+        Links are not followed, but where a file has another path of interest by one.
+        """
         found = []
         for folder, folders, files in os.walk(self.project):
             at = os.path.relpath(folder, self.project)
             found += [os.path.normpath(f"{at}/{name}") for name in (*folders, *files)]
+            links = [Path(folder, name) for name in folders if Path(folder, name).is_symlink()]
+            found += [path for link in links for path in self._paths_by(link)]
         return sorted(found)
+
+    def _paths_by(self, link: Path) -> Iterator[str]:
+        """Yield the paths, by a link to a folder here, of files that only these make obeyed."""
+        target = link.resolve()
+        if not target.is_relative_to(self.project):
+            return
+        for folder, _, files in os.walk(target):
+            for there in (Path(folder, name) for name in files):
+                path = os.path.relpath(link / there.relative_to(target), self.project)
+                if kinds(path) and not kinds(os.path.relpath(there, self.project)):
+                    yield path
 
     def closed(self) -> dict[str, str]:
         """Return what is at each closed path, but for what is tracked: that is reported.
