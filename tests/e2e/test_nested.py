@@ -42,7 +42,8 @@ PODMAN = """
 set -e
 export DEBIAN_FRONTEND=noninteractive
 sudo apt-get update
-sudo apt-get install --yes --no-install-recommends podman crun uidmap slirp4netns
+sudo apt-get install --yes --no-install-recommends \
+    podman crun uidmap passt slirp4netns fuse-overlayfs
 sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap
 sudo setcap cap_setuid=ep /usr/bin/newuidmap
 sudo setcap cap_setgid=ep /usr/bin/newgidmap
