@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tests.e2e.conftest import guest, run, status
 
 # As root and as two other users of the guest, each for itself: prints how many it got.
 HOG = """
-import ctypes, os, resource, sys, time
+import ctypes, os, resource, signal, sys, time
 libc, kind, most = ctypes.CDLL(None), sys.argv[1], int(sys.argv[2])
 def take():
     try:
@@ -31,11 +32,17 @@ def take():
             return True
         if kind == "files":
             return os.open("/dev/null", os.O_RDONLY) > 0
+        if kind == "signals":
+            return libc.sigqueue(os.getpid(), signal.SIGRTMIN, None) == 0
+        if kind == "queues":
+            name = b"/%d-%d" % (os.getpid(), time.monotonic_ns())
+            return libc.mq_open(name, os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
         return libc.inotify_init1(0) >= 0
     except OSError:
         return False
 limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
 for user in (0, 4242, 4243):
     ours, theirs = os.pipe()
     try:
@@ -72,6 +79,22 @@ def hogging(app: Project, kind: str, most: int) -> Iterator[list[int]]:
         process.stdin.close()  # it ends
 
 
+QUEUE = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
+queued = [libc.sigqueue(os.getpid(), signal.SIGRTMIN, None) for _ in range(1000)]
+is_open = libc.mq_open(b"/vagrantp-test", os.O_CREAT | os.O_RDWR, 0o600, None) >= 0
+libc.mq_unlink(b"/vagrantp-test")
+sys.exit(any(queued) or not is_open)
+"""
+
+
+def _queues() -> bool:
+    """Say whether this host's root queues signals, and messages."""
+    return subprocess.run((sys.executable, "-c", QUEUE), check=False).returncode == 0
+
+
 def _has_inotify() -> bool:
     """Say whether a new process of this host's root gets an inotify instance."""
     script = "import ctypes, sys; sys.exit(ctypes.CDLL(None).inotify_init1(0) < 0)"
@@ -99,6 +122,15 @@ def test_a_guest_that_takes_all(guests: MakeProject) -> None:
         assert _opens(65534)
         # struct file alone has more than 100 bytes, and is in its MEMORY
         assert int(Path("/proc/sys/fs/file-max").read_text()) > 512 * 1024**2 // 100
+
+    # the kernel counts these for this host's root, too, who keeps half
+    kinds = {"signals": resource.RLIMIT_SIGPENDING, "queues": resource.RLIMIT_MSGQUEUE}
+    for kind, resource_ in kinds.items():
+        most = resource.getrlimit(resource_)[1]
+        with hogging(app, kind, most) as got:
+            size_of_one = 1 if kind == "signals" else 10 * 8192  # mq_overview(7), defaults
+            assert 0 < sum(got) * size_of_one <= most // 2
+            assert _queues()
 
     limit = _limit_of_processes(pid)
     tasks = int(limit.read_text())

@@ -13,6 +13,7 @@ from tests import network
 from tests.conftest import CONTAINER, MakeProject, Project
 from tests.e2e.conftest import guest, run, status
 from tests.e2e.test_verify import CALLS, CLOSED, broken
+from tests.e2e.test_work import BROWSER
 from tests.network.ways import PROBE, Probe, named, never, to_host, to_internet, to_lan
 
 NESTED = {**CONTAINER, "NESTED": "yes"}
@@ -42,7 +43,8 @@ PODMAN = """
 set -e
 export DEBIAN_FRONTEND=noninteractive
 sudo apt-get update
-sudo apt-get install --yes --no-install-recommends podman crun uidmap slirp4netns
+sudo apt-get install --yes --no-install-recommends \
+    podman crun uidmap passt slirp4netns fuse-overlayfs
 sudo chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap
 sudo setcap cap_setuid=ep /usr/bin/newuidmap
 sudo setcap cap_setgid=ep /usr/bin/newgidmap
@@ -106,6 +108,18 @@ def test_rootless_podman_reaches_no_more(
         assert _opened(app, pod, to_internet()) - {f"icmp {network.SERVER} 0"} == inside
         assert internet.received.read_text()
     assert broken(app) == set()
+
+
+@pytest.mark.soak
+def test_a_browser_has_its_own_sandbox(guests: MakeProject, nestable: None) -> None:
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install chromium"
+    for name, values, works in ("nest", NESTED, True), ("plain", CONTAINER, False):
+        app = guests(name).write({**values, "MEMORY": 1024})
+        assert app.fab("up").returncode == 0
+        guest(app, f"sudo sh -c {quote(f'apt-get -q update && {install}')} >/dev/null")
+        done = app.fab("ssh", "--command", f"{BROWSER} || grep sandbox /tmp/chromium.log")
+        assert (">42<" in done.stdout) is works, done.stdout
+        assert ("No usable sandbox!" in done.stdout) is not works, done.stdout
 
 
 def _opened(app: Project, pod: str, probes: Iterable[Probe]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -256,6 +257,18 @@ def handle_signals() -> None:
     """Make SIGTERM and SIGHUP interrupt a verb as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+
+
+def keep_half() -> None:
+    """Let no container that we start use up what its user has of queued signals and messages.
+
+    The kernel counts these for whoever made a user namespace as well, and holds all in it together
+    to the soft limits that process had. With half of them, whoever has all keeps the other half.
+    """
+    for kind in (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE):
+        soft, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            resource.setrlimit(kind, (min(soft, hard // 2), hard))
 
 
 def fed(argv: Sequence[str], data: bytes, cwd: Path) -> int:

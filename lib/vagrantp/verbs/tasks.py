@@ -20,7 +20,7 @@ from invoke.tasks import task
 from vagrantp.core import live, metrics
 from vagrantp.core.called import as_called
 from vagrantp.core.errors import ConfigError, HostLimitError, Interrupted, VagrantpError, in_words
-from vagrantp.core.process import handle_signals
+from vagrantp.core.process import handle_signals, keep_half
 from vagrantp.core.progress import Progress
 from vagrantp.core.system import Host
 from vagrantp.core.text import escaped, show
@@ -116,6 +116,7 @@ def _exits(host: Host) -> Iterator[None]:
     """
     try:
         handle_signals()
+        keep_half()
         yield
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

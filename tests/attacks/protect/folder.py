@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tomllib
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from tests.attacks.protect import HERE
 
 PERSON = 12345
+PATIENCE = 30  # seconds that a program of theirs has …
+HOUR = 1200  # … and all of what they do in look.py
 TREES = ("", "tree/", "agent-tree/", "t-added/")  # what is tracked is in all of them
 LOOKED_FOR = re.compile(rb"canary[ -]([\w-]+)")
 CANARY = '#!/bin/sh\ntouch "$CANARIES/$1"\n'
@@ -57,12 +60,17 @@ class Folder:
         return {"HOST_PROJECT": str(self.project), "HOST_HOME": str(self.home)}
 
     def as_person(
-        self, *argv: str, cwd: Path | None = None, stdin: str = ""
+        self, *argv: str, cwd: Path | None = None, stdin: str = "", seconds: int = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the person's."""
+        """Run a program of the person's. What waits, as git does for a FIFO, is killed.
+
+        Nothing that it starts outlives it. `seconds`: that it has, with all of that.
+        """
+        ends = ("timeout", "--signal=KILL", str(seconds))
+        alone = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
         person = ("setpriv", f"--reuid={PERSON}", f"--regid={PERSON}", "--clear-groups")
         return subprocess.run(
-            (*person, *argv),
+            (*ends, *alone, *person, *argv),
             cwd=cwd or self.project,
             env={
                 "HOME": str(self.home),
@@ -71,6 +79,7 @@ class Folder:
                 "LC_ALL": "C.UTF-8",
                 "GIT_TERMINAL_PROMPT": "0",
                 "TERM": "dumb",
+                "EDITOR": "true",  # git's own configuration has another one first
                 "PAGER": "cat",
             },
             input=stdin,
@@ -95,7 +104,7 @@ class Folder:
     def look(self) -> set[str]:
         """Do what a person does there, and return the names of the canaries that ran."""
         look = (HERE / "look.py").read_text()
-        done = self.as_person("python3", "-", str(self.project), stdin=look)
+        done = self.as_person("python3", "-", str(self.project), stdin=look, seconds=HOUR)
         assert done.returncode == 0, done.stderr
         return {path.name for path in (self.base / "canaries").iterdir()} | left_in(self.home)
 
@@ -108,16 +117,37 @@ class Folder:
         return found
 
     def paths(self) -> list[str]:
-        """Return the paths of all there is in the project, links not followed."""
+        """Return the paths of all there is in the project.
+
+        Links are not followed, but where a file has another path of interest by one.
+        """
         found = []
         for folder, folders, files in os.walk(self.project):
             at = os.path.relpath(folder, self.project)
             found += [os.path.normpath(f"{at}/{name}") for name in (*folders, *files)]
+            links = [Path(folder, name) for name in folders if Path(folder, name).is_symlink()]
+            found += [path for link in links for path in self._paths_by(link)]
         return sorted(found)
 
+    def _paths_by(self, link: Path) -> Iterator[str]:
+        """Yield the paths, by a link to a folder here, of files that only these make obeyed."""
+        target = link.resolve()
+        if not target.is_relative_to(self.project):
+            return
+        for folder, _, files in os.walk(target):
+            for there in (Path(folder, name) for name in files):
+                path = os.path.relpath(link / there.relative_to(target), self.project)
+                if kinds(path) and not kinds(os.path.relpath(there, self.project)):
+                    yield path
+
     def closed(self) -> dict[str, str]:
-        """Return what is at each closed path, but for what is tracked: that is reported."""
-        names = self.as_person("git", "ls-tree", "-rz", "--name-only", "v1").stdout.split("\0")
+        """Return what is at each closed path, but for what is tracked: that is reported.
+
+        What is tracked says the remote: no guest gets there.
+        """
+        asked = ("git", "ls-tree", "-rz", "--name-only", "v1")
+        names = self.as_person(*asked, cwd=self.base / "origin.git").stdout.split("\0")
+        assert "src/file" in names
         tracked = {f"{tree}{name}" for tree in TREES for name in names}
         found = {}
         for path in self.paths():
@@ -136,7 +166,8 @@ class Folder:
         if not stat.S_ISREG(facts.st_mode):
             return kind
         if there.name == "config":
-            done = self.as_person("git", "config", "-zf", str(there), "--list")
+            asked = ("git", "config", "-zf", str(there), "--list")
+            done = self.as_person(*asked, cwd=self.base)  # else git reads that of the project, too
             keys = [pair for pair in done.stdout.split("\0") if not HARMLESS.fullmatch(pair)]
             return f"{kind} {done.returncode} {keys}"
         return f"{kind} {hashlib.sha256(there.read_bytes()).hexdigest()}"
@@ -148,6 +179,8 @@ class Folder:
             return False
         if there.is_dir():
             return name in (".git", "hooks")
+        if not there.is_file():  # a FIFO, say: whoever reads that waits
+            return False
         if name == "config":
             return self.content(path).endswith(" 0 ['']")
         if name == ".git":

@@ -20,6 +20,10 @@ git branch --all
 git commit --quiet --all --allow-empty --message look
 """
 AT_THE_TOP = """\
+git for-each-ref --format='%(refname:short)' refs/heads | xargs -n1 -d'\\n' git checkout --quiet
+git checkout --quiet main
+git merge --quiet --no-edit --no-ff side
+git merge --quiet --no-edit --no-ff names
 git status
 git diff HEAD~2
 git log -p --max-count 2 --show-signature
@@ -41,10 +45,6 @@ git fetch backup
 git fetch daemon
 git pull --quiet --no-rebase
 git push --quiet --force origin HEAD:refs/heads/look
-git for-each-ref --format='%(refname:short)' refs/heads | xargs -n1 -d'\\n' git checkout --quiet
-git checkout --quiet main
-git merge --quiet --no-edit --no-ff side
-git merge --quiet --no-edit --no-ff names
 git submodule status
 git worktree list
 git pack-refs --all
