@@ -21,6 +21,7 @@ from tests.conftest import VM, MakeProject
 from tests.e2e.conftest import CACHE, POOL, VAGRANT_HOME, VIRSH, forget_box, run, volumes
 
 GIB = 1024**3
+MIB = 1024**2
 VMDK = """\
 # Disk DescriptorFile
 version=1
@@ -184,6 +185,24 @@ def test_qemu_img_has_limits(tmp_path: Path) -> None:
     store.to_qcow2(Host(Context()), tmp_path, disks.Disk("raw", 100 * 1024**2), image, target)
     assert disks.look("image", target) == disks.Disk("qcow2", 100 * 1024**2)
     assert target.stat().st_uid == os.getuid()
+
+
+def test_qemu_img_keeps_to_them_with_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It unpacks a compressed image by some: each would take much address space for itself."""
+    from invoke.context import Context
+    from vagrantp.core.system import Host
+    from vagrantp.images import disks, store
+
+    raw, image = tmp_path / "raw", tmp_path / "image"
+    block = os.urandom(MIB)
+    raw.write_bytes(b"".join(block[:n] + bytes(MIB - n) for n in range(MIB // 2, MIB, MIB // 256)))
+    run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(image))
+    monkeypatch.setattr(store, "CONVERT_MEMORY", 300)
+    disk = disks.Disk("qcow2", raw.stat().st_size)
+    for number in range(3):
+        store.to_qcow2(Host(Context()), tmp_path, disk, image, tmp_path / f"{number}.qcow2")
 
 
 def test_a_file_that_is_exchanged_while_it_is_copied(tmp_path: Path, secret: Path) -> None:
