@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from vagrantp.settings.agents import AGENTS
 
 from tests.conftest import CONTAINER, VM, MakeProject, Project
 from tests.e2e.conftest import guest, status, until
@@ -41,7 +42,12 @@ read -r _
 kill $!
 """
 PORT = 1455
-FIRST_SCREENS = {"claude": "Claude Code"}  # of those that were tried for real
+# What an agent shows first; what it says of its version, and of a prompt without a login.
+SAYS = {
+    "claude": ("Claude Code", r"\(Claude Code\)", "Please run /login"),
+    "codex": ("Welcome to Codex", r"^codex-cli \d", "OpenAI Codex v"),
+    "opencode": ("Ask anything", r"^\d+\.\d+\.\d+$", "> build"),
+}
 
 
 class Terminal:
@@ -201,22 +207,26 @@ def a_login_from_another(app: Project, source: Project) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("values", [CONTAINER, {**VM, "DISK": 5}], ids=["container", "vm"])
-def test_real_agents(guests: MakeProject, values: dict[str, object]) -> None:
-    own = {"AGENT": ",".join(FIRST_SCREENS), "MEMORY": 2048, "CA_CERTS": "ca.pem"}
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_real_agent(guests: MakeProject, name: str, values: dict[str, object]) -> None:
     app = guests("real")
     bundle = Path("/etc/ssl/certs/ca-certificates.crt").read_text()  # this host's own come last
     authorities = re.findall(r"-----BEGIN.+?-----END CERTIFICATE-----\n", bundle, re.DOTALL)
     (app.folder / "ca.pem").write_text("".join(authorities[-20:]))
+    own = {"AGENT": name, "MEMORY": 2048, "CA_CERTS": "ca.pem"}
     done = app.write({**values, **own}).fab("up")
     assert done.returncode == 0, done.stderr
-    assert "(Claude Code)" in guest(app, "claude --version")
+    text, version, answer = SAYS[name]
+    assert re.search(version, guest(app, f"{AGENTS[name].command} --version"))
     assert guest(app, "node --version") >= "v22"
     assert guest(app, "uv --version").startswith("uv ")
-    for name, text in FIRST_SCREENS.items():
-        for rows, columns in ((24, 80), (50, 200)):
-            session = f"{name}{columns}"
-            terminal = Terminal(app, rows, columns, "agent", "--agent", name, "--session", session)
-            assert text in shown(app, session, text)
-            terminal.close()
+    for rows, columns in ((24, 80), (50, 200)):
+        session = f"{name}{columns}"
+        terminal = Terminal(app, rows, columns, "agent", "--agent", name, "--session", session)
+        assert text in shown(app, session, text)
+        terminal.close()
+    done = app.fab("agent", "--prompt", "hello", "--timeout", "1")
+    assert done.returncode != 0
+    assert answer in done.stdout + done.stderr
     assert app.fab("verify").returncode == 0
     assert app.fab("provision").returncode == 0

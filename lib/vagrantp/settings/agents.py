@@ -46,7 +46,7 @@ AGENTS = {
     "codex": Agent(
         "@openai/codex",
         "codex",
-        ("exec", "-"),
+        ("exec", "--skip-git-repo-check", "-"),  # else not in the home folder
         ".codex/auth.json",
         keeps=("OPENAI_API_KEY", "auth_mode", "tokens", "last_refresh"),
         callbacks=(1455,),
