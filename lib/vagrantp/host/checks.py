@@ -57,10 +57,10 @@ class Learned:
     forwards: list[ports.Forward] = field(default_factory=list)
 
 
-def before_create(host: Host, instance: Instance, settings: Settings) -> Learned:
+def before_create(host: Host, instance: Instance, settings: Settings, name: Finding) -> Learned:
     """Return what was found out if `instance` can be made here; report warnings.
 
-    Raises all reasons why it cannot, as one error.
+    `name`: what `name_is_free` found. Raises all reasons why it cannot be made, as one error.
     """
     learned = Learned()
     infra_type = settings.infra_type
@@ -98,7 +98,7 @@ def before_create(host: Host, instance: Instance, settings: Settings) -> Learned
         partial(on_lan, host, instance, settings, learned),
         partial(own_mac, host, instance, settings),
         partial(free_ports, host, instance, settings, learned),
-        partial(name_is_free, host, instance),
+        lambda: name,
         partial(memory, settings.memory),
         partial(cpus, settings.cpus),
         partial(build_room, infra_type, is_built),
