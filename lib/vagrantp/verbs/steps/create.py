@@ -47,12 +47,12 @@ def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) 
             is_begun = True
             _make(host, instance, settings, is_filled, learned, run_vagrant)
     except BaseException as error:
-        if not is_begun:
-            host.remove(instance.state_dir)
-            raise
-        host.progress.say(f"taking back what was made of {instance.full_name}")
         with cleaning_up_after(error):  # where that fails, the next `up` or `rm` tries again
-            clean_up(host, instance)
+            if is_begun:
+                host.progress.say(f"taking back what was made of {instance.full_name}")
+                clean_up(host, instance)
+            else:
+                host.remove(instance.state_dir)
         raise
 
 
@@ -77,13 +77,13 @@ def _make(
         with host.progress.stage("create"), checking.explained(host, instance):
             run_vagrant()
 
-    def look() -> None:
+    def reach() -> None:
         _connect(host, instance, settings, made)
         checking.check(host, instance, settings, instance.ssh_config_draft)
 
     def check() -> None:
         try:
-            look()
+            reach()
         except UnansweredError:
             raise
         except ProviderError:
@@ -91,7 +91,7 @@ def _make(
                 raise
             # a reboot that the #cloud-config asks for may have come in between
             ssh.close_connections(host, instance)
-            look()
+            reach()
         _look_at_mirrors(host, instance, settings)
 
     if host.dry:
