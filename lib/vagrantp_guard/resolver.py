@@ -59,7 +59,7 @@ LOCAL = (
 LOOPBACK = IPv4Network("127.0.0.0/8")  # the guest's own
 # In the second column: address and port; in the fourth the state, in the eighth the user, proc(5).
 SOCKETS = (Path("/proc/net/udp"), Path("/proc/net/tcp"))
-ESTABLISHED = "01"
+RECEIVING = ("07", "0A")  # a socket of UDP without a peer; one of TCP that listens
 SECONDS = 3.0  # until it must run, with the time to start the watcher
 
 
@@ -179,15 +179,17 @@ def missing() -> list[str]:
 
     It is not asked: its guest can keep it busy, and others would seem to be in trouble.
     """
-    udp, tcp = (_opened(path) for path in SOCKETS)
+    udp, tcp = (opened(path.read_text(encoding="ascii")) for path in SOCKETS)
     return [guest.name for guest in guests() if _as_listed(guest.resolver) not in udp & tcp]
 
 
-def _opened(path: Path) -> set[str]:
-    """Return the addresses at which NOBODY receives: not what others have taken."""
-    with path.open(encoding="ascii") as file:
-        rows = [line.split() for line in file]
-    return {row[1] for row in rows if row[7] == str(NOBODY) and row[3] != ESTABLISHED}
+def opened(table: str) -> set[str]:
+    """Return the addresses at which NOBODY receives, by a table of sockets. Pure.
+
+    What others have taken does not count.
+    """
+    rows = [line.split() for line in table.splitlines()]
+    return {row[1] for row in rows if row[7] == str(NOBODY) and row[3] in RECEIVING}
 
 
 def _as_listed(address: IPv4Address) -> str:

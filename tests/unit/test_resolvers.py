@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from vagrantp_guard.contract import Guest, Policy
-from vagrantp_guard.resolver import command, withheld
+from vagrantp_guard.resolver import command, opened, withheld
 
 NEAR = "203.0.113.0/24"  # a network with public addresses that the host is directly on
 NO_INTERNET = ("0.0.0.0", "10.0.0.1", "100.64.0.1", "169.254.1.1", "172.31.0.1", "192.168.1.5")
@@ -56,3 +56,19 @@ def test_each_guest_has_a_resolver_of_its_own_and_private_networks_change_none()
     assert found == ["169.254.76.5", "169.254.76.254", "169.254.77.5"]
     assert command(vm, [IPv4Network("10.201.128.0/24")]) == command(vm, [])
     assert command(vm, [IPv4Network(NEAR)]) != command(vm, [])
+
+
+def test_a_resolver_runs_where_its_own_sockets_receive() -> None:
+    head = (
+        "sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode"
+    )
+    rows = (
+        ("1:0035", "0A", 65534),
+        ("2:0035", "08", 65534),
+        ("3:0035", "0A", 0),
+        ("4:0035", "07", 65534),
+    )
+    table = [
+        f"{n}: {a} 0:0 {state} 0:0 00:0 0 {uid} 0 9 1 0" for n, (a, state, uid) in enumerate(rows)
+    ]
+    assert opened("\n".join([head, *table])) == {"1:0035", "4:0035"}

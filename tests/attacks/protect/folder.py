@@ -64,7 +64,7 @@ class Folder:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the person's. What waits, as git does for a FIFO, is killed.
 
-        Nothing that it starts outlives it. `seconds`: that it has, with all of that.
+        Nothing that it starts outlives it. `seconds`: how long all of that may take.
         """
         ends = ("timeout", "--signal=KILL", str(seconds))
         alone = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
@@ -119,7 +119,7 @@ class Folder:
     def paths(self) -> list[str]:
         """Return the paths of all there is in the project.
 
-        Links are not followed, but where a file has another path of interest by one.
+        A link to a folder is followed for files that only its path makes obeyed.
         """
         found = []
         for folder, folders, files in os.walk(self.project):
@@ -130,20 +130,20 @@ class Folder:
         return sorted(found)
 
     def _paths_by(self, link: Path) -> Iterator[str]:
-        """Yield the paths, by a link to a folder here, of files that only these make obeyed."""
+        """Yield the paths by a link to a folder, of files that only these make obeyed."""
         target = link.resolve()
         if not target.is_relative_to(self.project):
             return
         for folder, _, files in os.walk(target):
             for there in (Path(folder, name) for name in files):
                 path = os.path.relpath(link / there.relative_to(target), self.project)
-                if kinds(path) and not kinds(os.path.relpath(there, self.project)):
+                if set(kinds(path)) - set(kinds(os.path.relpath(there, self.project))):
                     yield path
 
     def closed(self) -> dict[str, str]:
         """Return what is at each closed path, but for what is tracked: that is reported.
 
-        What is tracked says the remote: no guest gets there.
+        The remote says what is tracked: no guest gets there.
         """
         asked = ("git", "ls-tree", "-rz", "--name-only", "v1")
         names = self.as_person(*asked, cwd=self.base / "origin.git").stdout.split("\0")

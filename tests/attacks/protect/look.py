@@ -11,6 +11,7 @@ from pathlib import Path
 
 # In the project; a line of a shell each. `script` gives a terminal, for git's pager.
 EVERYWHERE = """\
+find . -name index.lock -delete
 git status --porcelain=v2 --branch
 git checkout --quiet .
 git diff
