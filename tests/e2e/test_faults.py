@@ -167,6 +167,7 @@ def test_a_foreign_podman_network_of_our_name_is_never_touched(guests: MakeProje
         text = "vagrantp did not make the podman network vagrantp"
         assert done.stderr == f"{text}\n  hint: podman network rm vagrantp\n"
         assert NETWORK.read_text() == theirs
+        assert not [*Path(app.environment["XDG_STATE_HOME"], "vagrantp").glob("foreign-*")]
     finally:
         NETWORK.write_text(record)
 

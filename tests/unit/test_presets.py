@@ -79,7 +79,6 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         '"ps --all") echo used ;;\n'
         '"image inspect") echo id1 ;;\n'
         '"image rm") echo "$3" >> removed ;;\n'
-        '"rm --force") shift 6; echo "$1" >> removed ;;\n'
         "esac\n"
     )
     script.chmod(0o755)
@@ -155,25 +154,3 @@ def test_what_a_killed_build_left(podman: Path, monkeypatch: pytest.MonkeyPatch)
     assert sorted(path.name[-1] for path in root.glob("v*")) == ["1", "2"]
     builders.sweep(host)
     assert sorted(path.name[-1] for path in root.glob("v*")) == ["2"]  # an instance
-
-
-def test_what_a_killed_build_of_an_older_version_left(
-    podman: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(podman / "state"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(podman / "cache"))
-    root = podman / "state/vagrantp"
-    old, instance, begun = (root / f"build-0000000{number}" for number in (1, 2, 3))
-    for path in (old, instance / "guest", begun / "guest"):
-        path.mkdir(mode=0o700, parents=True)
-    root.chmod(0o700)
-    for path in (old / "isolation.json", old / "forwards.json", instance / "isolation.json"):
-        path.write_text("{}")
-    host = Host(Context())
-    assert builders.left() == [old]
-    with builders.lock(host, old.name[-8:], "it"):
-        builders.sweep(host)
-    assert old.exists()
-    builders.sweep(host)
-    assert sorted(root.glob("build-*")) == [instance, begun]
-    assert (podman / "removed").read_text() == "vagrantp-build-00000001\n"

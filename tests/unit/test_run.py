@@ -274,6 +274,16 @@ def test_a_held_command_does_nothing_until_it_is_released(host: Host, tmp_path: 
     assert said.read_text() == "loaded\nloaded\ndone\n"
 
 
+def test_a_held_command_that_does_not_end_by_itself_is_killed(tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; trap '' TERM; while :; do sleep 0.1; done"
+    held = Held(command_line(["sh", "-c", script]), environment())
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    held.end()
+    held.end()  # again does nothing
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
 def test_a_held_command_that_has_ended_fails_with_what_it_said(host: Host, tmp_path: Path) -> None:
     argv = ["sh", "-c", "echo error: no >&2; exit 3"]
     held = Held(command_line(argv), environment())

@@ -9,10 +9,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from vagrantp.core.sandbox import Sandbox
 from vagrantp.core.sandbox import argv as sandboxed
+
+SECONDS = 2.0  # that a held command has to end by itself
 
 
 def command_line(
@@ -53,23 +55,26 @@ class Held:
     def __init__(self, command: str, env: Mapping[str, str]) -> None:
         """Start it. `env`: its whole environment."""
         self._process = started(command, env, stdin=PIPE)
-        self._is_released = False
 
     def release(self) -> Popen[bytes]:
         """Have it go on; return its process."""
         assert self._process.stdin
-        self._is_released = True
         with suppress(BrokenPipeError):  # it has ended: what it printed says why
-            self._process.stdin.write(b"go")
-            self._process.stdin.close()
+            os.write(self._process.stdin.fileno(), b"go")
+        self._process.stdin.close()
         return self._process
 
     def end(self) -> None:
-        """Kill it if it was never released."""
-        if not self._is_released:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            with self._process:  # closes its streams, and waits
-                pass
+        """End it if it runs still: without "go" it ends by itself; kill one that does not."""
+        if self._process.poll() is not None:
+            return
+        with self._process:  # closes its streams, and waits
+            assert self._process.stdin
+            self._process.stdin.close()
+            with suppress(TimeoutExpired):
+                self._process.wait(SECONDS)
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def in_group(argv: Sequence[str]) -> Sequence[str]:

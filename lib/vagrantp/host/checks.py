@@ -57,10 +57,10 @@ class Learned:
     forwards: list[ports.Forward] = field(default_factory=list)
 
 
-def before_create(host: Host, instance: Instance, settings: Settings, name: Finding) -> Learned:
+def before_create(host: Host, instance: Instance, settings: Settings, is_left: bool) -> Learned:
     """Return what was found out if `instance` can be made here; report warnings.
 
-    `name`: what `name_is_free` found. Raises all reasons why it cannot be made, as one error.
+    `is_left`: a killed `up` of it has left parts. Raises all reasons why it cannot, as one error.
     """
     learned = Learned()
     infra_type = settings.infra_type
@@ -98,7 +98,7 @@ def before_create(host: Host, instance: Instance, settings: Settings, name: Find
         partial(on_lan, host, instance, settings, learned),
         partial(own_mac, host, instance, settings),
         partial(free_ports, host, instance, settings, learned),
-        lambda: name,
+        partial(name_is_free, host, instance, is_left),
         partial(memory, settings.memory),
         partial(cpus, settings.cpus),
         partial(build_room, infra_type, is_built),
@@ -235,15 +235,14 @@ def cpus(wanted: int) -> Finding:
     return Finding("ok", str(count))
 
 
-def name_is_free(host: Host, instance: Instance) -> Finding:
+def name_is_free(host: Host, instance: Instance, is_left: bool) -> Finding:
     """Refuse a name that is taken by something which is not this project's; say whose it is.
 
     Only for a project without an instance.
     """
     name, kind = instance.full_name, instance.infra_type
     owner = _owner_of_domain(host, name) if kind == "vm" else _owner_of_container(host, name)
-    if owner is None and kind == "vm" and not instance.state_dir.is_dir():
-        # without a state folder, no killed `up` of this project left it
+    if owner is None and kind == "vm" and not is_left:
         there = store.volumes_in_pool(host)
         for volume in domain.volumes(instance):
             if volume in there:

@@ -8,15 +8,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from vagrantp_guard import contract
-
 from vagrantp.core.errors import ProviderError, StateError, cleaned_up_by
 from vagrantp.core.places import state_root
 from vagrantp.core.system import Host
 from vagrantp.images.store import cache
 
 NAME = "vagrantp-build"
-OLD = "build-" + "[0-9a-f]" * 8  # the state folder of one before there were marks
 MARK = "builder"  # in a builder's state folder: an instance called like one has none
 
 
@@ -49,19 +46,7 @@ def folder(host: Host, digest: str) -> Iterator[Path]:
 def left() -> list[Path]:
     """Return the state folders of builders: at work, or left by killed verbs."""
     paths = sorted(state_root().glob(f"{NAME}-*"))
-    found = [path for path in paths if (path / MARK).exists() or _is_empty(path)]
-    return found + [path for path in state_root().glob(OLD) if _is_old(path)]
-
-
-def _is_old(path: Path) -> bool:
-    """Tell a builder of an older version from an instance with NAME=build."""
-    is_instance = any((path / name).exists() for name in (contract.SEED, "machine.json"))
-    return (path / contract.ISOLATION).exists() and not is_instance
-
-
-def _container(path: Path) -> str:
-    """Return what the container of a state folder is called."""
-    return f"{NAME}-{path.name[-8:]}"
+    return [path for path in paths if (path / MARK).exists() or _is_empty(path)]
 
 
 def _is_empty(path: Path) -> bool:
@@ -75,7 +60,7 @@ def sweep(host: Host) -> None:
     for path in left():
         with (
             suppress(StateError, ProviderError),
-            host.lock(cache(), f"image {_container(path)}", "", is_patient=False),
+            host.lock(cache(), f"image {path.name}", "", is_patient=False),
         ):
             _remove(host, path)
 
@@ -83,25 +68,25 @@ def sweep(host: Host) -> None:
 def _remove(host: Host, path: Path) -> None:
     """Remove a builder, then its folder: its mark last, so that a kill leaves nothing unknown.
 
-    Of one without a mark, the policy is what tells it.
+    An empty folder may also be that of an instance which `up` is about to fill: it alone goes.
     """
-    if not path.exists():
+    if not host.dry:
+        with suppress(OSError):
+            path.rmdir()
+    if not (path / MARK).exists():
         return
-    argv = ["podman", "rm", "--force", "--ignore", "--time", "0", "--volumes"]
-    container = _container(path)
-    remove = partial(host.change, [*argv, container], what="removing a builder", timeout=60)
+    argv = ["podman", "rm", "--force", "--ignore", "--time", "0", "--volumes", path.name]
+    remove = partial(host.change, argv, what="removing a builder", timeout=60)
     try:
         remove()
     except ProviderError:  # of Podman 4.3, whose cleanup by conmon was at the same files
         remove()
-    for pid in _monitors(container):
+    for pid in _monitors(path.name):
         host.end(pid)
-    last = (contract.ISOLATION, MARK)
     for child in path.iterdir():
-        if child.name not in last:
+        if child.name != MARK:
             host.remove(child)
-    for name in last:
-        host.remove(path / name)
+    host.remove(path / MARK)
     host.remove(path)
 
 

@@ -6,12 +6,14 @@ docs/adr/0019-why-vagrant-stays.md
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from vagrantp.core import documents
+from vagrantp.core.places import state_root
 from vagrantp.core.process import environment, is_installed
 from vagrantp.core.start import Held, command_line
 from vagrantp.core.system import Host
@@ -44,12 +46,15 @@ def run(host: Host, instance: Instance, *arguments: str, held: Held | None = Non
 def loading(host: Host, instance: Instance, *arguments: str) -> Iterator[Callable[[], None]]:
     """Have Vagrant load itself for a command, and yield what runs it, as `run` does.
 
-    It takes a second of a processor, while the caller asks other programs and waits for them.
+    It takes a second of a processor, while the caller asks other programs and waits for them. Not
+    where parts of the instance are there, nor before Vagrant has made its own folder whole: it may
+    be ended at any moment.
     """
-    if host.dry or not is_installed("vagrant"):  # a check says so, with all that is missing
+    is_fresh = not instance.state_dir.is_dir()
+    is_whole = _index().exists() and is_installed("vagrant") and os.access(state_root(), os.W_OK)
+    if host.dry or not (is_fresh and is_whole):
         yield partial(run, host, instance, *arguments)
         return
-    host.make_dir(store.vagrant_home())
     host.make_dir(instance.state_dir)
     argv, env = command(instance, *arguments)
     held = Held(
@@ -59,6 +64,10 @@ def loading(host: Host, instance: Instance, *arguments: str) -> Iterator[Callabl
         yield partial(run, host, instance, *arguments, held=held)
     finally:
         held.end()
+
+
+def _index() -> Path:
+    return store.vagrant_home() / "data/machine-index/index"
 
 
 def _folder(instance: Instance) -> Path:
@@ -82,7 +91,7 @@ def _reason(lines: list[str]) -> str:
 
 def forget(host: Host, instance: Instance) -> None:
     """Take it out of Vagrant's index, under Vagrant's own lock (lib/vagrant/machine_index.rb)."""
-    index = store.vagrant_home() / "data/machine-index/index"
+    index = _index()
     if not index.exists():
         return
     with host.flock(index.with_name("index.lock")):

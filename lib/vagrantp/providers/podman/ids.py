@@ -50,7 +50,8 @@ def share_namespaces(host: Host) -> None:
     network there, and its address stays taken (4.3.1).
     """
     with host.lock(state_root(), "network namespaces", "another vagrantp that starts a container"):
-        if f" {NAMESPACES} " in Path("/proc/self/mountinfo").read_text():
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        if any(f" {NAMESPACES} ".encode() in line and b" shared:" in line for line in lines):
             return
         script = 'mkdir --parents "$1" && mount --rbind --make-rshared "$1" "$1"'
         argv = ["sh", "-c", script, "sh", str(NAMESPACES)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from vagrantp.core.errors import ProviderError, UnansweredError, cleaning_up_aft
 from vagrantp.core.system import Host
 from vagrantp.guest import clock, mirrors, session
 from vagrantp.host import checks
-from vagrantp.host.finding import look
 from vagrantp.instance import certificates, seed, ssh
 from vagrantp.instance import record as instances
 from vagrantp.instance.record import Instance
@@ -35,15 +33,13 @@ def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) 
     `is_filled`: from an image that has what our own playbooks install, where it can have one.
     """
     host.progress.about(instance.full_name, instance.infra_type)
-    name = look(partial(checks.name_is_free, host, instance))
-    if name.outcome == "failed":
-        checks.before_create(host, instance, settings, name)  # raises it, with all else
-    if instance.state_dir.is_dir():  # left by a killed `up`: without it nothing else was made
-        clean_up(host, instance)
+    is_left = instance.state_dir.is_dir()  # by a killed `up`: without it nothing else was made
     is_begun = False
     try:
         with vagrant.loading(host, instance, *UP) as run_vagrant:
-            learned = checks.before_create(host, instance, settings, name)
+            learned = checks.before_create(host, instance, settings, is_left)
+            if is_left:
+                clean_up(host, instance)
             is_begun = True
             _make(host, instance, settings, is_filled, learned, run_vagrant)
     except BaseException as error:
@@ -51,7 +47,7 @@ def create(host: Host, instance: Instance, settings: Settings, is_filled: bool) 
             if is_begun:
                 host.progress.say(f"taking back what was made of {instance.full_name}")
                 clean_up(host, instance)
-            else:
+            elif not is_left:
                 host.remove(instance.state_dir)
         raise
 
