@@ -34,7 +34,7 @@ from vagrantp.core.system import Host
 from vagrantp.guest import session
 from vagrantp.images import built, store
 from vagrantp.instance import record as instances
-from vagrantp.instance import seed, ssh, vagrant
+from vagrantp.instance import seed, ssh
 
 from tests.conftest import FAB, MASTER, env_text
 
@@ -393,16 +393,19 @@ def _bare_vm(work: Path, driver: str) -> Iterator[Bare]:
 
 @contextmanager
 def _bare_container(work: Path) -> Iterator[Bare]:
-    """Give bare Vagrant the same image, through the same shim."""
+    """Give bare Vagrant the same image, with podman for docker as Debian's podman-docker has it."""
     folder, seed = work / "bare-container", _seed(work / "container-seed")
     folder.mkdir()
+    docker = work / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nexec podman "$@"\n')
+    docker.chmod(0o755)
     shutil.copy(HERE / "Vagrantfile.container", folder / "Vagrantfile")
     yield Bare(
         folder,
         {
             "VAGRANT_HOME": str(work / "home"),
-            "PATH": f"{vagrant.SHIM}:{os.environ['PATH']}",
-            "VAGRANTP_ID": "bench",
+            "PATH": f"{docker.parent}:{os.environ['PATH']}",
             "IMAGE": built.ensure_container_image(Host(Context()), built.FIRST),
             "SEED": str(seed),
         },
