@@ -123,8 +123,8 @@ Profiled on 26 November 2026, by strace and the stages of metrics.jsonl:
 
 - `up`, VM, beside QEMU by hand: Vagrant needs 2.7 s until it starts the domain, most of it to load
   Ruby's code.
-- `up`, container: Vagrant takes 1.5 to 1.9 s for one `podman run` of 0.3 s, again to load itself,
-  and to ask Podman six times for its version and its containers. `podman info` takes 0.2 s.
+- `up`, container: Vagrant takes 1.1 s for one `podman run` of 0.3 s, and as much to load itself,
+  most of it while the host is checked (since 28 November). `podman info` takes 0.2 s.
 - `rm`, VM: QEMU takes 1.4 to 2.1 s to end under emulation, killed or not, in Vagrant's `destroy` as
   in ours; libvirt takes 0.4 s to change the network's DHCP entry.
 - `status`, VM: Python and fabric take 0.15 s, our own modules 0.08 s, and the rest is what proves
