@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from vagrantp.core import jail, sandbox
+from vagrantp.instance import vagrant
 from vagrantp_guard import contract, install, resolver
 
 from tests.conftest import MASTER
@@ -165,7 +166,11 @@ def test_other_firewalls_pass_what_guests_need() -> None:
 def test_what_is_no_python_has_copies_that_are_equal() -> None:
     package = MASTER / "lib/vagrantp"
     copies = {
-        MASTER / "Vagrantfile": (f'"{contract.METADATA_URI}"', f'"{contract.MOUNTS}/#{{'),
+        MASTER / "Vagrantfile": (
+            f'"{contract.METADATA_URI}"',
+            f'"{contract.MOUNTS}/#{{',
+            f'ENV.delete("{vagrant.WAITS}")',
+        ),
         package / "providers/shim/docker": (f"%/*}}/{contract.CONTAINER_ID}",),
         package / "guest/scripts/mount.sh": (f"project {contract.PROJECT} virtiofs ",),
         package / "guest/facts.py": (f'$2 == "{contract.PROJECT}"', f"%i {contract.PROJECT} "),

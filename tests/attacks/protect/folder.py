@@ -137,7 +137,7 @@ class Folder:
         for folder, _, files in os.walk(target):
             for there in (Path(folder, name) for name in files):
                 path = os.path.relpath(link / there.relative_to(target), self.project)
-                if set(kinds(path)) - set(kinds(os.path.relpath(there, self.project))):
+                if kinds(path) - kinds(os.path.relpath(there, self.project)):
                     yield path
 
     def closed(self) -> dict[str, str]:
